@@ -1,0 +1,5 @@
+//! What a request costs: prices, usage and the unit cost of our own machines.
+
+pub mod price;
+pub mod unit;
+pub mod usage;

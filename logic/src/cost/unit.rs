@@ -1,0 +1,1 @@
+//! Unit cost of our own machines.

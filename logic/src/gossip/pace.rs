@@ -1,0 +1,1 @@
+//! When a change is worth telling.

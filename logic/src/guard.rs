@@ -1,0 +1,7 @@
+//! State machines that protect a backend or a budget; each is told the time.
+
+pub mod breaker;
+pub mod health;
+pub mod latency;
+pub mod limit;
+pub mod restart;

@@ -1,0 +1,10 @@
+//! The decision: which backends may serve a request, in which order, and why.
+
+pub mod eligible;
+pub mod explain;
+pub mod plan;
+pub mod score;
+pub mod strategy;
+
+pub use plan::{LocalLoad, Loads, Plan, Step, plan};
+pub use strategy::{Policy, Reason, Strategy};

@@ -1,0 +1,1 @@
+//! Predicted latency and cost of one candidate.
