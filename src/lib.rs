@@ -1,1 +1,4 @@
 //! Router.
+
+pub mod cli;
+pub mod config;

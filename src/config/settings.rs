@@ -1,0 +1,228 @@
+//! The settings a node runs on, checked and in their own types.
+//!
+//! A value of these types is always usable: whatever could be wrong was refused while loading. None of
+//! them can print or serialise a secret.
+
+use llm_router_logic::backend::{BackendSpec, Kind};
+use llm_router_logic::ids::{NodeId, Region};
+use llm_router_logic::money::Money;
+use llm_router_logic::route::Policy;
+use secrecy::{ExposeSecret, SecretString};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything one router node is told by its file.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The HTTP edge.
+    pub server: Server,
+    /// Who this node is.
+    pub node: Node,
+    /// How it talks to its peers; `None` = it runs alone.
+    pub gossip: Option<Gossip>,
+    /// The operators' listener; `None` = not opened.
+    pub admin: Option<Admin>,
+    /// How backends are chosen.
+    pub policy: Policy,
+    /// How long a client's session stays with its backend; zero = not at all.
+    pub stickiness_window: Duration,
+    /// Pause between two health probes of one backend.
+    pub health_check_interval: Duration,
+    /// Pause between two readings of a cluster's queue and throughput.
+    pub metrics_update_interval: Duration,
+    /// Whether a cluster whose throughput is unknown is measured with a request of our own.
+    pub calibrate_throughput: bool,
+    /// Bounds on one attempt at a backend.
+    pub timeouts: Timeouts,
+    /// Clusters in the file's order, then enabled providers in the file's order. Names are unique.
+    pub backends: Vec<Backend>,
+    /// Answers of simulated backends instead of real ones; `None` = off.
+    pub smart_mocking: Option<SmartMocking>,
+    /// The password-protected demo; `None` = off.
+    pub demo: Option<Demo>,
+}
+
+impl Config {
+    /// How many clusters and how many providers there are.
+    pub fn counts(&self) -> (usize, usize) {
+        let clusters = self.backends.iter().filter(|b| b.spec.is_cluster()).count();
+        (clusters, self.backends.len() - clusters)
+    }
+}
+
+/// The HTTP edge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Host name or address to listen on.
+    pub host: String,
+    /// TCP port; 0 lets the system choose one.
+    pub port: u16,
+    /// A request's head and body must have arrived within this (`server.readTimeout`).
+    pub read_timeout: Duration,
+    /// A request's head must have arrived within this.
+    pub header_timeout: Duration,
+    /// A client that takes no byte of its answer for this long is let go.
+    pub write_timeout: Duration,
+    /// An idle kept-alive connection is closed after this.
+    pub idle_timeout: Duration,
+    /// Largest request body.
+    pub max_body_bytes: usize,
+    /// How long a stopping node waits for running requests.
+    pub drain_timeout: Duration,
+}
+
+/// Who this node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Unique among the routers of one deployment.
+    pub name: NodeId,
+    /// The region it runs in.
+    pub region: Region,
+    /// The cloud it runs in.
+    pub cloud: String,
+}
+
+/// How a node talks to its peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gossip {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Address peers reach it at; `None` = the one it listens on.
+    pub advertise: Option<SocketAddr>,
+    /// `host:port` of nodes to start from.
+    pub seeds: Vec<String>,
+    /// Pause between two rounds.
+    pub interval: Duration,
+    /// Nodes of another cluster id are ignored.
+    pub cluster_id: String,
+}
+
+/// The operators' listener.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Bearer token every request must carry.
+    pub token: SecretString,
+}
+
+/// Bounds on one attempt at a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To connect, TLS included.
+    pub connect: Duration,
+    /// From the request's end to the answer's first byte.
+    pub first_byte: Duration,
+    /// Between two chunks of an answer.
+    pub idle: Duration,
+    /// From the client's request to the end of its answer, over all attempts.
+    pub total: Duration,
+}
+
+/// A cluster or an enabled provider.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// What routing knows of it.
+    pub spec: Arc<BackendSpec>,
+    /// How to reach it.
+    pub connection: Connection,
+}
+
+/// How a backend is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connection {
+    /// Scheme, host, port and path prefix, without a final slash and without `/v1` or `/v1beta`. The
+    /// scheme is `http` or `https`, or `mock` while `smart_mocking` is on.
+    pub base_url: String,
+    /// How the router proves itself.
+    pub auth: Auth,
+}
+
+/// How the router proves itself to a backend.
+#[derive(Clone, Debug)]
+pub enum Auth {
+    /// Not at all.
+    None,
+    /// HMAC v1 with a shared secret.
+    Hmac(SecretString),
+    /// A TLS client certificate: PEM files, which exist.
+    Mtls {
+        /// Certificate chain.
+        cert: PathBuf,
+        /// Private key.
+        key: PathBuf,
+    },
+    /// The provider's API key.
+    ApiKey(SecretString),
+}
+
+/// Equal when the backend would see the same identity: a reload keeps such a connection.
+impl PartialEq for Auth {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::None, Self::None) => true,
+            (Self::Hmac(a), Self::Hmac(b)) | (Self::ApiKey(a), Self::ApiKey(b)) => {
+                a.expose_secret() == b.expose_secret()
+            }
+            (Self::Mtls { cert: a, key: b }, Self::Mtls { cert: c, key: d }) => a == c && b == d,
+            _ => false,
+        }
+    }
+}
+
+/// Answers of simulated clusters instead of real ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SmartMocking {
+    /// How long a simulated cluster takes.
+    pub cluster_latency: Duration,
+    /// What it costs per 1,000 tokens.
+    pub cluster_cost: Money,
+}
+
+/// The password-protected demo.
+#[derive(Clone, Debug)]
+pub struct Demo {
+    /// What `POST /api/auth` asks for.
+    pub password: SecretString,
+    /// How long a session lasts.
+    pub session_timeout: Duration,
+    /// Requests per minute from one address.
+    pub rate_limit_per_ip: u32,
+}
+
+/// The settings of `llm-router sidecar`.
+#[derive(Clone, Debug)]
+pub struct SidecarConfig {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// The llama-server behind it: scheme, host, port and path prefix, without a final slash or `/v1`.
+    pub upstream: String,
+    /// Secret of the HMAC v1 signatures demanded; `None` = every request is let through.
+    pub auth: Option<SecretString>,
+    /// Price of the machine for one hour.
+    pub cost_per_hour: Money,
+    /// Factor on the machine price for what the machine does besides.
+    pub overhead_factor: f64,
+    /// The cloud, as a metric label.
+    pub provider: String,
+    /// The cloud's region, as a metric label.
+    pub region: String,
+    /// The cluster's name, as a metric label.
+    pub name: String,
+    /// Key the llama-server was started with (`--api-key`).
+    pub upstream_api_key: Option<SecretString>,
+    /// Largest request body.
+    pub max_body_bytes: usize,
+}
+
+/// A word of configuration for each wire dialect, synonyms included.
+pub(crate) fn kind_of(word: &str) -> Option<Kind> {
+    match word {
+        "openai" => Some(Kind::OpenAi),
+        "claude" | "anthropic" => Some(Kind::Anthropic),
+        "gemini" | "google" => Some(Kind::Gemini),
+        _ => None,
+    }
+}
