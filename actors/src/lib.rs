@@ -1,1 +1,24 @@
-//! Actors.
+//! The actors of one router node: they remember and wait, and leave every computation to `logic`.
+//!
+//! `Root` supervises `Dispatcher`, `Gossip`, `Cost` and one `Backend` (with its `Prober`) per cluster
+//! or provider. Facts go up as messages, decisions go down as a published [`snapshot::Snapshot`]: the
+//! request path reads that and never waits for a mailbox. What the actors need of the outside world
+//! they ask for through the traits in [`ports`].
+
+mod address;
+mod backend;
+pub mod clock;
+mod cost;
+mod dispatcher;
+pub mod gate;
+mod gossip;
+pub mod handle;
+pub mod lease;
+pub mod metrics;
+pub mod ports;
+mod prober;
+mod root;
+pub mod snapshot;
+pub mod topology;
+
+pub use handle::{Handle, StartError, start};

@@ -1,0 +1,359 @@
+//! Everything this node knows of one cluster or provider.
+//!
+//! Started by `Root`, receives probe readings from its `Prober` and outcomes from leases, tells the
+//! `Dispatcher`. Lost on restart: health streak, breakers, latency window and throughput; rebuilt
+//! from the probe that a new `Prober` makes at once and from the next outcomes. The gate, and with it
+//! every running request, is not its own and survives.
+
+use crate::address::Address;
+use crate::clock::Clock;
+use crate::dispatcher;
+use crate::lease::Verdict;
+use crate::metrics::Metrics;
+use crate::ports::{Draw, Probe, Reading, Speed};
+use crate::prober::{self, Prober};
+use crate::snapshot::Door;
+use llm_router_logic::backend::{BackendSpec, ServedModel};
+use llm_router_logic::guard::breaker::{Breaker, BreakerPolicy, BreakerState};
+use llm_router_logic::guard::health::{HealthTracker, Sighting};
+use llm_router_logic::guard::latency::LatencyWindow;
+use llm_router_logic::guard::restart::Restarts;
+use llm_router_logic::cost::unit::ThroughputMeter;
+use llm_router_logic::report::{Health, Report};
+use llm_router_logic::time::Moment;
+use llm_router_logic::view::OwnFact;
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Outcomes change the published fact at most this often; health changes are told at once.
+const PUBLISH_GAP: Duration = Duration::from_millis(50);
+/// Breakers kept per backend: one for each model asked for.
+const BREAKERS_MAX: usize = 256;
+
+pub(crate) struct Backend;
+
+#[derive(Clone)]
+pub(crate) struct Arguments {
+    pub(crate) spec: Arc<BackendSpec>,
+    pub(crate) door: Door,
+    pub(crate) dispatcher: Address<dispatcher::Msg>,
+    pub(crate) probe: Arc<dyn Probe>,
+    pub(crate) clock: Clock,
+    pub(crate) draw: Draw,
+    pub(crate) metrics: Metrics,
+    pub(crate) interval: Duration,
+    pub(crate) calibrate: bool,
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) model: String,
+    pub(crate) verdict: Verdict,
+    pub(crate) ttft: Option<Duration>,
+    pub(crate) output_tokens: u64,
+}
+
+#[derive(Debug)]
+pub(crate) enum Msg {
+    /// A request began to run.
+    Started { at: Moment },
+    /// A request ended.
+    Ended(Ended),
+    /// The prober looked.
+    Probed(Result<Reading, String>),
+    /// The prober measured speed.
+    Calibrated(Result<Speed, String>),
+    /// The pause after the last publication is over, or a breaker's time is up.
+    Publish,
+    /// Start the prober again.
+    RestartProber,
+    /// Panic, to prove that the supervisor answers it.
+    Poison,
+    /// Make the prober panic.
+    PoisonProber,
+}
+
+pub(crate) struct State {
+    arguments: Arguments,
+    prober: Address<prober::Msg>,
+    prober_restarts: Restarts,
+    health: HealthTracker,
+    breakers: BTreeMap<String, Breaker>,
+    latency: LatencyWindow,
+    throughput: ThroughputMeter,
+    reading: Option<Reading>,
+    calibrated: Option<f64>,
+    observed_at: Option<Moment>,
+    published_at: Option<Moment>,
+    publish_due: bool,
+}
+
+impl Actor for Backend {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
+        me.cast(Msg::RestartProber)?;
+        arguments.metrics.show_health(&arguments.spec, Health::Unknown);
+        Ok(State {
+            arguments,
+            prober: Address::vacant(),
+            prober_restarts: Restarts::default(),
+            health: HealthTracker::default(),
+            breakers: BTreeMap::new(),
+            latency: LatencyWindow::default(),
+            throughput: ThroughputMeter::default(),
+            reading: None,
+            calibrated: None,
+            observed_at: None,
+            published_at: None,
+            publish_due: false,
+        })
+    }
+
+    async fn handle(&self, me: ActorRef<Msg>, message: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+        if !matches!(message, Msg::Publish | Msg::RestartProber) {
+            state.arguments.door.actor.received();
+        }
+        match message {
+            Msg::Started { at } => state.throughput.started(at),
+            Msg::Ended(ended) => {
+                state.ended(ended);
+                state.publish_soon(&me);
+            }
+            Msg::Probed(looked) => {
+                state.probed(looked);
+                state.publish_now(&me);
+            }
+            Msg::Calibrated(measured) => {
+                state.calibrated(measured);
+                state.publish_now(&me);
+            }
+            Msg::Publish => {
+                state.publish_due = false;
+                state.publish_now(&me);
+            }
+            Msg::RestartProber => state.start_prober(&me).await?,
+            Msg::PoisonProber => {
+                state.prober.send(prober::Msg::Poison);
+            }
+            #[expect(clippy::panic, reason = "asked for, to prove supervision")]
+            Msg::Poison => panic!("poisoned on request"),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        me: ActorRef<Msg>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(_, _) | SupervisionEvent::ActorTerminated(_, _, _) = event {
+            let Arguments { spec, clock, draw, metrics, .. } = &state.arguments;
+            let delay = state.prober_restarts.next_delay(clock.now(), draw());
+            metrics.actor_restarts_total.with_label_values(&["prober"]).inc();
+            tracing::warn!(backend = %spec.id, ?delay, "prober died, restarting it");
+            me.send_after(delay, || Msg::RestartProber);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    async fn start_prober(&self, me: &ActorRef<Msg>) -> Result<(), ActorProcessingErr> {
+        let Arguments { spec, door, probe, clock, interval, .. } = &self.arguments;
+        let arguments = prober::Arguments {
+            me: self.prober.clone(),
+            spec: Arc::clone(spec),
+            probe: Arc::clone(probe),
+            backend: door.actor.clone(),
+            gate: Arc::clone(&door.gate),
+            clock: *clock,
+            interval: (*interval).max(prober::MIN_GAP),
+        };
+        let (prober, _) = Actor::spawn_linked(None, Prober, arguments, me.get_cell()).await?;
+        self.prober.occupy(prober);
+        Ok(())
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        let now = self.arguments.clock.now();
+        self.throughput.finished(ended.output_tokens, now);
+        if let Some(ttft) = ended.ttft {
+            self.latency.record(ttft, now);
+        }
+        let ok = match ended.verdict {
+            Verdict::Served => {
+                self.health.observe(Sighting::Ok);
+                true
+            }
+            Verdict::Failed { unreachable } => {
+                if unreachable {
+                    self.health.observe(Sighting::Failed);
+                }
+                self.prober.send(prober::Msg::LookSoon);
+                false
+            }
+            Verdict::Neutral => return,
+        };
+        self.observed_at = Some(now);
+        if self.breakers.len() < BREAKERS_MAX || self.breakers.contains_key(&ended.model) {
+            let breaker =
+                self.breakers.entry(ended.model).or_insert_with(|| Breaker::new(BreakerPolicy::default()));
+            breaker.record(ok, now);
+        }
+    }
+
+    fn probed(&mut self, looked: Result<Reading, String>) {
+        let now = self.arguments.clock.now();
+        let before = self.health.health();
+        let spec = &self.arguments.spec;
+        match looked {
+            Ok(reading) => {
+                let sighting = if reading.loading { Sighting::Loading } else { Sighting::Ok };
+                self.health.observe(sighting);
+                if sighting == Sighting::Ok {
+                    for breaker in self.breakers.values_mut() {
+                        breaker.trial_now(now);
+                    }
+                }
+                self.reading = Some(Reading {
+                    // An idle llama-server measures nothing: what it said last still holds.
+                    tokens_per_second: reading
+                        .tokens_per_second
+                        .or_else(|| self.reading.as_ref().and_then(|last| last.tokens_per_second)),
+                    ..reading
+                });
+                self.calibrate_if_unknown(now);
+            }
+            Err(why) => {
+                self.health.observe(Sighting::Failed);
+                if before != Health::Unhealthy {
+                    tracing::warn!(backend = %spec.id, %why, "probe failed");
+                }
+            }
+        }
+        self.observed_at = Some(now);
+        let after = self.health.health();
+        if before != after {
+            tracing::info!(backend = %spec.id, ?before, ?after, "health changed");
+        }
+    }
+
+    /// A cluster whose speed nobody measured yet has no cost and would never be chosen on cost: it is
+    /// measured once, while idle.
+    fn calibrate_if_unknown(&mut self, now: Moment) {
+        let Arguments { spec, calibrate, door, .. } = &self.arguments;
+        let idle = self.reading.as_ref().is_some_and(|reading| !reading.loading && reading.busy_slots.unwrap_or(0) == 0)
+            && door.gate.load(0, now).in_flight == 0;
+        if !calibrate || !spec.is_cluster() || !idle || self.tokens_per_second(now).is_some() {
+            return;
+        }
+        let model = self.models().first().map(|model| model.name.clone());
+        if let Some(model) = spec.default_model.clone().or(model) {
+            self.prober.send(prober::Msg::Calibrate(model));
+        }
+    }
+
+    fn calibrated(&mut self, measured: Result<Speed, String>) {
+        let spec = &self.arguments.spec;
+        match measured {
+            Ok(speed) if speed.tokens > 1 && !speed.elapsed.is_zero() => {
+                let tokens_per_second = (speed.tokens - 1) as f64 / speed.elapsed.as_secs_f64();
+                tracing::info!(backend = %spec.id, tokens_per_second, "throughput calibrated");
+                self.calibrated = Some(tokens_per_second);
+            }
+            Ok(speed) => tracing::warn!(backend = %spec.id, ?speed, "too few tokens to tell the throughput"),
+            Err(why) => tracing::warn!(backend = %spec.id, %why, "cannot calibrate throughput"),
+        }
+    }
+
+    /// The best aggregate rate anyone measured: the machine delivers at least that. The one
+    /// calibration counts only until real traffic was measured.
+    fn tokens_per_second(&self, now: Moment) -> Option<f64> {
+        let told = self.reading.as_ref().and_then(|reading| reading.tokens_per_second).filter(|rate| *rate > 0.0);
+        let own = self.throughput.tokens_per_second(now);
+        match (told, own) {
+            (Some(told), Some(own)) => Some(told.max(own)),
+            (told, own) => told.or(own).or(self.calibrated),
+        }
+    }
+
+    fn models(&self) -> &[ServedModel] {
+        match &self.reading {
+            Some(reading) if self.arguments.spec.models.is_empty() => &reading.models,
+            _ => &self.arguments.spec.models,
+        }
+    }
+
+    fn publish_soon(&mut self, me: &ActorRef<Msg>) {
+        if self.publish_due {
+            return;
+        }
+        let now = self.arguments.clock.now();
+        let wait = self.published_at.map_or(Duration::ZERO, |last| PUBLISH_GAP.saturating_sub(now.since(last)));
+        self.publish_due = true;
+        me.send_after(wait, || Msg::Publish);
+    }
+
+    fn publish_now(&mut self, me: &ActorRef<Msg>) {
+        let Some(observed_at) = self.observed_at else { return };
+        let Arguments { spec, door, dispatcher, clock, metrics, .. } = &self.arguments;
+        let now = clock.now();
+        let load = door.gate.load(0, now);
+        let reading = self.reading.as_ref();
+        let tokens_per_second = self.tokens_per_second(now);
+        let slots = spec.slots.or(reading.and_then(|reading| reading.slots));
+        let (mut broken, mut trial) = (Vec::new(), Vec::new());
+        for (model, breaker) in &self.breakers {
+            match breaker.state(now) {
+                BreakerState::Closed => {}
+                BreakerState::HalfOpen => trial.push(model.clone()),
+                BreakerState::Open { until } => {
+                    broken.push(model.clone());
+                    me.send_after(clock.until(until), || Msg::Publish);
+                }
+            }
+        }
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        let report = Report {
+            health: self.health.health(),
+            queue_depth: reading.and_then(|reading| reading.queue_depth).unwrap_or(0) + load.waiting,
+            in_flight: load.in_flight,
+            slots,
+            #[expect(clippy::cast_possible_truncation, reason = "a rate needs no more than an f32")]
+            tokens_per_second: tokens_per_second.map(|rate| rate as f32),
+            latency_p95_ms: self
+                .latency
+                .p95(now)
+                .or(reading.and_then(|reading| reading.latency_p95))
+                .map(millis),
+            ttft_ms: self.latency.peak_ewma(now).map(millis),
+            rtt_ms: reading.map(|reading| millis(reading.rtt)),
+            backoff_ms: millis(door.gate.backoff_left()),
+            breaker_open: !broken.is_empty() && self.models().iter().all(|model| broken.contains(&model.name)),
+        };
+        let id = spec.id.as_str();
+        metrics.show_health(spec, report.health);
+        metrics.backend_in_flight.with_label_values(&[id]).set(i64::from(report.in_flight));
+        metrics.backend_queue_depth.with_label_values(&[id]).set(i64::from(report.queue_depth));
+        metrics.backend_breaker_open.with_label_values(&[id]).set(i64::from(!broken.is_empty()));
+        if let Some(rate) = tokens_per_second {
+            metrics.backend_tokens_per_second.with_label_values(&[id]).set(rate);
+        }
+        let fact = OwnFact {
+            report,
+            observed_at,
+            models: self.models().into(),
+            broken_models: broken.into(),
+            trial_models: trial.into(),
+        };
+        dispatcher.send(dispatcher::Msg::Observed(spec.id.clone(), fact));
+        self.published_at = Some(now);
+    }
+}

@@ -1,0 +1,245 @@
+//! Keeps the books of this node: requests, tokens, spend and gross savings.
+//!
+//! Started by `Root`, receives one settlement per request, tells nobody: it publishes a [`Book`] and
+//! metrics. Lost on restart: nothing, it goes on from the book it published last.
+
+use crate::address::Address;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::snapshot::Snapshot;
+use crate::topology::Topology;
+use arc_swap::ArcSwap;
+use llm_router_logic::backend::Placement;
+use llm_router_logic::cost::unit::cost_per_1k;
+use llm_router_logic::cost::usage::Usage;
+use llm_router_logic::ids::BackendId;
+use llm_router_logic::money::Money;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What one finished request came to.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The backend that served it; `None` where none did.
+    pub backend: Option<BackendId>,
+    /// Whether it was answered in full.
+    pub served: bool,
+    /// Whether another backend had failed before.
+    pub fallback: bool,
+    /// Tokens by class.
+    pub usage: Usage,
+    /// Its cost; `None` = unpriced.
+    pub cost: Option<Money>,
+    /// What the same tokens would have cost at the cheapest external provider that could serve it.
+    pub external_cost: Option<Money>,
+    /// Time to first token.
+    pub ttft: Option<Duration>,
+    /// Time to the last byte.
+    pub duration: Duration,
+}
+
+/// Sums over requests of this node since its start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Sums {
+    /// Requests finished.
+    pub requests: u64,
+    /// Of these, not answered in full.
+    pub errors: u64,
+    /// Of these, served after another backend had failed.
+    pub fallbacks: u64,
+    /// Requests without a known cost.
+    pub unpriced: u64,
+    /// Input tokens of all classes.
+    pub input_tokens: u64,
+    /// Output tokens of all classes.
+    pub output_tokens: u64,
+    /// Cost of the priced requests.
+    #[serde(rename = "cost_usd")]
+    pub cost: Money,
+    /// What requests with an external alternative would have cost there.
+    #[serde(rename = "external_equivalent_usd")]
+    pub external_equivalent: Money,
+    /// `external_equivalent` less the true cost of those same requests (gross: idle hours not counted).
+    #[serde(rename = "gross_savings_usd")]
+    pub gross_savings: Money,
+    /// Sum of times to first token, in milliseconds, over `ttft_count` requests.
+    pub ttft_ms: u64,
+    /// Requests with a first token.
+    pub ttft_count: u64,
+    /// Sum of durations in milliseconds over served requests.
+    pub duration_ms: u64,
+}
+
+/// The books of a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Book {
+    /// All requests.
+    pub total: Sums,
+    /// By backend.
+    pub backends: BTreeMap<BackendId, Sums>,
+}
+
+impl Sums {
+    fn add(&mut self, settlement: &Settlement) {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.requests += 1;
+        self.errors += u64::from(!settlement.served);
+        self.fallbacks += u64::from(settlement.fallback && settlement.served);
+        self.input_tokens += settlement.usage.total_input();
+        self.output_tokens += settlement.usage.total_output();
+        match settlement.cost {
+            Some(cost) => {
+                self.cost += cost;
+                if let Some(external) = settlement.external_cost {
+                    self.external_equivalent += external;
+                    self.gross_savings += external - cost;
+                }
+            }
+            None => self.unpriced += u64::from(settlement.served),
+        }
+        if let Some(ttft) = settlement.ttft {
+            self.ttft_ms += millis(ttft);
+            self.ttft_count += 1;
+        }
+        if settlement.served {
+            self.duration_ms += millis(settlement.duration);
+        }
+    }
+}
+
+pub(crate) struct Cost;
+
+#[derive(Clone)]
+pub(crate) struct Arguments {
+    pub(crate) me: Address<Msg>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
+    pub(crate) published: Arc<ArcSwap<Snapshot>>,
+    pub(crate) book: Arc<ArcSwap<Book>>,
+    pub(crate) topology: Arc<ArcSwap<Topology>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Msg {
+    /// A request is over.
+    Settled(Box<Settlement>),
+    /// Compute unit costs anew.
+    Tick,
+    /// Publish the book.
+    Publish,
+    /// Panic, to prove that the supervisor answers it.
+    Poison,
+}
+
+/// Settlements are gathered for this long before the book is published.
+const GATHER: Duration = Duration::from_millis(100);
+
+pub(crate) struct State {
+    arguments: Arguments,
+    book: Book,
+    publish_due: bool,
+}
+
+impl Actor for Cost {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
+        me.cast(Msg::Tick)?;
+        let book = Book::clone(&arguments.book.load());
+        Ok(State { arguments, book, publish_due: false })
+    }
+
+    async fn handle(&self, me: ActorRef<Msg>, message: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+        if matches!(message, Msg::Settled(_)) {
+            state.arguments.me.received();
+        }
+        match message {
+            Msg::Settled(settlement) => {
+                state.settle(&settlement);
+                if !std::mem::replace(&mut state.publish_due, true) {
+                    me.send_after(GATHER, || Msg::Publish);
+                }
+            }
+            Msg::Publish => {
+                state.publish_due = false;
+                state.arguments.book.store(Arc::new(state.book.clone()));
+            }
+            Msg::Tick => {
+                state.show_unit_costs();
+                let interval = state.arguments.topology.load().metrics_update_interval;
+                me.send_after(interval.max(Duration::from_secs(1)), || Msg::Tick);
+            }
+            #[expect(clippy::panic, reason = "asked for, to prove supervision")]
+            Msg::Poison => panic!("poisoned on request"),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn settle(&mut self, settlement: &Settlement) {
+        self.book.total.add(settlement);
+        let metrics = &self.arguments.metrics;
+        if let Some(id) = &settlement.backend {
+            self.book.backends.entry(id.clone()).or_default().add(settlement);
+            let usage = &settlement.usage;
+            let classes = [
+                ("input", usage.input),
+                ("cached_read", usage.cached_read),
+                ("cache_write", usage.cache_write),
+                ("output", usage.output),
+                ("reasoning", usage.reasoning),
+            ];
+            for (class, tokens) in classes.into_iter().filter(|(_, tokens)| *tokens > 0) {
+                metrics.tokens_total.with_label_values(&[id.as_str(), class]).inc_by(tokens);
+            }
+            match settlement.cost {
+                Some(cost) => metrics.spend_usd_total.with_label_values(&[id.as_str()]).inc_by(cost.as_usd().max(0.0)),
+                None if settlement.served => metrics.unpriced_requests_total.with_label_values(&[id.as_str()]).inc(),
+                None => {}
+            }
+            if settlement.fallback && settlement.served {
+                metrics.fallbacks_total.with_label_values(&[id.as_str()]).inc();
+            }
+        }
+        if let (Some(cost), Some(external)) = (settlement.cost, settlement.external_cost) {
+            metrics.gross_savings_usd_total.inc_by((external - cost).as_usd().max(0.0));
+        }
+    }
+
+    fn show_unit_costs(&self) {
+        let Arguments { metrics, published, clock, topology, .. } = &self.arguments;
+        let snapshot = published.load();
+        let overhead = topology.load().policy.overhead_factor;
+        let now = clock.now();
+        for backend in &snapshot.view.backends {
+            let spec = &backend.spec;
+            match &spec.placement {
+                Placement::Cluster { cost_per_hour, .. } => {
+                    let rate = backend.facts(now).and_then(|facts| facts.report.tokens_per_second);
+                    let gauge = &metrics.cluster_cost_per_1k_tokens;
+                    let labels = [spec.id.as_str(), spec.provider(), spec.region()];
+                    match rate.and_then(|rate| cost_per_1k(*cost_per_hour, f64::from(rate), overhead)) {
+                        Some(cost) => gauge.with_label_values(&labels).set(cost.as_usd()),
+                        // Unknown is shown as absent, never as a number.
+                        None => drop(gauge.remove_label_values(&labels)),
+                    }
+                }
+                Placement::External => {
+                    for model in &spec.models {
+                        if let Some(price) = model.price {
+                            let per_1k = (price.input + price.output).times(500).as_usd();
+                            let labels = [spec.id.as_str(), &model.name];
+                            metrics.provider_cost_per_1k_tokens.with_label_values(&labels).set(per_1k);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

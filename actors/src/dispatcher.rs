@@ -1,0 +1,253 @@
+//! Merges own and peer facts into one view and publishes it.
+//!
+//! Started by `Root`, receives from every `Backend` and from `Gossip`, tells `Gossip` what is worth
+//! telling. Lost on restart: nothing, it goes on from the view it published last. The request path
+//! reads its publication and never asks it.
+
+use crate::address::Address;
+use crate::clock::Clock;
+use crate::gate::DEFAULT_LIMIT;
+use crate::gossip;
+use crate::metrics::Metrics;
+use crate::snapshot::{Door, Snapshot};
+use crate::topology::Topology;
+use arc_swap::ArcSwap;
+use llm_router_logic::gossip::pace::Pace;
+use llm_router_logic::ids::{BackendId, NodeId};
+use llm_router_logic::view::{BackendView, ClusterView, Member, OwnFact, PEER_FACT_LIMIT, PeerFact};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Peer facts age even when nothing happens: shares and limits are computed anew this often.
+const TICK: Duration = Duration::from_secs(1);
+/// Changes are gathered for this long before one publication.
+const GATHER: Duration = Duration::from_millis(2);
+/// Facts that a peer may keep here about backends this node does not know.
+const FOREIGN_MAX: usize = 1_024;
+
+pub(crate) struct Dispatcher;
+
+#[derive(Clone)]
+pub(crate) struct Arguments {
+    pub(crate) me: Address<Msg>,
+    pub(crate) gossip: Address<gossip::Msg>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
+    pub(crate) published: Arc<ArcSwap<Snapshot>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Msg {
+    /// A backend actor observed something.
+    Observed(BackendId, OwnFact),
+    /// A peer said something of a backend.
+    Heard(BackendId, PeerFact),
+    /// A peer says nothing of a backend any more.
+    Withdrawn(BackendId, NodeId),
+    /// Who is there.
+    Members(Vec<Member>),
+    /// A reload: new backends, doors in the same order.
+    Reconfigured(Arc<Topology>, Vec<Door>),
+    /// Gossip began anew and knows nothing of ours.
+    TellAll,
+    /// Gathering is over.
+    Publish,
+    /// A second has passed: peer facts have aged.
+    Tick,
+    /// Panic, to prove that the supervisor answers it.
+    Poison,
+}
+
+pub(crate) struct State {
+    arguments: Arguments,
+    topology: Arc<Topology>,
+    doors: Vec<Door>,
+    own: BTreeMap<BackendId, OwnFact>,
+    peers: BTreeMap<BackendId, BTreeMap<NodeId, PeerFact>>,
+    members: Vec<Member>,
+    paces: BTreeMap<BackendId, Pace>,
+    publish_due: bool,
+}
+
+impl Actor for Dispatcher {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = (Arguments, Arc<Topology>, Vec<Door>);
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<Msg>,
+        (arguments, topology, doors): Self::Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let last = arguments.published.load_full();
+        let mut state = State {
+            own: last
+                .view
+                .backends
+                .iter()
+                .filter_map(|backend| Some((backend.spec.id.clone(), backend.own.clone()?)))
+                .collect(),
+            peers: BTreeMap::new(),
+            members: last.view.members.clone(),
+            paces: BTreeMap::new(),
+            publish_due: false,
+            arguments,
+            topology,
+            doors,
+        };
+        let known = last.view.backends.iter().flat_map(|backend| {
+            backend.peers.iter().map(|fact| (backend.spec.id.clone(), fact.clone()))
+        });
+        for (id, fact) in known.chain(last.view.foreign.iter().cloned()) {
+            state.peers.entry(id).or_default().insert(fact.node.clone(), fact);
+        }
+        me.cast(Msg::Tick)?;
+        Ok(state)
+    }
+
+    async fn handle(&self, me: ActorRef<Msg>, message: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+        if !matches!(message, Msg::Publish | Msg::Tick) {
+            state.arguments.me.received();
+        }
+        match message {
+            Msg::Observed(id, fact) => state.observed(id, fact),
+            Msg::Heard(id, fact) => state.heard(id, fact),
+            Msg::Withdrawn(id, node) => {
+                if let Some(facts) = state.peers.get_mut(&id) {
+                    facts.remove(&node);
+                }
+            }
+            Msg::Members(members) => state.meet(members),
+            Msg::Reconfigured(topology, doors) => state.reconfigure(topology, doors),
+            Msg::TellAll => state.tell_all(),
+            Msg::Tick => {
+                me.send_after(TICK, || Msg::Tick);
+            }
+            Msg::Publish => {
+                state.publish_due = false;
+                state.publish();
+                return Ok(());
+            }
+            #[expect(clippy::panic, reason = "asked for, to prove supervision")]
+            Msg::Poison => panic!("poisoned on request"),
+        }
+        state.publish_soon(&me);
+        Ok(())
+    }
+}
+
+impl State {
+    fn observed(&mut self, id: BackendId, fact: OwnFact) {
+        if !self.topology.backends.iter().any(|spec| spec.id == id) {
+            return; // A last word of a backend that a reload removed.
+        }
+        let pace = self.paces.entry(id.clone()).or_default();
+        if pace.worth_telling(&fact.report, self.arguments.clock.now()) {
+            let tell = gossip::Msg::Tell { backend: id.clone(), report: fact.report, models: Arc::clone(&fact.models) };
+            self.arguments.gossip.send(tell);
+        }
+        self.own.insert(id, fact);
+    }
+
+    fn tell_all(&mut self) {
+        self.paces.clear();
+        for (id, fact) in std::mem::take(&mut self.own) {
+            self.observed(id, fact);
+        }
+    }
+
+    fn heard(&mut self, id: BackendId, fact: PeerFact) {
+        let configured = self.topology.backends.iter().any(|spec| spec.id == id);
+        if !configured && !self.peers.contains_key(&id) && self.peers.len() >= FOREIGN_MAX {
+            self.arguments.metrics.gossip_refused_total.with_label_values(&["too_many_backends"]).inc();
+            return;
+        }
+        self.peers.entry(id).or_default().insert(fact.node.clone(), fact);
+    }
+
+    /// Facts of nodes that are dead or gone are dropped with them.
+    fn meet(&mut self, members: Vec<Member>) {
+        let live: BTreeSet<&NodeId> = members.iter().filter(|member| member.live).map(|member| &member.node).collect();
+        for facts in self.peers.values_mut() {
+            facts.retain(|node, _| live.contains(node));
+        }
+        self.peers.retain(|_, facts| !facts.is_empty());
+        self.members = members;
+    }
+
+    fn reconfigure(&mut self, topology: Arc<Topology>, doors: Vec<Door>) {
+        let removed: Vec<BackendId> = self
+            .own
+            .keys()
+            .filter(|id| !topology.backends.iter().any(|spec| spec.id == **id))
+            .cloned()
+            .collect();
+        for id in removed {
+            self.own.remove(&id);
+            self.paces.remove(&id);
+            self.arguments.gossip.send(gossip::Msg::Withdraw(id));
+        }
+        self.topology = topology;
+        self.doors = doors;
+    }
+
+    fn publish_soon(&mut self, me: &ActorRef<Msg>) {
+        if !std::mem::replace(&mut self.publish_due, true) {
+            me.send_after(GATHER, || Msg::Publish);
+        }
+    }
+
+    fn publish(&mut self) {
+        let now = self.arguments.clock.now();
+        let facts_of = |id: &BackendId| {
+            self.peers.get(id).map(|facts| facts.values().cloned().collect::<Vec<_>>()).unwrap_or_default()
+        };
+        let backends: Vec<BackendView> = self
+            .topology
+            .backends
+            .iter()
+            .map(|spec| BackendView {
+                spec: Arc::clone(spec),
+                own: self.own.get(&spec.id).cloned(),
+                peers: facts_of(&spec.id),
+            })
+            .collect();
+        for (backend, door) in backends.iter().zip(&self.doors) {
+            door.gate.set_limit(share(backend, now));
+        }
+        let foreign = self
+            .peers
+            .iter()
+            .filter(|(id, _)| !backends.iter().any(|backend| backend.spec.id == **id))
+            .flat_map(|(id, facts)| facts.values().map(|fact| (id.clone(), fact.clone())))
+            .collect();
+        let peers = self.members.iter().filter(|member| member.live && !member.this_node).count();
+        self.arguments.metrics.gossip_peers.set(i64::try_from(peers).unwrap_or(i64::MAX));
+        self.arguments.published.store(Arc::new(Snapshot {
+            view: ClusterView {
+                node: self.topology.node.clone(),
+                region: self.topology.region.clone(),
+                backends,
+                foreign,
+                members: self.members.clone(),
+            },
+            policy: Arc::new(self.topology.policy.clone()),
+            doors: self.doors.clone(),
+        }));
+    }
+}
+
+/// How many requests this node may run at a backend at once: its slots less what fresh peers run
+/// there, but never none, so that no router is starved by another.
+fn share(backend: &BackendView, now: llm_router_logic::time::Moment) -> u32 {
+    let told = backend.own.as_ref().and_then(|own| own.report.slots).or_else(|| {
+        let fresh = backend.peers.iter().filter(|fact| now.since(fact.arrived_at) <= PEER_FACT_LIMIT);
+        fresh.filter_map(|fact| fact.report.slots).next_back()
+    });
+    match backend.spec.slots.or(told) {
+        Some(slots) => slots.saturating_sub(backend.peers_in_flight(now)).max(1),
+        None => DEFAULT_LIMIT,
+    }
+}

@@ -1,0 +1,245 @@
+//! What the outer ring holds of a node's actors.
+
+use crate::address::Address;
+use crate::clock::Clock;
+pub use crate::cost::{Book, Settlement, Sums};
+use crate::gate::NotAdmitted;
+use crate::lease::Lease;
+use crate::metrics::Metrics;
+use crate::ports::{Draw, GossipTransport, Probe};
+use crate::root::{Msg, Root, Shared};
+use crate::snapshot::Snapshot;
+use crate::topology::{GossipSettings, Topology};
+use crate::{backend, cost, dispatcher, gossip};
+use arc_swap::ArcSwap;
+use llm_router_logic::guard::restart::Restarts;
+use llm_router_logic::ids::BackendId;
+use llm_router_logic::route::Step;
+use llm_router_logic::view::{BackendView, ClusterView, Member};
+use ractor::Actor;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Everything a node's actors are started with.
+pub struct Setup {
+    /// Place, policy and backends.
+    pub topology: Topology,
+    /// How backends are looked at.
+    pub probe: Arc<dyn Probe>,
+    /// Gossip settings and transport; `None` for a node alone.
+    pub gossip: Option<(GossipSettings, Arc<dyn GossipTransport>)>,
+    /// The source of randomness.
+    pub draw: Draw,
+    /// Where figures go.
+    pub metrics: Metrics,
+    /// The node's clock.
+    pub clock: Clock,
+}
+
+/// The actors of a node could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start the actors: {0}")]
+pub struct StartError(String);
+
+/// An actor, named for fault injection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActorName {
+    /// The supervisor itself.
+    Root,
+    /// The dispatcher.
+    Dispatcher,
+    /// The gossip.
+    Gossip,
+    /// The books.
+    Cost,
+    /// One backend's actor.
+    Backend(BackendId),
+    /// One backend's prober.
+    Prober(BackendId),
+}
+
+/// The running actors of one node. Clones share it.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    root: Address<Msg>,
+    stopping: Arc<AtomicBool>,
+}
+
+/// How long a reload or shutdown may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Starts the actors of one node.
+///
+/// # Errors
+/// [`StartError`] where the gossip cannot open its transport.
+pub async fn start(setup: Setup) -> Result<Handle, StartError> {
+    let Setup { topology, probe, gossip, draw, metrics, clock } = setup;
+    let generation = gossip.as_ref().map_or(0, |(settings, _)| settings.generation);
+    let view = ClusterView {
+        node: topology.node.clone(),
+        region: topology.region.clone(),
+        backends: topology
+            .backends
+            .iter()
+            .map(|spec| BackendView { spec: Arc::clone(spec), own: None, peers: Vec::new() })
+            .collect(),
+        foreign: Vec::new(),
+        members: vec![Member {
+            node: topology.node.clone(),
+            region: topology.region.clone(),
+            generation,
+            live: true,
+            this_node: true,
+        }],
+    };
+    let policy = Arc::new(topology.policy.clone());
+    let shared = Arc::new(Shared {
+        clock,
+        draw,
+        metrics,
+        probe,
+        gossip_over: gossip,
+        topology: Arc::new(ArcSwap::from_pointee(topology)),
+        published: Arc::new(ArcSwap::from_pointee(Snapshot { view, policy, doors: Vec::new() })),
+        book: Arc::new(ArcSwap::from_pointee(Book::default())),
+        doors: Mutex::new(BTreeMap::new()),
+        dispatcher: Address::vacant(),
+        gossip: Address::vacant(),
+        cost: Address::vacant(),
+    });
+    let (actor, ended) =
+        Actor::spawn(None, Root, Arc::clone(&shared)).await.map_err(|error| StartError(error.to_string()))?;
+    let handle = Handle { shared, root: Address::vacant(), stopping: Arc::new(AtomicBool::new(false)) };
+    handle.root.occupy(actor);
+    tokio::spawn(keep_root_alive(handle.clone(), ended));
+    Ok(handle)
+}
+
+/// `Root` has no supervisor above it but this task: should it die, its children die with it, and the
+/// whole tree is started again from what [`Shared`] kept.
+async fn keep_root_alive(handle: Handle, mut ended: tokio::task::JoinHandle<()>) {
+    let mut restarts = Restarts::default();
+    loop {
+        // However it ended, the answer is the same.
+        let _ = ended.await;
+        loop {
+            if handle.stopping.load(Ordering::Acquire) {
+                return;
+            }
+            tokio::time::sleep(restarts.next_delay(handle.shared.clock.now(), (handle.shared.draw)())).await;
+            tracing::error!("the supervisor died, starting the actors again");
+            handle.shared.metrics.actor_restarts_total.with_label_values(&["root"]).inc();
+            match Actor::spawn(None, Root, Arc::clone(&handle.shared)).await {
+                Ok((actor, next)) => {
+                    handle.root.occupy(actor);
+                    ended = next;
+                    break;
+                }
+                Err(error) => tracing::error!(%error, "cannot start the actors, will try again"),
+            }
+        }
+    }
+}
+
+impl Handle {
+    /// The newest view, with the doors to its backends.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.published.load_full()
+    }
+
+    /// The node's clock.
+    pub fn clock(&self) -> Clock {
+        self.shared.clock
+    }
+
+    /// 64 random bits.
+    pub fn draw(&self) -> u64 {
+        (self.shared.draw)()
+    }
+
+    /// The node's metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// The books, at most a tenth of a second old.
+    pub fn book(&self) -> Arc<Book> {
+        self.shared.book.load_full()
+    }
+
+    /// What the node was told to run.
+    pub fn topology(&self) -> Arc<Topology> {
+        self.shared.topology.load_full()
+    }
+
+    /// Takes a place at the backend of `step`, waiting in line at most `max_wait` behind at most
+    /// `max_waiting` others.
+    ///
+    /// # Errors
+    /// [`NotAdmitted`]; the caller goes on to the plan's next step.
+    pub async fn lease(
+        &self,
+        snapshot: &Snapshot,
+        step: &Step,
+        tokens: u32,
+        max_wait: Duration,
+        max_waiting: u32,
+    ) -> Result<Lease, NotAdmitted> {
+        let (Some(door), Some(backend)) = (snapshot.doors.get(step.index), snapshot.view.backends.get(step.index))
+        else {
+            return Err(NotAdmitted::QueueFull);
+        };
+        let model: &str = &step.model;
+        let trial = backend.own.as_ref().is_some_and(|own| own.trial_models.iter().any(|name| name == model));
+        let slot = door.gate.admit(tokens, trial, max_wait, max_waiting).await?;
+        Ok(Lease::new(door.clone(), slot, self.shared.clock, model.to_owned(), tokens))
+    }
+
+    /// Books a finished request.
+    pub fn settle(&self, settlement: Settlement) {
+        self.shared.cost.send(cost::Msg::Settled(Box::new(settlement)));
+    }
+
+    /// Takes over a new configuration without touching running requests.
+    ///
+    /// # Errors
+    /// [`StartError`] where the supervisor did not carry it out in time.
+    pub async fn reconfigure(&self, topology: Topology) -> Result<(), StartError> {
+        let Some(root) = self.root.actor() else { return Err(StartError("no supervisor".into())) };
+        let topology = Arc::new(topology);
+        match root.call(|done| Msg::Reconfigure(topology, done), Some(PATIENCE)).await {
+            Ok(ractor::rpc::CallResult::Success(())) => Ok(()),
+            _ => Err(StartError("the supervisor did not answer".into())),
+        }
+    }
+
+    /// Stops all actors; peers notice at once that this node left.
+    pub async fn shutdown(&self) {
+        self.stopping.store(true, Ordering::Release);
+        if let Some(root) = self.root.actor() {
+            // Whether or not it answers in time, the process goes on to end.
+            let _ = root.call(Msg::Shutdown, Some(PATIENCE)).await;
+        }
+    }
+
+    /// Makes an actor panic: chaos tests prove with it that nothing a user sees depends on one.
+    pub fn poison(&self, name: &ActorName) {
+        let to_backend = |id: &BackendId, message| {
+            let snapshot = self.snapshot();
+            let index = snapshot.view.backends.iter().position(|backend| backend.spec.id == *id);
+            index.and_then(|index| snapshot.doors.get(index)).is_some_and(|door| door.actor.send(message))
+        };
+        let reached = match name {
+            ActorName::Root => self.root.send(Msg::Poison),
+            ActorName::Dispatcher => self.shared.dispatcher.send(dispatcher::Msg::Poison),
+            ActorName::Gossip => self.shared.gossip.send(gossip::Msg::Poison),
+            ActorName::Cost => self.shared.cost.send(cost::Msg::Poison),
+            ActorName::Backend(id) => to_backend(id, backend::Msg::Poison),
+            ActorName::Prober(id) => to_backend(id, backend::Msg::PoisonProber),
+        };
+        tracing::warn!(?name, reached, "poisoned an actor");
+    }
+}

@@ -1,0 +1,126 @@
+//! A request's hold on a backend: taken before the attempt, given back with its outcome.
+
+use crate::backend::{Ended, Msg};
+use crate::clock::Clock;
+use crate::gate::Slot;
+use crate::snapshot::Door;
+use llm_router_logic::cost::usage::Usage;
+use llm_router_logic::fault::Fault;
+use llm_router_logic::time::Moment;
+use std::time::Duration;
+
+/// Wait after a 429 that names none.
+const DEFAULT_BACKOFF: Duration = Duration::from_secs(1);
+/// Longest wait believed: a backend cannot take itself out for longer than this by one header.
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
+
+/// One attempt's place at a backend. Ends with [`succeed`](Self::succeed) or [`fail`](Self::fail);
+/// dropping it otherwise means the client went away, which says nothing about the backend's health.
+#[derive(Debug)]
+pub struct Lease {
+    door: Door,
+    /// Held for its drop.
+    _slot: Slot,
+    clock: Clock,
+    model: String,
+    estimated_tokens: u32,
+    started: Moment,
+    ttft: Option<Duration>,
+    output_tokens: u64,
+    ended: bool,
+}
+
+impl Lease {
+    pub(crate) fn new(door: Door, slot: Slot, clock: Clock, model: String, estimated_tokens: u32) -> Self {
+        let started = clock.now();
+        door.actor.send(Msg::Started { at: started });
+        Self {
+            door,
+            _slot: slot,
+            clock,
+            model,
+            estimated_tokens,
+            started,
+            ttft: None,
+            output_tokens: 0,
+            ended: false,
+        }
+    }
+
+    /// Notes that the first content byte has come; later calls change nothing.
+    pub fn first_token(&mut self) {
+        if self.ttft.is_none() {
+            self.ttft = Some(self.clock.now().since(self.started));
+        }
+    }
+
+    /// Time to first token, once known.
+    pub fn ttft(&self) -> Option<Duration> {
+        self.ttft
+    }
+
+    /// Notes output seen so far, so that an abandoned stream still counts towards throughput.
+    pub fn saw_output(&mut self, tokens: u64) {
+        self.output_tokens = tokens;
+    }
+
+    /// The backend answered in full.
+    pub fn succeed(mut self, usage: Option<Usage>) {
+        if let Some(usage) = usage {
+            self.output_tokens = usage.total_output();
+            let actual = u32::try_from(usage.total_input() + usage.total_output()).unwrap_or(u32::MAX);
+            self.door.gate.settle_tokens(self.estimated_tokens, actual);
+        }
+        self.end(Verdict::Served);
+    }
+
+    /// The attempt failed. A 429, or a 503 with `Retry-After`, closes the gate at once
+    /// for as long as it asked.
+    pub fn fail(mut self, fault: &Fault) {
+        let wait = match fault {
+            Fault::Status { status: 429, retry_after, .. } => Some(retry_after.unwrap_or(DEFAULT_BACKOFF)),
+            Fault::Status { status: 503, retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        if let Some(wait) = wait {
+            self.door.gate.back_off(self.clock.now() + wait.min(MAX_BACKOFF));
+        }
+        self.end(if fault.counts_against_backend() {
+            Verdict::Failed { unreachable: matches!(fault, Fault::Connect(_)) }
+        } else {
+            Verdict::Neutral
+        });
+    }
+
+    fn end(&mut self, verdict: Verdict) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.door.actor.send(Msg::Ended(Ended {
+            model: std::mem::take(&mut self.model),
+            verdict,
+            ttft: self.ttft,
+            output_tokens: self.output_tokens,
+        }));
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.end(Verdict::Neutral);
+    }
+}
+
+/// What an ended attempt says of its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Served in full.
+    Served,
+    /// Failed by the backend's fault.
+    Failed {
+        /// Not even a connection.
+        unreachable: bool,
+    },
+    /// Says nothing: cancelled, or the client's own mistake.
+    Neutral,
+}

@@ -1,0 +1,226 @@
+//! Prometheus metrics of one node. The first nine keep the names and labels of the original program,
+//! so existing dashboards go on; docs/METRICS.md explains each.
+
+use llm_router_logic::backend::BackendSpec;
+use llm_router_logic::report::Health;
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+};
+
+/// All metrics of a node, in a registry of their own (several nodes may live in one process).
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Where they are registered.
+    pub registry: Registry,
+    /// `llm_router_requests_total{cluster,status}`
+    pub requests_total: IntCounterVec,
+    /// `llm_router_request_duration_seconds{cluster}`
+    pub request_duration_seconds: HistogramVec,
+    /// `llm_router_cluster_health{cluster,provider,region}`
+    pub cluster_health: IntGaugeVec,
+    /// `llm_router_cluster_cost_per_1k_tokens{cluster,provider,region}`
+    pub cluster_cost_per_1k_tokens: GaugeVec,
+    /// `llm_router_routing_decisions_total{target,type,reason}`
+    pub routing_decisions_total: IntCounterVec,
+    /// `llm_router_provider_health{provider,type}`
+    pub provider_health: IntGaugeVec,
+    /// `llm_router_provider_cost_per_1k_tokens{provider,model}`
+    pub provider_cost_per_1k_tokens: GaugeVec,
+    /// `llm_router_external_requests_total{provider,model,status}`
+    pub external_requests_total: IntCounterVec,
+    /// `llm_router_tokens_total{provider,type}`
+    pub tokens_total: IntCounterVec,
+    /// `llm_router_backend_in_flight{backend}`
+    pub backend_in_flight: IntGaugeVec,
+    /// `llm_router_backend_queue_depth{backend}`
+    pub backend_queue_depth: IntGaugeVec,
+    /// `llm_router_backend_tokens_per_second{backend}`
+    pub backend_tokens_per_second: GaugeVec,
+    /// `llm_router_backend_breaker_open{backend}`
+    pub backend_breaker_open: IntGaugeVec,
+    /// `llm_router_time_to_first_token_seconds{backend}`
+    pub ttft_seconds: HistogramVec,
+    /// `llm_router_attempt_failures_total{backend,fault}`
+    pub attempt_failures_total: IntCounterVec,
+    /// `llm_router_fallbacks_total{backend}`: requests served here after another backend failed.
+    pub fallbacks_total: IntCounterVec,
+    /// `llm_router_spend_usd_total{backend}`
+    pub spend_usd_total: prometheus::CounterVec,
+    /// `llm_router_gross_savings_usd_total`
+    pub gross_savings_usd_total: prometheus::Counter,
+    /// `llm_router_unpriced_requests_total{backend}`
+    pub unpriced_requests_total: IntCounterVec,
+    /// `llm_router_actor_restarts_total{actor}`
+    pub actor_restarts_total: IntCounterVec,
+    /// `llm_router_gossip_peers`
+    pub gossip_peers: IntGauge,
+    /// `llm_router_gossip_refused_total{why}`
+    pub gossip_refused_total: IntCounterVec,
+    /// `llm_router_gossip_bytes_total{direction}`
+    pub gossip_bytes_total: IntCounterVec,
+    /// `llm_router_config_reloads_total{result}`
+    pub config_reloads_total: IntCounterVec,
+    /// `llm_router_cancelled_requests_total`
+    pub cancelled_requests_total: IntCounter,
+    /// `llm_router_decision_duration_seconds`
+    pub decision_duration_seconds: Histogram,
+}
+
+/// Upper bounds of latency buckets in seconds: 5 ms to 2 minutes.
+const LATENCY_BUCKETS: [f64; 15] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0];
+/// Upper bounds of decision time buckets in seconds: 1 µs to 10 ms.
+const DECISION_BUCKETS: [f64; 9] = [1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 5e-4, 1e-3, 1e-2];
+
+impl Metrics {
+    /// Registers all metrics in a new registry.
+    ///
+    /// # Errors
+    /// Only on a name defined twice: a programming error that any start shows.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        macro_rules! register {
+            ($metric:expr) => {{
+                let metric = $metric?;
+                registry.register(Box::new(metric.clone()))?;
+                metric
+            }};
+        }
+        let opts = |name: &str, help: &str| Opts::new(format!("llm_router_{name}"), help);
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            HistogramOpts::new(format!("llm_router_{name}"), help).buckets(buckets.to_vec())
+        };
+        Ok(Self {
+            requests_total: register!(IntCounterVec::new(
+                opts("requests_total", "Requests answered, by the backend that served them and HTTP status."),
+                &["cluster", "status"]
+            )),
+            request_duration_seconds: register!(HistogramVec::new(
+                histogram("request_duration_seconds", "Time from request to the last byte of its answer.", &LATENCY_BUCKETS),
+                &["cluster"]
+            )),
+            cluster_health: register!(IntGaugeVec::new(
+                opts("cluster_health", "1 where this node sees the cluster healthy."),
+                &["cluster", "provider", "region"]
+            )),
+            cluster_cost_per_1k_tokens: register!(GaugeVec::new(
+                opts("cluster_cost_per_1k_tokens", "Machine cost in USD per 1,000 tokens at measured throughput; absent while unknown."),
+                &["cluster", "provider", "region"]
+            )),
+            routing_decisions_total: register!(IntCounterVec::new(
+                opts("routing_decisions_total", "Decisions by chosen target, its type (cluster or external) and reason."),
+                &["target", "type", "reason"]
+            )),
+            provider_health: register!(IntGaugeVec::new(
+                opts("provider_health", "1 where this node sees the provider healthy."),
+                &["provider", "type"]
+            )),
+            provider_cost_per_1k_tokens: register!(GaugeVec::new(
+                opts("provider_cost_per_1k_tokens", "Listed price in USD per 1,000 tokens, input and output in equal parts."),
+                &["provider", "model"]
+            )),
+            external_requests_total: register!(IntCounterVec::new(
+                opts("external_requests_total", "Attempts at external providers by HTTP status or fault."),
+                &["provider", "model", "status"]
+            )),
+            tokens_total: register!(IntCounterVec::new(
+                opts("tokens_total", "Tokens by backend and class (input, cached_read, cache_write, output, reasoning)."),
+                &["provider", "type"]
+            )),
+            backend_in_flight: register!(IntGaugeVec::new(
+                opts("backend_in_flight", "Requests this node has running at the backend."),
+                &["backend"]
+            )),
+            backend_queue_depth: register!(IntGaugeVec::new(
+                opts("backend_queue_depth", "Requests waiting at the backend or here for it."),
+                &["backend"]
+            )),
+            backend_tokens_per_second: register!(GaugeVec::new(
+                opts("backend_tokens_per_second", "Measured aggregate output tokens per second; absent while unknown."),
+                &["backend"]
+            )),
+            backend_breaker_open: register!(IntGaugeVec::new(
+                opts("backend_breaker_open", "1 while a circuit breaker refuses a model of the backend."),
+                &["backend"]
+            )),
+            ttft_seconds: register!(HistogramVec::new(
+                histogram("time_to_first_token_seconds", "Time from attempt to first content byte.", &LATENCY_BUCKETS),
+                &["backend"]
+            )),
+            attempt_failures_total: register!(IntCounterVec::new(
+                opts("attempt_failures_total", "Failed attempts by backend and fault."),
+                &["backend", "fault"]
+            )),
+            fallbacks_total: register!(IntCounterVec::new(
+                opts("fallbacks_total", "Requests served by the backend after another one failed."),
+                &["backend"]
+            )),
+            spend_usd_total: register!(prometheus::CounterVec::new(
+                opts("spend_usd_total", "Cost of served requests in USD: price list for providers, machine cost for clusters."),
+                &["backend"]
+            )),
+            gross_savings_usd_total: register!(prometheus::Counter::with_opts(opts(
+                "gross_savings_usd_total",
+                "USD the same tokens would have cost at the cheapest eligible provider, less what they cost; idle machine hours not counted."
+            ))),
+            unpriced_requests_total: register!(IntCounterVec::new(
+                opts("unpriced_requests_total", "Requests served without a known price or throughput."),
+                &["backend"]
+            )),
+            actor_restarts_total: register!(IntCounterVec::new(
+                opts("actor_restarts_total", "Actors restarted by their supervisor."),
+                &["actor"]
+            )),
+            gossip_peers: register!(IntGauge::with_opts(opts("gossip_peers", "Other routers seen alive."))),
+            gossip_refused_total: register!(IntCounterVec::new(
+                opts("gossip_refused_total", "Gossiped values or packets dropped, by reason."),
+                &["why"]
+            )),
+            gossip_bytes_total: register!(IntCounterVec::new(
+                opts("gossip_bytes_total", "Gossip payload bytes by direction (sent, received)."),
+                &["direction"]
+            )),
+            config_reloads_total: register!(IntCounterVec::new(
+                opts("config_reloads_total", "Configuration reloads by result (applied, refused)."),
+                &["result"]
+            )),
+            cancelled_requests_total: register!(IntCounter::with_opts(opts(
+                "cancelled_requests_total",
+                "Requests whose client went away before the end."
+            ))),
+            decision_duration_seconds: register!(Histogram::with_opts(histogram(
+                "decision_duration_seconds",
+                "Time one routing decision took.",
+                &DECISION_BUCKETS
+            ))),
+            registry,
+        })
+    }
+
+    /// Shows `health` in the gauge that fits the backend.
+    pub(crate) fn show_health(&self, spec: &BackendSpec, health: Health) {
+        let healthy = i64::from(health == Health::Healthy);
+        if spec.is_cluster() {
+            self.cluster_health.with_label_values(&[spec.id.as_str(), spec.provider(), spec.region()]).set(healthy);
+        } else {
+            self.provider_health.with_label_values(&[spec.id.as_str(), spec.provider()]).set(healthy);
+        }
+    }
+
+    /// Forgets the gauges of a backend that a reload removed.
+    pub(crate) fn forget(&self, spec: &BackendSpec) {
+        // An absent series is what we want: removal of one that never was is no error.
+        let cluster = [spec.id.as_str(), spec.provider(), spec.region()];
+        let _ = self.cluster_health.remove_label_values(&cluster);
+        let _ = self.cluster_cost_per_1k_tokens.remove_label_values(&cluster);
+        let _ = self.provider_health.remove_label_values(&[spec.id.as_str(), spec.provider()]);
+        let _ = self.backend_in_flight.remove_label_values(&[spec.id.as_str()]);
+        let _ = self.backend_queue_depth.remove_label_values(&[spec.id.as_str()]);
+        let _ = self.backend_tokens_per_second.remove_label_values(&[spec.id.as_str()]);
+        let _ = self.backend_breaker_open.remove_label_values(&[spec.id.as_str()]);
+        for model in &spec.models {
+            let _ = self.provider_cost_per_1k_tokens.remove_label_values(&[spec.id.as_str(), &model.name]);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What the actors need of the outside world, as traits the outer ring implements.
+
+use futures_util::future::BoxFuture;
+use llm_router_logic::backend::{BackendSpec, ServedModel};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use chitchat::transport::{Socket as GossipSocket, Transport as GossipTransport};
+pub use chitchat::{ChitchatMessage as GossipMessage, Deserializable, Serializable};
+
+/// Free looks at a backend. An implementation never makes a paid call.
+pub trait Probe: Send + Sync + 'static {
+    /// Asks the backend how it is: for a cluster `/health`, `/slots`, `/metrics`, `/props` or the
+    /// sidecar's `/stats`; for a provider its free list of models.
+    ///
+    /// # Errors
+    /// Why it could not be asked or said it is ill, in words for the log.
+    fn probe(&self, backend: Arc<BackendSpec>) -> BoxFuture<'static, Result<Reading, String>>;
+
+    /// Runs one tiny generation on an own, idle cluster to measure its speed.
+    ///
+    /// # Errors
+    /// Why no speed could be measured.
+    fn calibrate(&self, backend: Arc<BackendSpec>, model: String) -> BoxFuture<'static, Result<Speed, String>>;
+}
+
+/// What a probe read. Figures a backend does not tell are `None`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// Reachable, but not ready to serve yet.
+    pub loading: bool,
+    /// Requests waiting inside the backend.
+    pub queue_depth: Option<u32>,
+    /// Requests it is working on, from all routers.
+    pub busy_slots: Option<u32>,
+    /// Requests it can work on at once.
+    pub slots: Option<u32>,
+    /// Aggregate output tokens per second it measured.
+    pub tokens_per_second: Option<f64>,
+    /// 95th percentile of time to first token it measured.
+    pub latency_p95: Option<Duration>,
+    /// Models it serves.
+    pub models: Vec<ServedModel>,
+    /// Round trip of the probe.
+    pub rtt: Duration,
+}
+
+/// What a calibration measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Speed {
+    /// Output tokens.
+    pub tokens: u64,
+    /// From the first to the last of them.
+    pub elapsed: Duration,
+}
+
+/// The one source of randomness: 64 bits a call.
+pub type Draw = Arc<dyn Fn() -> u64 + Send + Sync>;

@@ -1,0 +1,33 @@
+//! What the request path reads: the view, and the door to each backend in it.
+
+use crate::address::Address;
+use crate::backend;
+use crate::gate::Gate;
+use llm_router_logic::route::{LocalLoad, Loads, Policy};
+use llm_router_logic::time::Moment;
+use llm_router_logic::view::ClusterView;
+use std::sync::Arc;
+
+/// An immutable picture of the cluster, published by the dispatcher.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Facts of all backends and members.
+    pub view: ClusterView,
+    /// Routing settings the view was published under.
+    pub policy: Arc<Policy>,
+    /// One door per backend of the view, in the same order.
+    pub(crate) doors: Vec<Door>,
+}
+
+/// How to reach a backend's actor and take a place at it.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) actor: Address<backend::Msg>,
+}
+
+impl Loads for Snapshot {
+    fn load(&self, index: usize, tokens: u32, now: Moment) -> LocalLoad {
+        self.doors.get(index).map_or_else(LocalLoad::default, |door| door.gate.load(tokens, now))
+    }
+}

@@ -1,0 +1,296 @@
+//! The way out: one HTTP client per TLS identity, requests signed or keyed for each backend.
+//!
+//! Owns addresses and secrets of backends. A client's own headers never come here: what goes out is
+//! made here from an allow-list.
+
+mod probe;
+#[cfg(test)]
+mod tests;
+
+pub use probe::HttpProbe;
+
+use crate::config::{Auth, Backend, Connection, Timeouts};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method, StatusCode};
+use llm_router_logic::backend::Kind;
+use llm_router_logic::fault::Fault;
+use llm_router_logic::ids::BackendId;
+use llm_router_logic::{sign, wire};
+use secrecy::{ExposeSecret, SecretString};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Largest body of an error response that is read.
+const ERROR_BODY_MAX: usize = 64 * 1024;
+/// Idle connections kept per backend.
+const IDLE_PER_HOST: usize = 64;
+
+/// Sends requests to backends.
+pub struct Outbound {
+    routes: ArcSwap<HashMap<BackendId, Arc<Route>>>,
+    timeouts: Timeouts,
+}
+
+/// How one backend is reached.
+struct Route {
+    kind: Kind,
+    connection: Connection,
+    client: reqwest::Client,
+}
+
+/// A client could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboundError {
+    /// A certificate or key could not be used.
+    #[error("backend `{backend}`: cannot use client certificate `{file}`: {why}")]
+    Identity {
+        /// Whose.
+        backend: BackendId,
+        /// Which file.
+        file: String,
+        /// Why.
+        why: String,
+    },
+    /// The HTTP client refused its settings.
+    #[error("cannot make an HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// A successful response, its body still to come.
+#[derive(Debug)]
+pub struct Answer {
+    response: reqwest::Response,
+}
+
+impl Answer {
+    /// The next bytes; `None` at the end of the body.
+    ///
+    /// # Errors
+    /// [`Fault::IdleTimeout`] after `patience` without a byte, [`Fault::Broken`] where the connection
+    /// broke.
+    pub async fn chunk(&mut self, patience: Duration) -> Result<Option<Bytes>, Fault> {
+        match tokio::time::timeout(patience, self.response.chunk()).await {
+            Err(_) => Err(Fault::IdleTimeout(patience)),
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(Fault::Broken(innermost(&error))),
+        }
+    }
+}
+
+impl Outbound {
+    /// Clients for `backends`.
+    ///
+    /// # Errors
+    /// [`OutboundError`] where a client certificate cannot be used.
+    pub fn new(backends: &[Backend], timeouts: Timeouts) -> Result<Self, OutboundError> {
+        let outbound = Self { routes: ArcSwap::default(), timeouts };
+        outbound.reconfigure(backends)?;
+        Ok(outbound)
+    }
+
+    /// Takes over new backends; requests under way keep the client they have.
+    ///
+    /// # Errors
+    /// [`OutboundError`]; nothing is changed then.
+    pub fn reconfigure(&self, backends: &[Backend]) -> Result<(), OutboundError> {
+        let before = self.routes.load();
+        let mut plain = before
+            .values()
+            .find(|route| !matches!(route.connection.auth, Auth::Mtls { .. }))
+            .map(|route| route.client.clone());
+        let mut routes = HashMap::new();
+        for backend in backends {
+            let id = &backend.spec.id;
+            let kept = before.get(id).filter(|route| route.connection == backend.connection);
+            let client = match (&backend.connection.auth, kept) {
+                // A certificate is read anew at each reload: that is how it is rotated.
+                (Auth::Mtls { cert, key }, _) => self.client(Some(identity(id, cert, key)?))?,
+                (_, Some(route)) => route.client.clone(),
+                _ => match &plain {
+                    Some(client) => client.clone(),
+                    None => plain.insert(self.client(None)?).clone(),
+                },
+            };
+            let (kind, connection) = (backend.spec.kind, backend.connection.clone());
+            routes.insert(id.clone(), Arc::new(Route { kind, connection, client }));
+        }
+        self.routes.store(Arc::new(routes));
+        Ok(())
+    }
+
+    fn client(&self, identity: Option<reqwest::Identity>) -> Result<reqwest::Client, OutboundError> {
+        let builder = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(IDLE_PER_HOST)
+            .connect_timeout(self.timeouts.connect)
+            .user_agent(concat!("llm-router/", env!("CARGO_PKG_VERSION")));
+        let builder = match identity {
+            Some(identity) => builder.identity(identity),
+            None => builder,
+        };
+        Ok(builder.build()?)
+    }
+
+    /// Sends one request and waits for a successful response's head.
+    ///
+    /// # Errors
+    /// [`Fault::Connect`], [`Fault::FirstByteTimeout`] after `patience`, or [`Fault::Status`] with the
+    /// upstream's error.
+    pub async fn send(&self, backend: &BackendId, request: wire::Encoded, patience: Duration) -> Result<Answer, Fault> {
+        let Some(route) = self.routes.load().get(backend).cloned() else {
+            return Err(Fault::Connect(format!("backend `{backend}` is no longer configured")));
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in &request.headers {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        let call = route.call(Method::POST, &request.path, headers, Bytes::from(request.body));
+        let response = match tokio::time::timeout(patience, call).await {
+            Err(_) => return Err(Fault::FirstByteTimeout(patience)),
+            Ok(Err(error)) => return Err(fault_of(&error, patience)),
+            Ok(Ok(response)) => response,
+        };
+        if response.status().is_success() {
+            return Ok(Answer { response });
+        }
+        let (status, retry_after) = (response.status(), retry_after(response.headers()));
+        let body = read_bounded(response, ERROR_BODY_MAX, patience).await.unwrap_or_default();
+        let error = wire::read_error(route.kind, &body);
+        Err(Fault::Status { status: status.as_u16(), retry_after, error })
+    }
+
+    /// Asks with GET, for probes: status and at most `limit` bytes of body.
+    async fn get(&self, backend: &BackendId, path: &str, limit: usize, patience: Duration) -> Result<(StatusCode, Bytes), String> {
+        let Some(route) = self.routes.load().get(backend).cloned() else {
+            return Err("no longer configured".into());
+        };
+        let mut headers = HeaderMap::new();
+        if route.kind == Kind::Anthropic {
+            headers.insert(HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01"));
+        }
+        let call = route.call(Method::GET, path, headers, Bytes::new());
+        let response = match tokio::time::timeout(patience, call).await {
+            Err(_) => return Err(format!("{path}: no answer within {patience:?}")),
+            Ok(Err(error)) => return Err(format!("{path}: {}", fault_of(&error, patience))),
+            Ok(Ok(response)) => response,
+        };
+        let status = response.status();
+        let body = read_bounded(response, limit, patience).await.map_err(|why| format!("{path}: {why}"))?;
+        Ok((status, body))
+    }
+}
+
+impl Route {
+    /// One request with this backend's proof of identity.
+    async fn call(&self, method: Method, path: &str, mut headers: HeaderMap, body: Bytes) -> Result<reqwest::Response, reqwest::Error> {
+        let url = format!("{}{path}", self.connection.base_url);
+        let request = self.client.request(method.clone(), &url);
+        match &self.connection.auth {
+            Auth::None | Auth::Mtls { .. } => {}
+            Auth::ApiKey(key) => {
+                let (name, value) = api_key_header(self.kind, key);
+                if let Some(value) = value {
+                    headers.insert(name, value);
+                }
+            }
+            Auth::Hmac(secret) => {
+                let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+                // The path as sent upstream, without the query: the original's format.
+                let path = path_of(&url);
+                let secret = secret.expose_secret().as_bytes();
+                let signature = sign::sign_v1(secret, timestamp, method.as_str(), path, &body);
+                headers.insert(sign::TIMESTAMP_HEADER, HeaderValue::from(timestamp));
+                headers.insert(sign::AUTH_TYPE_HEADER, HeaderValue::from_static(sign::AUTH_TYPE_V1));
+                if let Ok(signature) = HeaderValue::from_str(&signature) {
+                    headers.insert(sign::SIGNATURE_HEADER, signature);
+                }
+            }
+        }
+        request.headers(headers).body(body).send().await
+    }
+}
+
+/// The header a provider expects its key in; the value is marked so that nothing logs it.
+fn api_key_header(kind: Kind, key: &SecretString) -> (HeaderName, Option<HeaderValue>) {
+    let (name, value) = match kind {
+        Kind::OpenAi | Kind::Llama => (AUTHORIZATION, format!("Bearer {}", key.expose_secret())),
+        Kind::Anthropic => (HeaderName::from_static("x-api-key"), key.expose_secret().to_owned()),
+        Kind::Gemini => (HeaderName::from_static("x-goog-api-key"), key.expose_secret().to_owned()),
+    };
+    let value = HeaderValue::from_str(&value).ok().map(|mut value| {
+        value.set_sensitive(true);
+        value
+    });
+    (name, value)
+}
+
+/// The path of an absolute URL, query left out.
+fn path_of(url: &str) -> &str {
+    let after_scheme = url.find("://").map_or(0, |at| at + 3);
+    let path = url[after_scheme..].find('/').map_or("/", |at| &url[after_scheme + at..]);
+    path.split('?').next().unwrap_or(path)
+}
+
+fn identity(backend: &BackendId, cert: &Path, key: &Path) -> Result<reqwest::Identity, OutboundError> {
+    let failed = |file: &Path, why: String| OutboundError::Identity {
+        backend: backend.clone(),
+        file: file.display().to_string(),
+        why,
+    };
+    let mut pem = std::fs::read(cert).map_err(|error| failed(cert, error.to_string()))?;
+    pem.push(b'\n');
+    pem.extend(std::fs::read(key).map_err(|error| failed(key, error.to_string()))?);
+    reqwest::Identity::from_pem(&pem).map_err(|error| failed(cert, error.to_string()))
+}
+
+fn fault_of(error: &reqwest::Error, patience: Duration) -> Fault {
+    if error.is_connect() {
+        Fault::Connect(innermost(error))
+    } else if error.is_timeout() {
+        Fault::FirstByteTimeout(patience)
+    } else {
+        Fault::Broken(innermost(error))
+    }
+}
+
+/// The root cause, without the URL that reqwest puts before it.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// `Retry-After` in seconds; the HTTP-date form is not used by any of these providers.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: f64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    (seconds.is_finite() && seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(86_400.0)))
+}
+
+async fn read_bounded(mut response: reqwest::Response, limit: usize, patience: Duration) -> Result<Bytes, String> {
+    let mut body = Vec::new();
+    let reading = async {
+        while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
+            if body.len() + chunk.len() > limit {
+                return Err(format!("more than {limit} bytes"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(patience, reading).await {
+        Err(_) => Err(format!("not complete within {patience:?}")),
+        Ok(Err(why)) => Err(why),
+        Ok(Ok(())) => Ok(Bytes::from(body)),
+    }
+}

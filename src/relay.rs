@@ -1,0 +1,375 @@
+//! One request from plan to last byte. Read this first.
+//!
+//! ```text
+//! call → view → plan → for each step: lease → encode → send → first content byte → commit
+//!                        └ fault before that byte: next step     └ after it: typed error event
+//! ```
+//! Owns the order of attempts and the moment of commitment. What is decided is `logic::route`'s, what
+//! is translated is `logic::wire`'s, what is counted is [`tally`]'s.
+
+mod body;
+mod fault;
+pub mod tally;
+
+use crate::config::Timeouts;
+use crate::decisions::Decisions;
+use crate::outbound::{Answer, Outbound};
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::HeaderValue;
+use http::header::{CONTENT_TYPE, HeaderName};
+use llm_router_actors::Handle;
+use llm_router_actors::gate::NotAdmitted;
+use llm_router_actors::lease::Lease;
+use llm_router_actors::snapshot::Snapshot;
+use llm_router_logic::fault::{ApiError, ErrorKind, Fault};
+use llm_router_logic::ids::BackendId;
+use llm_router_logic::request::{ANY_MODEL, Hints, Request};
+use llm_router_logic::route::{Plan, Step, plan};
+use llm_router_logic::time::Moment;
+use llm_router_logic::wire::{self, Dialect, Exchange, Inbound, Inspected, Operation, Reply, ReplyError};
+use moka::sync::Cache;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tally::Tally;
+
+/// Attempts per request, the first included.
+const ATTEMPTS_MAX: u32 = 3;
+/// Sessions remembered for stickiness.
+const SESSIONS_MAX: u64 = 100_000;
+/// Output tokens assumed where the request sets no bound, for cost comparison only.
+const OUTPUT_TOKENS_ASSUMED: u32 = 256;
+/// Bytes of text per token, for cost comparison only.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// A client's request, read and ready to be routed.
+pub struct Call {
+    /// The client's dialect.
+    pub dialect: Dialect,
+    /// What it wants.
+    pub operation: Operation,
+    /// Its body as it came.
+    pub body: Bytes,
+    /// What was read of it.
+    pub inspected: Inspected,
+    /// Its wishes.
+    pub hints: Hints,
+}
+
+/// Carries requests to backends and their answers back.
+pub struct Relay {
+    handle: Handle,
+    outbound: Arc<Outbound>,
+    decisions: Arc<Decisions>,
+    timeouts: Timeouts,
+    sessions: Option<Cache<String, BackendId>>,
+}
+
+/// A backend that has begun to answer: from here on there is no other.
+struct Committed {
+    step: Step,
+    /// Given up when the outcome is known.
+    lease: Option<Lease>,
+    answer: Answer,
+    reply: Reply,
+    /// What the client gets first.
+    head: Vec<u8>,
+    /// Whether the upstream's body has ended.
+    ended: bool,
+}
+
+impl Relay {
+    /// A relay over the node's actors; `stickiness` zero = sessions are not remembered.
+    pub fn new(
+        handle: Handle,
+        outbound: Arc<Outbound>,
+        decisions: Arc<Decisions>,
+        timeouts: Timeouts,
+        stickiness: Duration,
+    ) -> Self {
+        let cache = || Cache::builder().max_capacity(SESSIONS_MAX).time_to_live(stickiness).build();
+        let sessions = (!stickiness.is_zero()).then(cache);
+        Self { handle, outbound, decisions, timeouts, sessions }
+    }
+
+    /// Routes one call and answers it.
+    ///
+    /// # Errors
+    /// The [`ApiError`] to tell the client where nothing could serve it; everything is booked.
+    pub async fn relay(&self, call: Call) -> Result<Response, ApiError> {
+        let clock = self.handle.clock();
+        let started = clock.now();
+        let snapshot = self.handle.snapshot();
+        let session = self.session_key(&call);
+        let request = self.request(&call, session.as_deref());
+        let strategy = request.hints.strategy.unwrap_or(snapshot.policy.strategy);
+        let deadline = started + request.hints.deadline.unwrap_or(self.timeouts.total).min(self.timeouts.total);
+
+        let planning = std::time::Instant::now();
+        let plan = plan(&snapshot.view, &*snapshot, &request, &snapshot.policy, self.handle.draw(), started);
+        self.handle.metrics().decision_duration_seconds.observe(planning.elapsed().as_secs_f64());
+
+        let mut tally = Tally::open(
+            self.handle.clone(),
+            Arc::clone(&self.decisions),
+            Arc::clone(&snapshot),
+            &request,
+            strategy,
+            &plan,
+            started,
+        );
+        match self.attempt(&call, &request, &snapshot, &plan, deadline, &mut tally).await {
+            Ok(committed) => {
+                if let (Some(sessions), Some(session)) = (&self.sessions, session) {
+                    sessions.insert(session, committed.step.backend.clone());
+                }
+                self.answer(&call, &plan, committed, deadline, tally).await
+            }
+            Err(error) => {
+                tally.refused(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Tries the plan's steps in order until one begins to answer.
+    async fn attempt(
+        &self,
+        call: &Call,
+        request: &Request,
+        snapshot: &Snapshot,
+        plan: &Plan,
+        deadline: Moment,
+        tally: &mut Tally,
+    ) -> Result<Committed, ApiError> {
+        let clock = self.handle.clock();
+        let tokens = request.input_tokens.saturating_add(request.output_tokens);
+        let mut failure = None;
+        let mut attempts = 0;
+        for (nth, step) in plan.steps.iter().enumerate() {
+            let left = clock.until(deadline);
+            if left.is_zero() {
+                return Err(failure.unwrap_or_else(|| fault::told(&Fault::Deadline, None)));
+            }
+            let inbound = call.inbound();
+            let encoded = match wire::encode(&inbound, &call.inspected, snapshot.view.backends[step.index].spec.kind, &step.model) {
+                Ok(encoded) => encoded,
+                // This dialect cannot carry the request; another backend's may.
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    continue;
+                }
+            };
+            // The last candidate is waited for as long as the client waits; the others for as long
+            // as a cluster may take to be eligible at all.
+            let is_last = nth + 1 == plan.steps.len();
+            let max_wait = if is_last { left } else { left.min(snapshot.policy.max_latency) };
+            let admitted =
+                self.handle.lease(snapshot, step, tokens, max_wait, snapshot.policy.max_queue_depth).await;
+            let mut lease = match admitted {
+                Ok(lease) => lease,
+                Err(refused) => {
+                    failure.get_or_insert_with(|| not_admitted(refused, step, clock.now()));
+                    continue;
+                }
+            };
+            attempts += 1;
+            tally.attempt(step);
+            let streams = encoded.streams;
+            match self.first_content(call, step, &mut lease, encoded, streams, deadline, snapshot).await {
+                Ok((answer, reply, head, ended)) => {
+                    return Ok(Committed { step: step.clone(), lease: Some(lease), answer, reply, head, ended });
+                }
+                Err(fault) => {
+                    tracing::warn!(backend = %step.backend, model = %step.model, attempt = attempts, %fault, "attempt failed");
+                    tally.failed(step, &fault);
+                    lease.fail(&fault);
+                    let told = fault::told(&fault, Some(step));
+                    if !fault.may_retry() || attempts >= ATTEMPTS_MAX {
+                        return Err(told);
+                    }
+                    failure = Some(told);
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| fault::nothing_can_serve(request, plan, clock.now())))
+    }
+
+    /// Sends the request and reads up to the first content byte, where falling back ends.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one attempt, each used once")]
+    async fn first_content(
+        &self,
+        call: &Call,
+        step: &Step,
+        lease: &mut Lease,
+        encoded: wire::Encoded,
+        upstream_streams: bool,
+        deadline: Moment,
+        snapshot: &Snapshot,
+    ) -> Result<(Answer, Reply, Vec<u8>, bool), Fault> {
+        let clock = self.handle.clock();
+        let first_byte = clock.now() + self.timeouts.first_byte;
+        let patience = || clock.until(first_byte.min(deadline));
+        let timed_out = |fault: Fault| match fault {
+            Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) if clock.until(deadline).is_zero() => Fault::Deadline,
+            Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) => Fault::FirstByteTimeout(self.timeouts.first_byte),
+            other => other,
+        };
+        let mut answer = self.outbound.send(&step.backend, encoded, patience()).await.map_err(timed_out)?;
+        let mut reply = Reply::new(Exchange {
+            dialect: call.dialect,
+            operation: call.operation,
+            client_streams: call.inspected.stream,
+            include_usage: call.inspected.include_usage,
+            kind: snapshot.view.backends[step.index].spec.kind,
+            upstream_streams,
+            model: call.inspected.model.clone().filter(|model| model != ANY_MODEL).unwrap_or_else(|| step.model.clone()),
+            response_id: format!("{:016x}", self.handle.draw()),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        });
+        let mut head = Vec::new();
+        loop {
+            match answer.chunk(patience()).await.map_err(timed_out)? {
+                Some(chunk) => reply.push(&chunk, &mut head).map_err(reply_fault)?,
+                None => {
+                    reply.finish(&mut head).map_err(reply_fault)?;
+                    lease.first_token();
+                    return Ok((answer, reply, head, true));
+                }
+            }
+            if reply.has_content() {
+                lease.first_token();
+                return Ok((answer, reply, head, false));
+            }
+        }
+    }
+
+    /// The response to the client, from a backend that has begun to answer.
+    async fn answer(
+        &self,
+        call: &Call,
+        plan: &Plan,
+        mut committed: Committed,
+        deadline: Moment,
+        mut tally: Tally,
+    ) -> Result<Response, ApiError> {
+        tally.committed(&committed.step, committed.lease.ttft());
+        if call.inspected.stream {
+            let decision = tally.id().to_owned();
+            let predicted = committed.step.predicted_cost;
+            let step = committed.step.clone();
+            let attempts = tally.attempts();
+            let body = body::Streaming::new(committed, tally, self.handle.clock(), self.timeouts.idle, deadline);
+            let mut response = Response::new(Body::from_stream(body.into_stream()));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+            response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            self.mark(&mut response, plan, &step, &decision, attempts, predicted.map(|cost| cost.to_string()));
+            return Ok(response);
+        }
+        let clock = self.handle.clock();
+        while !committed.ended {
+            let patience = self.timeouts.idle.min(clock.until(deadline));
+            let read = match committed.answer.chunk(patience).await {
+                Ok(Some(chunk)) => committed.reply.push(&chunk, &mut committed.head).map_err(reply_fault),
+                Ok(None) => {
+                    committed.ended = true;
+                    committed.reply.finish(&mut committed.head).map_err(reply_fault)
+                }
+                Err(fault) => Err(fault),
+            };
+            committed.lease.saw_output(committed.reply.output_events());
+            tally.saw(&committed.reply);
+            if let Err(fault) = read {
+                let fault = if clock.until(deadline).is_zero() { Fault::Deadline } else { fault };
+                tracing::warn!(backend = %committed.step.backend, %fault, "answer broke off");
+                tally.failed(&committed.step, &fault);
+                committed.lease.fail(&fault);
+                let error = fault::told(&fault, Some(&committed.step));
+                tally.refused(&error);
+                return Err(error);
+            }
+        }
+        let usage = committed.reply.usage();
+        committed.lease.succeed(usage);
+        let (decision, attempts) = (tally.id().to_owned(), tally.attempts());
+        let cost = tally.served(&committed.reply);
+        let mut response = Response::new(Body::from(committed.head));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.mark(&mut response, plan, &committed.step, &decision, attempts, cost.map(|cost| cost.to_string()));
+        Ok(response)
+    }
+
+    /// The headers that tell the decision.
+    fn mark(&self, response: &mut Response, plan: &Plan, step: &Step, decision: &str, attempts: u32, cost: Option<String>) {
+        let region = self.handle.topology().region.clone();
+        let headers = [
+            ("x-llm-router-backend", step.backend.as_str().to_owned()),
+            ("x-llm-router-reason", step.reason.as_str().to_owned()),
+            ("x-llm-router-decision", decision.to_owned()),
+            ("x-llm-router-cost-usd", cost.unwrap_or_else(|| "unpriced".to_owned())),
+            ("x-llm-router-attempts", attempts.to_string()),
+            ("x-llm-router-region", region.as_str().to_owned()),
+            ("x-llm-router-strategy", plan.strategy.to_string()),
+        ];
+        for (name, value) in headers {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(HeaderName::from_static(name), value);
+            }
+        }
+    }
+
+    fn request(&self, call: &Call, session: Option<&str>) -> Request {
+        let inspected = &call.inspected;
+        let input_tokens = u32::try_from(inspected.text_bytes.div_ceil(BYTES_PER_TOKEN)).unwrap_or(u32::MAX);
+        let assumed = if call.operation == Operation::Embedding { 0 } else { OUTPUT_TOKENS_ASSUMED };
+        Request {
+            model: inspected.model.clone().filter(|model| model != ANY_MODEL),
+            needs: inspected.needs.union(&call.hints.needs),
+            input_tokens,
+            output_tokens: inspected.max_output_tokens.unwrap_or(assumed).min(assumed.max(1) * 16),
+            stream: inspected.stream,
+            hints: call.hints.clone(),
+            sticky: session.and_then(|session| self.sessions.as_ref()?.get(session)),
+        }
+    }
+
+    /// What stickiness goes by: the session the client named, for the same model and strategy.
+    fn session_key(&self, call: &Call) -> Option<String> {
+        self.sessions.as_ref()?;
+        let session = call.hints.session.as_ref().or(call.inspected.session.as_ref())?;
+        let model = call.inspected.model.as_deref().unwrap_or(ANY_MODEL);
+        Some(format!("{session}\u{0}{model}\u{0}{:?}\u{0}{:?}", call.hints.strategy, call.operation))
+    }
+}
+
+impl Call {
+    fn inbound(&self) -> Inbound<'_> {
+        Inbound { dialect: self.dialect, operation: self.operation, body: &self.body }
+    }
+}
+
+fn reply_fault(error: ReplyError) -> Fault {
+    match error {
+        ReplyError::Upstream { status, error } => Fault::Status { status: status.unwrap_or(502), retry_after: None, error },
+        ReplyError::Incomplete(why) => Fault::Broken(why),
+        ReplyError::Malformed(why) => Fault::Malformed(why),
+    }
+}
+
+fn not_admitted(refused: NotAdmitted, step: &Step, now: Moment) -> ApiError {
+    let busy = |why: String| ApiError::new(ErrorKind::Unavailable, why).with_code("overloaded");
+    match refused {
+        NotAdmitted::Closed(until) => ApiError::new(
+            ErrorKind::RateLimit,
+            format!("backend `{}` takes no more requests for now", step.backend),
+        )
+        .with_code("rate_limited")
+        .with_retry_after(until.since(now)),
+        NotAdmitted::QueueFull => busy(format!("backend `{}` is busy and its queue is full", step.backend)),
+        NotAdmitted::TimedOut(waited) => {
+            busy(format!("no slot became free at backend `{}` within {waited:?}", step.backend))
+        }
+        NotAdmitted::TrialTaken => busy(format!("backend `{}` is being tried after an outage", step.backend)),
+    }
+}
