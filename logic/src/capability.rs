@@ -26,7 +26,13 @@ pub const JSON: &str = "json";
 impl Capabilities {
     /// Builds a set; words are trimmed and lower-cased.
     pub fn new<I: IntoIterator<Item = S>, S: AsRef<str>>(words: I) -> Self {
-        Self(words.into_iter().map(|w| w.as_ref().trim().to_ascii_lowercase()).filter(|w| !w.is_empty()).collect())
+        Self(
+            words
+                .into_iter()
+                .map(|w| w.as_ref().trim().to_ascii_lowercase())
+                .filter(|w| !w.is_empty())
+                .collect(),
+        )
     }
 
     /// Adds one word.

@@ -64,9 +64,11 @@ impl Fault {
     /// Whether the breaker counts it: 5xx, timeouts and broken streams, never a client's 4xx.
     pub fn counts_against_backend(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::FirstByteTimeout(_) | Self::IdleTimeout(_) | Self::Broken(_) | Self::Malformed(_) => {
-                true
-            }
+            Self::Connect(_)
+            | Self::FirstByteTimeout(_)
+            | Self::IdleTimeout(_)
+            | Self::Broken(_)
+            | Self::Malformed(_) => true,
             Self::Status { status, .. } => *status >= 500,
             Self::Deadline | Self::QueueTimeout(_) => false,
         }
@@ -172,7 +174,14 @@ impl ApiError {
             ErrorKind::Unavailable => 503,
         };
         let retry_after = matches!(status, 429 | 503).then_some(Duration::from_secs(1));
-        Self { status, kind, code: None, message: message.into(), param: None, retry_after }
+        Self {
+            status,
+            kind,
+            code: None,
+            message: message.into(),
+            param: None,
+            retry_after,
+        }
     }
 
     /// Adds a machine-readable code.

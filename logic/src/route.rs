@@ -6,5 +6,5 @@ pub mod plan;
 pub mod score;
 pub mod strategy;
 
-pub use plan::{LocalLoad, Loads, Plan, Step, plan};
+pub use plan::{Loads, LocalLoad, Plan, Step, plan};
 pub use strategy::{Policy, Reason, Strategy};

@@ -94,7 +94,12 @@ pub fn inspect(inbound: &Inbound<'_>) -> Result<Inspected, ApiError> {
 ///
 /// # Errors
 /// What the target cannot do: an [`ApiError`] naming the field.
-pub fn encode(inbound: &Inbound<'_>, inspected: &Inspected, kind: Kind, model: &str) -> Result<Encoded, ApiError> {
+pub fn encode(
+    inbound: &Inbound<'_>,
+    inspected: &Inspected,
+    kind: Kind,
+    model: &str,
+) -> Result<Encoded, ApiError> {
     let _ = (inspected, kind, model);
     Ok(Encoded {
         path: String::new(),
@@ -209,7 +214,10 @@ pub enum ReplyError {
 /// Reads the error object of an upstream's non-2xx body; never fails, falls back to the text.
 pub fn read_error(kind: Kind, body: &[u8]) -> UpstreamError {
     let _ = kind;
-    UpstreamError { message: String::from_utf8_lossy(body).into_owned(), ..UpstreamError::default() }
+    UpstreamError {
+        message: String::from_utf8_lossy(body).into_owned(),
+        ..UpstreamError::default()
+    }
 }
 
 /// The body of an error response in the client's dialect.

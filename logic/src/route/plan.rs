@@ -78,10 +78,16 @@ pub fn plan(
     now: Moment,
 ) -> Plan {
     let _ = (view, loads, policy, draw, now);
-    Plan { strategy: request.hints.strategy.unwrap_or_default(), steps: Vec::new(), refused: Vec::new() }
+    Plan {
+        strategy: request.hints.strategy.unwrap_or_default(),
+        steps: Vec::new(),
+        refused: Vec::new(),
+    }
 }
 
 /// The model of `models` that serves `asked`, by name or alias.
 pub fn serves<'a>(models: &'a [ServedModel], asked: &str) -> Option<&'a ServedModel> {
-    models.iter().find(|m| m.name == asked || m.aliases.iter().any(|a| a == asked))
+    models
+        .iter()
+        .find(|m| m.name == asked || m.aliases.iter().any(|a| a == asked))
 }
