@@ -1,5 +1,6 @@
 //! How facts travel: keys, codec and pace. The wires themselves are the gossip actor's.
 
+mod base64;
 pub mod codec;
 pub mod key;
 pub mod pace;

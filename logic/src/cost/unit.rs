@@ -1,1 +1,200 @@
-//! Unit cost of our own machines.
+//! Unit cost of our own machines: what 1,000 tokens cost at the speed the machine really has.
+
+use crate::money::Money;
+use crate::time::Moment;
+
+/// Time constant, in busy seconds, with which old measurements fade.
+const FADE_BUSY_SECS: f64 = 120.0;
+/// Fewer output tokens than this say nothing of a machine's speed.
+const TOKENS_MIN: u64 = 8;
+
+/// Dollars per 1,000 tokens: `cost_per_hour ÷ (tokens_per_second × 3600) × overhead × 1000`.
+///
+/// `None` where a factor is unknown or makes no sense (not finite, zero or negative speed): an
+/// unknown speed is "not eligible on cost", never a default.
+pub fn cost_per_1k(cost_per_hour: Money, tokens_per_second: f64, overhead: f64) -> Option<Money> {
+    let sane = tokens_per_second.is_finite()
+        && tokens_per_second > 0.0
+        && overhead.is_finite()
+        && overhead >= 0.0
+        && cost_per_hour >= Money::ZERO;
+    if !sane {
+        return None;
+    }
+    Money::from_usd(cost_per_hour.as_usd() / (tokens_per_second * 3600.0) * overhead * 1000.0)
+}
+
+/// Measures aggregate output tokens per second of busy time.
+///
+/// Busy is the union of the intervals in which at least one request runs: four requests at once count
+/// their tokens together and their time once. Old measurements fade with busy time, so that an idle
+/// machine keeps the figure it was last measured at.
+#[derive(Clone, Debug, Default)]
+pub struct ThroughputMeter {
+    running: u32,
+    /// Up to when busy time is counted.
+    counted_to: Moment,
+    busy_secs: f64,
+    tokens: f64,
+    tokens_ever: u64,
+}
+
+impl ThroughputMeter {
+    /// A request began to run.
+    pub fn started(&mut self, now: Moment) {
+        self.advance(now);
+        self.running = self.running.saturating_add(1);
+    }
+
+    /// `count` output tokens arrived. Telling them as they arrive measures best: tokens told only at
+    /// the end of a long answer overstate the speed for a while after it.
+    pub fn tokens(&mut self, count: u64, now: Moment) {
+        self.advance(now);
+        self.tokens += count as f64;
+        self.tokens_ever = self.tokens_ever.saturating_add(count);
+    }
+
+    /// A request ended, having made `output_tokens` that were not told by [`tokens`](Self::tokens).
+    pub fn finished(&mut self, output_tokens: u64, now: Moment) {
+        self.tokens(output_tokens, now);
+        self.running = self.running.saturating_sub(1);
+    }
+
+    /// Tokens per second of busy time; `None` until 8 tokens were measured.
+    pub fn tokens_per_second(&self, now: Moment) -> Option<f64> {
+        let mut current = self.clone();
+        current.advance(now);
+        let speed = current.tokens / current.busy_secs;
+        (current.tokens_ever >= TOKENS_MIN && speed.is_finite() && speed > 0.0).then_some(speed)
+    }
+
+    fn advance(&mut self, now: Moment) {
+        if self.running > 0 {
+            let passed = now.since(self.counted_to).as_secs_f64();
+            let kept = (-passed / FADE_BUSY_SECS).exp();
+            self.tokens *= kept;
+            // The passing time fades like what it measures.
+            self.busy_secs = self.busy_secs * kept + FADE_BUSY_SECS * (1.0 - kept);
+        }
+        self.counted_to = self.counted_to.max(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn usd(amount: f64) -> Money {
+        Money::from_usd(amount).unwrap()
+    }
+
+    #[test]
+    fn the_seeds_example_costs_what_it_says() {
+        let cost = cost_per_1k(usd(0.0928), 10.0, 1.1).unwrap();
+        assert_eq!(cost, Money::from_pico(2_835_555_556));
+        assert_eq!(format!("{:.6}", cost.as_usd()), "0.002836");
+    }
+
+    #[test]
+    fn an_unknown_or_senseless_speed_has_no_cost() {
+        for speed in [0.0, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(cost_per_1k(usd(0.0928), speed, 1.1), None, "{speed}");
+        }
+        assert_eq!(cost_per_1k(usd(0.0928), 10.0, f64::NAN), None);
+        assert_eq!(cost_per_1k(usd(-1.0), 10.0, 1.1), None);
+        assert_eq!(
+            cost_per_1k(usd(1.0), f64::MIN_POSITIVE, 1.1),
+            None,
+            "beyond any amount"
+        );
+    }
+
+    #[test]
+    fn a_machine_that_is_paid_for_elsewhere_costs_nothing() {
+        assert_eq!(cost_per_1k(Money::ZERO, 10.0, 1.1), Some(Money::ZERO));
+    }
+
+    #[test]
+    fn requests_at_once_count_their_time_once() {
+        let mut meter = ThroughputMeter::default();
+        meter.started(Moment::from_secs(0));
+        meter.started(Moment::from_secs(0));
+        meter.finished(50, Moment::from_secs(10));
+        meter.finished(50, Moment::from_secs(10));
+        let speed = meter.tokens_per_second(Moment::from_secs(10)).unwrap();
+        assert!((speed - 10.0).abs() < 0.5, "100 tokens in 10 s, was {speed}");
+    }
+
+    #[test]
+    fn idle_time_does_not_change_the_figure() {
+        let mut meter = ThroughputMeter::default();
+        meter.started(Moment::from_secs(0));
+        meter.finished(100, Moment::from_secs(10));
+        let then = meter.tokens_per_second(Moment::from_secs(10)).unwrap();
+        let later = meter.tokens_per_second(Moment::from_secs(100_000)).unwrap();
+        assert!((then - later).abs() < 1e-9);
+    }
+
+    #[test]
+    fn fewer_than_eight_tokens_say_nothing() {
+        let mut meter = ThroughputMeter::default();
+        assert_eq!(meter.tokens_per_second(Moment::ZERO), None);
+        meter.started(Moment::ZERO);
+        meter.tokens(7, Moment::from_secs(1));
+        assert_eq!(meter.tokens_per_second(Moment::from_secs(1)), None);
+        meter.tokens(1, Moment::from_secs(1));
+        assert!(meter.tokens_per_second(Moment::from_secs(1)).is_some());
+    }
+
+    #[test]
+    fn no_busy_time_says_nothing() {
+        let mut meter = ThroughputMeter::default();
+        meter.started(Moment::from_secs(5));
+        meter.finished(1_000, Moment::from_secs(5));
+        assert_eq!(meter.tokens_per_second(Moment::from_secs(5)), None);
+    }
+
+    #[test]
+    fn the_figure_follows_a_machine_that_became_slower() {
+        let mut meter = ThroughputMeter::default();
+        let mut now = Moment::ZERO;
+        meter.started(now);
+        for per_second in [100, 10] {
+            for _ in 0..600 {
+                now = now + Duration::from_secs(1);
+                meter.tokens(per_second, now);
+            }
+            let speed = meter.tokens_per_second(now).unwrap();
+            assert!(
+                (speed / per_second as f64 - 1.0).abs() < 0.1,
+                "{per_second} became {speed}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_steady_speed_is_measured_whatever_its_pieces(
+            speed in 1u64..500, pieces in proptest::collection::vec(1u64..5, 20..200)
+        ) {
+            let mut meter = ThroughputMeter::default();
+            let mut now = Moment::ZERO;
+            meter.started(now);
+            for secs in pieces {
+                now = now + Duration::from_secs(secs);
+                meter.tokens(speed * secs, now);
+            }
+            let measured = meter.tokens_per_second(now).unwrap_or(0.0);
+            prop_assert!((measured / speed as f64 - 1.0).abs() < 0.15, "{speed} measured as {measured}");
+        }
+
+        #[test]
+        fn a_faster_machine_is_never_dearer(slow in 0.1f64..1e4, factor in 1.0f64..100.0, price in 0.0f64..100.0) {
+            let dear = cost_per_1k(usd(price), slow, 1.1).unwrap();
+            let cheap = cost_per_1k(usd(price), slow * factor, 1.1).unwrap();
+            prop_assert!(cheap <= dear);
+        }
+    }
+}

@@ -1,6 +1,18 @@
-//! Rate limits of a provider account.
+//! Rate limits of a provider account: one token bucket for requests and one for tokens.
+//!
+//! Owns this node's share of the account only; what several nodes may spend together is the quota's
+//! business. Arithmetic is in integers, so that nothing drifts.
 
+use crate::time::Moment;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Microseconds of the minute that limits are stated per.
+const MINUTE_MICROS: i128 = 60_000_000;
+
+/// The least a bucket holds, as parts of a minute's allowance: six seconds' share. A smaller bucket
+/// would refuse ordinary small bursts of an account that is mostly idle.
+const SMALLEST_BUCKET: f64 = 0.1;
 
 /// Limits of a provider account, as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -9,6 +21,133 @@ pub struct RateLimit {
     pub requests_per_minute: Option<u32>,
     /// Tokens per minute, input and output together.
     pub tokens_per_minute: Option<u32>,
-    /// How much of a minute's allowance may be spent at once, as a factor ≥ 1 on one second's share.
+    /// How much may be spent within any one minute, as a factor ≥ 1 on the minute's allowance. The
+    /// bucket holds `(burst_multiplier − 1)` minutes' allowance, at least a tenth of one and at least
+    /// one request, and refills at exactly the configured rate: the sustained rate is never above it.
     pub burst_multiplier: f64,
 }
+
+/// Admits requests within a [`RateLimit`].
+///
+/// - Any 60 s see at most `limit × max(burst_multiplier, 1.1)` (or one request more than the limit,
+///   where that is more). A request larger than the token bucket passes when the bucket is full and
+///   leaves a debt: it is late, never blocked for ever, and only it can exceed the bound.
+/// - Estimates are admitted and [`settle`](Self::settle)d later. A debt from an underestimate is
+///   forgotten beyond one minute's allowance, as the provider's own window forgets.
+#[derive(Clone, Debug)]
+pub struct Limiter {
+    requests: Option<Bucket>,
+    tokens: Option<Bucket>,
+}
+
+impl Limiter {
+    /// Full buckets.
+    pub fn new(limit: RateLimit) -> Self {
+        let burst = if limit.burst_multiplier.is_finite() {
+            limit.burst_multiplier
+        } else {
+            1.0
+        };
+        let bucket = |per_minute| Bucket::full(per_minute, (burst - 1.0).clamp(SMALLEST_BUCKET, 1000.0));
+        Self {
+            requests: limit.requests_per_minute.map(bucket),
+            tokens: limit.tokens_per_minute.map(bucket),
+        }
+    }
+
+    /// Whether a request of `tokens` estimated tokens has room now.
+    ///
+    /// # Errors
+    /// The moment when there will be room, if nothing else is admitted until then.
+    pub fn check(&self, tokens: u32, now: Moment) -> Result<(), Moment> {
+        let wait = self.wait(tokens, now);
+        if wait.is_zero() { Ok(()) } else { Err(now + wait) }
+    }
+
+    /// Takes a request of `tokens` estimated tokens.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check); nothing is taken then.
+    pub fn admit(&mut self, tokens: u32, now: Moment) -> Result<(), Moment> {
+        self.check(tokens, now)?;
+        if let Some(bucket) = &mut self.requests {
+            bucket.take(1, now);
+        }
+        if let Some(bucket) = &mut self.tokens {
+            bucket.take(i128::from(tokens), now);
+        }
+        Ok(())
+    }
+
+    /// Replaces an admitted estimate by what was spent in truth.
+    pub fn settle(&mut self, estimated: u32, actual: u32, now: Moment) {
+        if let Some(bucket) = &mut self.tokens {
+            bucket.take(i128::from(actual) - i128::from(estimated), now);
+        }
+    }
+
+    fn wait(&self, tokens: u32, now: Moment) -> Duration {
+        let requests = self
+            .requests
+            .as_ref()
+            .map_or(Duration::ZERO, |bucket| bucket.wait(1, now));
+        let tokens = self
+            .tokens
+            .as_ref()
+            .map_or(Duration::ZERO, |bucket| bucket.wait(tokens, now));
+        requests.max(tokens)
+    }
+}
+
+/// A token bucket; its levels are in units × microseconds of a minute.
+#[derive(Clone, Debug)]
+struct Bucket {
+    per_minute: i128,
+    capacity: i128,
+    level: i128,
+    filled_at: Moment,
+}
+
+impl Bucket {
+    fn full(per_minute: u32, minutes: f64) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "at most 2^32 × 1000 units, far below i64's bound"
+        )]
+        let units = (f64::from(per_minute) * minutes).round() as i64;
+        let capacity = i128::from(units.max(1)) * MINUTE_MICROS;
+        Self {
+            per_minute: i128::from(per_minute),
+            capacity,
+            level: capacity,
+            filled_at: Moment::ZERO,
+        }
+    }
+
+    fn level(&self, now: Moment) -> i128 {
+        let passed = i128::from(now.micros().saturating_sub(self.filled_at.micros()));
+        self.level
+            .saturating_add(passed.saturating_mul(self.per_minute))
+            .min(self.capacity)
+    }
+
+    fn wait(&self, units: u32, now: Moment) -> Duration {
+        if self.per_minute == 0 {
+            return Duration::from_secs(60);
+        }
+        let needed = (i128::from(units) * MINUTE_MICROS).min(self.capacity);
+        let lacking = (needed - self.level(now)).max(0);
+        let micros = (lacking + self.per_minute - 1) / self.per_minute;
+        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    fn take(&mut self, units: i128, now: Moment) {
+        let floor = -self.per_minute.max(1) * MINUTE_MICROS;
+        self.level = (self.level(now) - units * MINUTE_MICROS).clamp(floor, self.capacity);
+        self.filled_at = self.filled_at.max(now);
+    }
+}
+
+#[cfg(test)]
+#[path = "limit_tests.rs"]
+mod tests;

@@ -2,6 +2,8 @@
 
 use crate::money::Money;
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// How to choose among the backends that may serve a request.
@@ -20,6 +22,61 @@ pub enum Strategy {
     /// Providers before clusters.
     ExternalFirst,
 }
+
+impl Strategy {
+    /// Every strategy, in the order the documentation lists them.
+    pub const ALL: [Self; 5] = [
+        Self::Hybrid,
+        Self::Cost,
+        Self::Latency,
+        Self::ClusterFirst,
+        Self::ExternalFirst,
+    ];
+
+    /// The word used in configuration, headers and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hybrid => "hybrid",
+            Self::Cost => "cost",
+            Self::Latency => "latency",
+            Self::ClusterFirst => "cluster_first",
+            Self::ExternalFirst => "external_first",
+        }
+    }
+
+    /// Reads a strategy, the deprecated alias `smart_hybrid` included; `true` where it was the alias
+    /// and a warning is due.
+    ///
+    /// # Errors
+    /// [`UnknownStrategy`] for any other word.
+    pub fn parse_with_alias(word: &str) -> Result<(Self, bool), UnknownStrategy> {
+        if word == "smart_hybrid" {
+            return Ok((Self::Hybrid, true));
+        }
+        word.parse().map(|strategy| (strategy, false))
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Strategy {
+    type Err = UnknownStrategy;
+    fn from_str(word: &str) -> Result<Self, UnknownStrategy> {
+        Self::ALL
+            .into_iter()
+            .find(|strategy| strategy.as_str() == word)
+            .ok_or_else(|| UnknownStrategy(word.chars().take(64).collect()))
+    }
+}
+
+/// A word that names no strategy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown strategy `{0}`: choose one of hybrid, cost, latency, cluster_first, external_first")]
+pub struct UnknownStrategy(String);
 
 /// Why a backend was chosen: the label `reason` of `llm_router_routing_decisions_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,6 +104,30 @@ pub enum Reason {
     Pinned,
 }
 
+impl Reason {
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LowestCost => "lowest_cost",
+            Self::LowestLatency => "lowest_latency",
+            Self::ExternalFirst => "external_first",
+            Self::ClusterFallback => "cluster_fallback",
+            Self::ClusterFirst => "cluster_first",
+            Self::ExternalFallback => "external_fallback",
+            Self::HybridCluster => "hybrid_cluster",
+            Self::HybridCheapest => "hybrid_cheapest",
+            Self::Sticky => "sticky",
+            Self::Pinned => "pinned",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The operator's routing settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
@@ -62,4 +143,60 @@ pub struct Policy {
     pub cluster_cost_threshold: Money,
     /// Whether providers may stand in for clusters.
     pub enable_external_fallback: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_strategy_reads_as_it_is_written_in_text_and_in_json() {
+        for strategy in Strategy::ALL {
+            assert_eq!(strategy.to_string().parse(), Ok(strategy));
+            assert_eq!(
+                serde_json::to_string(&strategy).unwrap(),
+                format!("\"{strategy}\"")
+            );
+        }
+    }
+
+    #[test]
+    fn the_alias_is_read_and_marked_deprecated() {
+        assert_eq!(
+            Strategy::parse_with_alias("smart_hybrid"),
+            Ok((Strategy::Hybrid, true))
+        );
+        assert_eq!(Strategy::parse_with_alias("cost"), Ok((Strategy::Cost, false)));
+        assert!("smart_hybrid".parse::<Strategy>().is_err());
+    }
+
+    #[test]
+    fn an_unknown_word_is_refused_with_the_choices() {
+        for word in ["", "Hybrid", "cheapest", "cluster-first"] {
+            let error = Strategy::parse_with_alias(word).unwrap_err().to_string();
+            for strategy in Strategy::ALL {
+                assert!(error.contains(strategy.as_str()), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn reasons_have_the_seeds_labels() {
+        use Reason as R;
+        for (reason, label) in [
+            (R::LowestCost, "lowest_cost"),
+            (R::LowestLatency, "lowest_latency"),
+            (R::ExternalFirst, "external_first"),
+            (R::ClusterFallback, "cluster_fallback"),
+            (R::ClusterFirst, "cluster_first"),
+            (R::ExternalFallback, "external_fallback"),
+            (R::HybridCluster, "hybrid_cluster"),
+            (R::HybridCheapest, "hybrid_cheapest"),
+            (R::Sticky, "sticky"),
+            (R::Pinned, "pinned"),
+        ] {
+            assert_eq!(reason.as_str(), label);
+            assert_eq!(serde_json::to_string(&reason).unwrap(), format!("\"{label}\""));
+        }
+    }
 }
