@@ -1,4 +1,11 @@
-//! Router.
+//! The outer ring: everything that talks to the world.
+//!
+//! `http` takes requests in, [`relay`] carries them through a plan to a backend over [`outbound`] and
+//! the answer back; [`node`] puts one router together from a [`config`].
 
 pub mod cli;
 pub mod config;
+pub mod decisions;
+pub mod gossip_transport;
+pub mod outbound;
+pub mod relay;

@@ -209,7 +209,7 @@ impl Route {
                 let secret = secret.expose_secret().as_bytes();
                 let signature = sign::sign_v1(secret, timestamp, method.as_str(), path, &body);
                 headers.insert(sign::TIMESTAMP_HEADER, HeaderValue::from(timestamp));
-                headers.insert(sign::AUTH_TYPE_HEADER, HeaderValue::from_static(sign::AUTH_TYPE_V1));
+                headers.insert(sign::AUTH_TYPE_HEADER, HeaderValue::from_static(sign::AUTH_TYPE));
                 if let Ok(signature) = HeaderValue::from_str(&signature) {
                     headers.insert(sign::SIGNATURE_HEADER, signature);
                 }

@@ -7,22 +7,23 @@
 //! Owns the order of attempts and the moment of commitment. What is decided is `logic::route`'s, what
 //! is translated is `logic::wire`'s, what is counted is [`tally`]'s.
 
-mod body;
 mod fault;
-pub mod tally;
+mod running;
+mod tally;
 
 use crate::config::Timeouts;
 use crate::decisions::Decisions;
-use crate::outbound::{Answer, Outbound};
+use crate::outbound::Outbound;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderValue;
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use llm_router_actors::Handle;
 use llm_router_actors::gate::NotAdmitted;
 use llm_router_actors::lease::Lease;
 use llm_router_actors::snapshot::Snapshot;
+use llm_router_logic::capability::Capabilities;
 use llm_router_logic::fault::{ApiError, ErrorKind, Fault};
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::request::{ANY_MODEL, Hints, Request};
@@ -30,6 +31,7 @@ use llm_router_logic::route::{Plan, Step, plan};
 use llm_router_logic::time::Moment;
 use llm_router_logic::wire::{self, Dialect, Exchange, Inbound, Inspected, Operation, Reply, ReplyError};
 use moka::sync::Cache;
+use running::{Begun, Patience, Running};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tally::Tally;
@@ -55,6 +57,10 @@ pub struct Call {
     pub inspected: Inspected,
     /// Its wishes.
     pub hints: Hints,
+    /// Capabilities asked for by header, besides what the body needs.
+    pub needs: Capabilities,
+    /// The session named by header.
+    pub session: Option<String>,
 }
 
 /// Carries requests to backends and their answers back.
@@ -64,19 +70,6 @@ pub struct Relay {
     decisions: Arc<Decisions>,
     timeouts: Timeouts,
     sessions: Option<Cache<String, BackendId>>,
-}
-
-/// A backend that has begun to answer: from here on there is no other.
-struct Committed {
-    step: Step,
-    /// Given up when the outcome is known.
-    lease: Option<Lease>,
-    answer: Answer,
-    reply: Reply,
-    /// What the client gets first.
-    head: Vec<u8>,
-    /// Whether the upstream's body has ended.
-    ended: bool,
 }
 
 impl Relay {
@@ -103,34 +96,43 @@ impl Relay {
         let snapshot = self.handle.snapshot();
         let session = self.session_key(&call);
         let request = self.request(&call, session.as_deref());
-        let strategy = request.hints.strategy.unwrap_or(snapshot.policy.strategy);
         let deadline = started + request.hints.deadline.unwrap_or(self.timeouts.total).min(self.timeouts.total);
 
         let planning = std::time::Instant::now();
         let plan = plan(&snapshot.view, &*snapshot, &request, &snapshot.policy, self.handle.draw(), started);
         self.handle.metrics().decision_duration_seconds.observe(planning.elapsed().as_secs_f64());
 
-        let mut tally = Tally::open(
-            self.handle.clone(),
-            Arc::clone(&self.decisions),
-            Arc::clone(&snapshot),
-            &request,
-            strategy,
-            &plan,
-            started,
-        );
-        match self.attempt(&call, &request, &snapshot, &plan, deadline, &mut tally).await {
-            Ok(committed) => {
-                if let (Some(sessions), Some(session)) = (&self.sessions, session) {
-                    sessions.insert(session, committed.step.backend.clone());
-                }
-                self.answer(&call, &plan, committed, deadline, tally).await
-            }
+        let mut tally =
+            Tally::open(self.handle.clone(), Arc::clone(&self.decisions), Arc::clone(&snapshot), &request, &plan, started);
+        let (step, begun, lease) = match self.attempt(&call, &request, &snapshot, &plan, deadline, &mut tally).await {
+            Ok(attempted) => attempted,
             Err(error) => {
                 tally.refused(&error);
-                Err(error)
+                return Err(error);
             }
+        };
+        if let (Some(sessions), Some(session)) = (&self.sessions, session) {
+            sessions.insert(session, step.backend.clone());
         }
+        tally.committed(&step, lease.ttft());
+        tally.saw(&begun.reply);
+        let mut told = Told { decision: tally.id().to_owned(), attempts: tally.attempts(), cost: step.predicted_cost };
+        let patience = Patience { clock, idle: self.timeouts.idle, deadline };
+        let running = Running::new(step.clone(), begun, lease, tally, patience);
+        let mut response = if call.inspected.stream {
+            let mut response = Response::new(Body::from_stream(running.into_stream()));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            response
+        } else {
+            let (body, cost) = running.collect().await?;
+            told.cost = cost;
+            let mut response = Response::new(Body::from(body));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+        };
+        self.mark(&mut response, &step, told);
+        Ok(response)
     }
 
     /// Tries the plan's steps in order until one begins to answer.
@@ -142,7 +144,7 @@ impl Relay {
         plan: &Plan,
         deadline: Moment,
         tally: &mut Tally,
-    ) -> Result<Committed, ApiError> {
+    ) -> Result<(Step, Begun, Lease), ApiError> {
         let clock = self.handle.clock();
         let tokens = request.input_tokens.saturating_add(request.output_tokens);
         let mut failure = None;
@@ -178,9 +180,7 @@ impl Relay {
             tally.attempt(step);
             let streams = encoded.streams;
             match self.first_content(call, step, &mut lease, encoded, streams, deadline, snapshot).await {
-                Ok((answer, reply, head, ended)) => {
-                    return Ok(Committed { step: step.clone(), lease: Some(lease), answer, reply, head, ended });
-                }
+                Ok(begun) => return Ok((step.clone(), begun, lease)),
                 Err(fault) => {
                     tracing::warn!(backend = %step.backend, model = %step.model, attempt = attempts, %fault, "attempt failed");
                     tally.failed(step, &fault);
@@ -207,7 +207,7 @@ impl Relay {
         upstream_streams: bool,
         deadline: Moment,
         snapshot: &Snapshot,
-    ) -> Result<(Answer, Reply, Vec<u8>, bool), Fault> {
+    ) -> Result<Begun, Fault> {
         let clock = self.handle.clock();
         let first_byte = clock.now() + self.timeouts.first_byte;
         let patience = || clock.until(first_byte.min(deadline));
@@ -235,82 +235,26 @@ impl Relay {
                 None => {
                     reply.finish(&mut head).map_err(reply_fault)?;
                     lease.first_token();
-                    return Ok((answer, reply, head, true));
+                    return Ok(Begun { answer, reply, head, ended: true });
                 }
             }
             if reply.has_content() {
                 lease.first_token();
-                return Ok((answer, reply, head, false));
+                return Ok(Begun { answer, reply, head, ended: false });
             }
         }
-    }
-
-    /// The response to the client, from a backend that has begun to answer.
-    async fn answer(
-        &self,
-        call: &Call,
-        plan: &Plan,
-        mut committed: Committed,
-        deadline: Moment,
-        mut tally: Tally,
-    ) -> Result<Response, ApiError> {
-        tally.committed(&committed.step, committed.lease.ttft());
-        if call.inspected.stream {
-            let decision = tally.id().to_owned();
-            let predicted = committed.step.predicted_cost;
-            let step = committed.step.clone();
-            let attempts = tally.attempts();
-            let body = body::Streaming::new(committed, tally, self.handle.clock(), self.timeouts.idle, deadline);
-            let mut response = Response::new(Body::from_stream(body.into_stream()));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-            response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            self.mark(&mut response, plan, &step, &decision, attempts, predicted.map(|cost| cost.to_string()));
-            return Ok(response);
-        }
-        let clock = self.handle.clock();
-        while !committed.ended {
-            let patience = self.timeouts.idle.min(clock.until(deadline));
-            let read = match committed.answer.chunk(patience).await {
-                Ok(Some(chunk)) => committed.reply.push(&chunk, &mut committed.head).map_err(reply_fault),
-                Ok(None) => {
-                    committed.ended = true;
-                    committed.reply.finish(&mut committed.head).map_err(reply_fault)
-                }
-                Err(fault) => Err(fault),
-            };
-            committed.lease.saw_output(committed.reply.output_events());
-            tally.saw(&committed.reply);
-            if let Err(fault) = read {
-                let fault = if clock.until(deadline).is_zero() { Fault::Deadline } else { fault };
-                tracing::warn!(backend = %committed.step.backend, %fault, "answer broke off");
-                tally.failed(&committed.step, &fault);
-                committed.lease.fail(&fault);
-                let error = fault::told(&fault, Some(&committed.step));
-                tally.refused(&error);
-                return Err(error);
-            }
-        }
-        let usage = committed.reply.usage();
-        committed.lease.succeed(usage);
-        let (decision, attempts) = (tally.id().to_owned(), tally.attempts());
-        let cost = tally.served(&committed.reply);
-        let mut response = Response::new(Body::from(committed.head));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        self.mark(&mut response, plan, &committed.step, &decision, attempts, cost.map(|cost| cost.to_string()));
-        Ok(response)
     }
 
     /// The headers that tell the decision.
-    fn mark(&self, response: &mut Response, plan: &Plan, step: &Step, decision: &str, attempts: u32, cost: Option<String>) {
-        let region = self.handle.topology().region.clone();
+    fn mark(&self, response: &mut Response, step: &Step, told: Told) {
+        let cost = told.cost.map_or_else(|| "unpriced".to_owned(), |cost| cost.to_string());
         let headers = [
-            ("x-llm-router-backend", step.backend.as_str().to_owned()),
+            ("x-llm-router-backend", step.backend.to_string()),
             ("x-llm-router-reason", step.reason.as_str().to_owned()),
-            ("x-llm-router-decision", decision.to_owned()),
-            ("x-llm-router-cost-usd", cost.unwrap_or_else(|| "unpriced".to_owned())),
-            ("x-llm-router-attempts", attempts.to_string()),
-            ("x-llm-router-region", region.as_str().to_owned()),
-            ("x-llm-router-strategy", plan.strategy.to_string()),
+            ("x-llm-router-decision", told.decision),
+            ("x-llm-router-cost-usd", cost),
+            ("x-llm-router-attempts", told.attempts.to_string()),
+            ("x-llm-router-region", self.handle.topology().region.to_string()),
         ];
         for (name, value) in headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
@@ -325,7 +269,7 @@ impl Relay {
         let assumed = if call.operation == Operation::Embedding { 0 } else { OUTPUT_TOKENS_ASSUMED };
         Request {
             model: inspected.model.clone().filter(|model| model != ANY_MODEL),
-            needs: inspected.needs.union(&call.hints.needs),
+            needs: inspected.needs.union(&call.needs),
             input_tokens,
             output_tokens: inspected.max_output_tokens.unwrap_or(assumed).min(assumed.max(1) * 16),
             stream: inspected.stream,
@@ -337,10 +281,18 @@ impl Relay {
     /// What stickiness goes by: the session the client named, for the same model and strategy.
     fn session_key(&self, call: &Call) -> Option<String> {
         self.sessions.as_ref()?;
-        let session = call.hints.session.as_ref().or(call.inspected.session.as_ref())?;
+        let session = call.session.as_ref().or(call.inspected.session.as_ref())?;
         let model = call.inspected.model.as_deref().unwrap_or(ANY_MODEL);
         Some(format!("{session}\u{0}{model}\u{0}{:?}\u{0}{:?}", call.hints.strategy, call.operation))
     }
+}
+
+/// What the response headers tell besides the step.
+struct Told {
+    decision: String,
+    attempts: usize,
+    /// Of a plain answer in truth, of a stream as predicted: its headers go before its end.
+    cost: Option<llm_router_logic::money::Money>,
 }
 
 impl Call {

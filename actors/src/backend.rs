@@ -212,7 +212,7 @@ impl State {
     fn probed(&mut self, looked: Result<Reading, String>) {
         let now = self.arguments.clock.now();
         let before = self.health.health();
-        let spec = &self.arguments.spec;
+        let spec = Arc::clone(&self.arguments.spec);
         match looked {
             Ok(reading) => {
                 let sighting = if reading.loading { Sighting::Loading } else { Sighting::Ok };

@@ -145,7 +145,8 @@ impl State {
         }
         let pace = self.paces.entry(id.clone()).or_default();
         if pace.worth_telling(&fact.report, self.arguments.clock.now()) {
-            let tell = gossip::Msg::Tell { backend: id.clone(), report: fact.report, models: Arc::clone(&fact.models) };
+            let beat = pace.beat();
+            let tell = gossip::Msg::Tell { backend: id.clone(), report: fact.report, beat, models: Arc::clone(&fact.models) };
             self.arguments.gossip.send(tell);
         }
         self.own.insert(id, fact);

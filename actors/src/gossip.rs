@@ -12,7 +12,8 @@ use crate::ports::GossipTransport;
 use crate::topology::GossipSettings;
 use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
 use llm_router_logic::backend::ServedModel;
-use llm_router_logic::gossip::{codec, key};
+use llm_router_logic::gossip::codec::{self, NodeFact};
+use llm_router_logic::gossip::key::Key;
 use llm_router_logic::ids::{BackendId, NodeId, Region};
 use llm_router_logic::report::Report;
 use llm_router_logic::view::{Member, PeerFact};
@@ -48,7 +49,12 @@ pub(crate) struct Arguments {
 #[derive(Debug)]
 pub(crate) enum Msg {
     /// Tell peers a fact.
-    Tell { backend: BackendId, report: Report, models: Arc<[ServedModel]> },
+    Tell {
+        backend: BackendId,
+        report: Report,
+        beat: u8,
+        models: Arc<[ServedModel]>,
+    },
     /// Tell peers that we no longer know this backend.
     Withdraw(BackendId),
     /// A peer's value changed.
@@ -102,8 +108,8 @@ impl Actor for Gossip {
             catchup_callback: None,
             extra_liveness_predicate: None,
         };
-        let introduction = vec![(key::NODE.to_owned(), codec::encode_node(region))];
-        let chitchat = spawn_chitchat(config, introduction, arguments.transport.as_ref()).await?;
+        let own = vec![(Key::Node.to_string(), introduction(region))];
+        let chitchat = spawn_chitchat(config, own, arguments.transport.as_ref()).await?;
         let ears = me.clone();
         let this = node.clone();
         chitchat
@@ -135,7 +141,7 @@ impl Actor for Gossip {
             state.arguments.me.received();
         }
         match message {
-            Msg::Tell { backend, report, models } => state.tell(&backend, &report, &models).await,
+            Msg::Tell { backend, report, beat, models } => state.tell(&backend, &report, beat, &models).await,
             Msg::Withdraw(backend) => state.withdraw(&backend).await,
             Msg::Heard { peer, key, value } => state.heard(&peer, &key, &value),
             Msg::Tick => {
@@ -156,13 +162,13 @@ impl Actor for Gossip {
 }
 
 impl State {
-    async fn tell(&self, backend: &BackendId, report: &Report, models: &[ServedModel]) {
-        let (report, models) = (codec::encode_report(report), codec::encode_models(models));
+    async fn tell(&self, backend: &BackendId, report: &Report, beat: u8, models: &[ServedModel]) {
+        let (report, models) = (codec::encode_report(report, beat), codec::encode_models(models));
         self.chitchat
             .with_chitchat(|state| {
                 let own = state.self_node_state();
-                own.set(key::report(backend), &report);
-                own.set(key::models(backend), &models);
+                own.set(Key::Report(backend.clone()).to_string(), &report);
+                own.set(Key::Models(backend.clone()).to_string(), &models);
             })
             .await;
     }
@@ -171,8 +177,8 @@ impl State {
         self.chitchat
             .with_chitchat(|state| {
                 let own = state.self_node_state();
-                own.delete(&key::report(backend));
-                own.delete(&key::models(backend));
+                own.delete(&Key::Report(backend.clone()).to_string());
+                own.delete(&Key::Models(backend.clone()).to_string());
             })
             .await;
     }
@@ -187,23 +193,23 @@ impl State {
         if id.generation_id > peer.generation {
             *peer = Peer { generation: id.generation_id, ..Peer::default() };
         }
-        let refused = match key::parse(key) {
-            None => Some("unknown_key"),
-            Some(key::Key::Node) => match codec::decode_node(value) {
-                Ok(region) => {
-                    peer.region = region;
+        let refused = match Key::parse(key) {
+            Err(_) => Some("unknown_key"),
+            Ok(Key::Node) => match codec::decode_node(value) {
+                Ok(fact) => {
+                    peer.region = fact.region;
                     None
                 }
-                Err(error) => Some(error.code()),
+                Err(error) => Some(refusal(&error)),
             },
-            Some(key::Key::Models(backend)) => match codec::decode_models(value) {
+            Ok(Key::Models(backend)) => match codec::decode_models(value) {
                 Ok(models) => {
                     peer.models.insert(backend, models.into());
                     None
                 }
-                Err(error) => Some(error.code()),
+                Err(error) => Some(refusal(&error)),
             },
-            Some(key::Key::Report(backend)) => match codec::decode_report(value) {
+            Ok(Key::Report(backend)) => match codec::decode_report(value) {
                 Ok(report) => {
                     peer.reports.insert(backend.clone(), report);
                     let fact = PeerFact {
@@ -216,7 +222,7 @@ impl State {
                     self.arguments.dispatcher.send(dispatcher::Msg::Heard(backend, fact));
                     None
                 }
-                Err(error) => Some(error.code()),
+                Err(error) => Some(refusal(&error)),
             },
         };
         if let Some(why) = refused {
@@ -265,6 +271,22 @@ impl State {
     }
 }
 
+/// What this node says of itself.
+fn introduction(region: &Region) -> String {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    codec::encode_node(&NodeFact { region: region.clone(), version, http_address: None })
+}
+
+/// The metric label of a value that could not be read.
+fn refusal(error: &codec::CodecError) -> &'static str {
+    match error {
+        codec::CodecError::Oversized(_) => "oversized",
+        codec::CodecError::Text => "not_text",
+        codec::CodecError::Version(_) => "version",
+        codec::CodecError::Body(_) => "malformed",
+    }
+}
+
 type Found = BTreeMap<NodeId, (u64, bool)>;
 type Kept = BTreeMap<NodeId, BTreeSet<BackendId>>;
 
@@ -280,8 +302,8 @@ fn census(state: &Chitchat) -> (Found, Kept) {
             Some((generation, _)) if *generation > id.generation_id => continue,
             _ => found.insert(node.clone(), (id.generation_id, alive)),
         };
-        let reports = node_state.key_values().filter_map(|(key, _)| match key::parse(key) {
-            Some(key::Key::Report(backend)) => Some(backend),
+        let reports = node_state.key_values().filter_map(|(key, _)| match Key::parse(key) {
+            Ok(Key::Report(backend)) => Some(backend),
             _ => None,
         });
         kept.insert(node, reports.collect());

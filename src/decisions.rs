@@ -1,0 +1,115 @@
+//! The last decisions of this node, each with everything it was judged on.
+
+use llm_router_logic::cost::usage::Usage;
+use llm_router_logic::ids::BackendId;
+use llm_router_logic::money::Money;
+use llm_router_logic::route::eligible::Refusal;
+use llm_router_logic::route::{Reason, Step, Strategy};
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Decisions kept; the oldest goes first.
+const KEPT: usize = 1_000;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Not yet.
+    Running,
+    /// Answered in full.
+    Served,
+    /// The client was told an error.
+    Failed,
+    /// The client went away.
+    Cancelled,
+}
+
+/// One attempt at a backend.
+#[derive(Clone, Debug, Serialize)]
+pub struct Attempt {
+    /// Where.
+    pub backend: BackendId,
+    /// Which model there.
+    pub model: String,
+    /// Why it failed; absent where it did not.
+    pub fault: Option<String>,
+}
+
+/// The record of one request.
+#[derive(Clone, Debug, Serialize)]
+pub struct Decision {
+    /// As in the header `x-llm-router-decision`.
+    pub id: String,
+    /// When it was decided.
+    pub unix_ms: u64,
+    /// The model asked for.
+    pub model: String,
+    /// The strategy applied.
+    pub strategy: Strategy,
+    /// The backend that was tried last.
+    pub backend: Option<BackendId>,
+    /// The model asked of it.
+    pub backend_model: Option<String>,
+    /// Why that one.
+    pub reason: Option<Reason>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// HTTP status told, 499 where the client went away.
+    pub status: u16,
+    /// What the client was told where it failed.
+    pub error: Option<String>,
+    /// Attempts in order.
+    pub attempts: Vec<Attempt>,
+    /// Time to first token of the last attempt.
+    pub ttft_ms: Option<u64>,
+    /// From request to last byte.
+    pub duration_ms: u64,
+    /// Cost as predicted.
+    #[serde(rename = "predicted_cost_usd")]
+    pub predicted_cost: Option<Money>,
+    /// Cost in truth; `null` = unpriced.
+    #[serde(rename = "cost_usd")]
+    pub cost: Option<Money>,
+    /// The same tokens at the cheapest provider that could have served them.
+    #[serde(rename = "external_cost_usd")]
+    pub external_cost: Option<Money>,
+    /// Tokens by class.
+    pub usage: Usage,
+    /// Whether the tokens were estimated, since the backend never told.
+    pub usage_estimated: bool,
+    /// The plan.
+    pub candidates: Vec<Step>,
+    /// Who was refused and why.
+    pub refused: Vec<(BackendId, Refusal)>,
+}
+
+/// A bounded ring of decisions.
+#[derive(Debug, Default)]
+pub struct Decisions {
+    ring: Mutex<VecDeque<Arc<Decision>>>,
+}
+
+impl Decisions {
+    /// Keeps one, forgetting the oldest where the ring is full.
+    pub fn keep(&self, decision: Decision) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if ring.len() >= KEPT {
+            ring.pop_front();
+        }
+        ring.push_back(Arc::new(decision));
+    }
+
+    /// The newest first.
+    pub fn newest(&self, count: usize) -> Vec<Arc<Decision>> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.iter().rev().take(count).cloned().collect()
+    }
+
+    /// One by its id.
+    pub fn find(&self, id: &str) -> Option<Arc<Decision>> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.iter().rev().find(|decision| decision.id == id).cloned()
+    }
+}

@@ -1,0 +1,137 @@
+//! A backend that has begun to answer: from here on there is no other.
+//!
+//! Pulls the upstream's body through the translation, for a stream as the client's connection polls
+//! it, else to its end. When the client's connection goes, this is dropped, and with it the upstream
+//! response (which cancels it there), the lease and the tally, which books what was seen.
+
+use super::tally::Tally;
+use super::{fault, reply_fault};
+use crate::outbound::Answer;
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use llm_router_actors::clock::Clock;
+use llm_router_actors::lease::Lease;
+use llm_router_logic::fault::{ApiError, Fault};
+use llm_router_logic::money::Money;
+use llm_router_logic::route::Step;
+use llm_router_logic::time::Moment;
+use llm_router_logic::wire::Reply;
+use std::convert::Infallible;
+use std::time::Duration;
+
+/// An upstream's answer as far as the first content byte.
+pub(super) struct Begun {
+    pub(super) answer: Answer,
+    pub(super) reply: Reply,
+    /// Translated, not yet sent.
+    pub(super) head: Vec<u8>,
+    /// Whether the upstream's body has ended.
+    pub(super) ended: bool,
+}
+
+/// How long the rest of an answer may take.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    pub(super) clock: Clock,
+    /// Between two chunks.
+    pub(super) idle: Duration,
+    /// For all of it.
+    pub(super) deadline: Moment,
+}
+
+/// An answer under way.
+pub(super) struct Running {
+    pub(super) step: Step,
+    begun: Begun,
+    /// Both are taken when the outcome is known.
+    open: Option<(Lease, Tally)>,
+    patience: Patience,
+}
+
+impl Running {
+    pub(super) fn new(step: Step, begun: Begun, lease: Lease, tally: Tally, patience: Patience) -> Self {
+        Self { step, begun, open: Some((lease, tally)), patience }
+    }
+
+    /// The body of a streamed answer.
+    pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
+        stream::unfold(self, |mut running| async move {
+            let bytes = running.next().await?;
+            Some((Ok(bytes), running))
+        })
+    }
+
+    /// The whole body of a plain answer, and its cost.
+    ///
+    /// # Errors
+    /// What to tell the client where the answer broke off: none of it has been sent.
+    pub(super) async fn collect(mut self) -> Result<(Bytes, Option<Money>), ApiError> {
+        while !self.begun.ended {
+            if let Err(fault) = self.pull().await {
+                return Err(self.failed(&fault));
+            }
+        }
+        let cost = self.served();
+        Ok((Bytes::from(self.begun.head), cost))
+    }
+
+    /// The next bytes for the client; `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.begun.ended {
+                // Booked before the last bytes go out: a client that has read them all may hang up.
+                self.served();
+            }
+            if !self.begun.head.is_empty() {
+                return Some(Bytes::from(std::mem::take(&mut self.begun.head)));
+            }
+            if self.begun.ended {
+                return None;
+            }
+            if let Err(fault) = self.pull().await {
+                // After the first content byte: a typed error event and the dialect's end of stream.
+                let error = self.failed(&fault);
+                self.begun.reply.fail(&error, &mut self.begun.head);
+                self.begun.ended = true;
+            }
+        }
+    }
+
+    async fn pull(&mut self) -> Result<(), Fault> {
+        let Begun { answer, reply, head, ended } = &mut self.begun;
+        let Patience { clock, idle, deadline } = self.patience;
+        let chunk = match answer.chunk(idle.min(clock.until(deadline))).await {
+            Err(Fault::IdleTimeout(_)) if clock.until(deadline).is_zero() => return Err(Fault::Deadline),
+            other => other?,
+        };
+        match chunk {
+            Some(chunk) => reply.push(&chunk, head).map_err(reply_fault)?,
+            None => {
+                reply.finish(head).map_err(reply_fault)?;
+                *ended = true;
+            }
+        }
+        if let Some((lease, tally)) = &mut self.open {
+            lease.saw_output(reply.output_events());
+            tally.saw(reply);
+        }
+        Ok(())
+    }
+
+    fn served(&mut self) -> Option<Money> {
+        let (lease, tally) = self.open.take()?;
+        lease.succeed(self.begun.reply.usage());
+        tally.served()
+    }
+
+    fn failed(&mut self, fault: &Fault) -> ApiError {
+        tracing::warn!(backend = %self.step.backend, %fault, "answer broke off after its first byte");
+        let error = fault::told(fault, Some(&self.step));
+        if let Some((lease, mut tally)) = self.open.take() {
+            lease.fail(fault);
+            tally.failed(&self.step, fault);
+            tally.refused(&error);
+        }
+        error
+    }
+}

@@ -1,0 +1,229 @@
+//! What one request came to: its decision record, metrics and settlement, booked exactly once.
+
+use crate::decisions::{Attempt, Decision, Decisions, Outcome};
+use llm_router_actors::Handle;
+use llm_router_actors::handle::Settlement;
+use llm_router_actors::snapshot::Snapshot;
+use llm_router_logic::cost::usage::Usage;
+use llm_router_logic::fault::{ApiError, Fault};
+use llm_router_logic::money::Money;
+use llm_router_logic::request::{ANY_MODEL, Request};
+use llm_router_logic::route::{Plan, Step};
+use llm_router_logic::time::Moment;
+use llm_router_logic::wire::Reply;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The status booked for a request whose client went away (nginx's convention).
+const CLIENT_CLOSED: u16 = 499;
+
+/// An open account of one request. Dropped while open, it books a client that went away.
+pub(super) struct Tally {
+    handle: Handle,
+    decisions: Arc<Decisions>,
+    snapshot: Arc<Snapshot>,
+    record: Decision,
+    started: Moment,
+    estimated_input: u32,
+    chosen: Option<Step>,
+    usage: Option<Usage>,
+    output_events: u64,
+    booked: bool,
+}
+
+impl Tally {
+    pub(super) fn open(
+        handle: Handle,
+        decisions: Arc<Decisions>,
+        snapshot: Arc<Snapshot>,
+        request: &Request,
+        plan: &Plan,
+        started: Moment,
+    ) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let record = Decision {
+            id: format!("d-{:016x}", handle.draw()),
+            unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            model: request.model.clone().unwrap_or_else(|| ANY_MODEL.to_owned()),
+            strategy: plan.strategy,
+            backend: None,
+            backend_model: None,
+            reason: None,
+            outcome: Outcome::Running,
+            status: 0,
+            error: None,
+            attempts: Vec::new(),
+            ttft_ms: None,
+            duration_ms: 0,
+            predicted_cost: None,
+            cost: None,
+            external_cost: None,
+            usage: Usage::default(),
+            usage_estimated: false,
+            candidates: plan.steps.clone(),
+            refused: plan.refused.clone(),
+        };
+        if let Some(first) = plan.steps.first() {
+            let kind = if snapshot.view.backends[first.index].spec.is_cluster() { "cluster" } else { "external" };
+            let labels = [first.backend.as_str(), kind, first.reason.as_str()];
+            handle.metrics().routing_decisions_total.with_label_values(&labels).inc();
+        }
+        Self {
+            handle,
+            decisions,
+            snapshot,
+            record,
+            started,
+            estimated_input: request.input_tokens,
+            chosen: None,
+            usage: None,
+            output_events: 0,
+            booked: false,
+        }
+    }
+
+    /// Id of the decision record.
+    pub(super) fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// Attempts so far.
+    pub(super) fn attempts(&self) -> usize {
+        self.record.attempts.len()
+    }
+
+    /// An attempt begins.
+    pub(super) fn attempt(&mut self, step: &Step) {
+        self.record.attempts.push(Attempt { backend: step.backend.clone(), model: step.model.to_string(), fault: None });
+        self.chosen = Some(step.clone());
+    }
+
+    /// The latest attempt failed.
+    pub(super) fn failed(&mut self, step: &Step, fault: &Fault) {
+        if let Some(attempt) = self.record.attempts.last_mut() {
+            attempt.fault = Some(fault.to_string());
+        }
+        let metrics = self.handle.metrics();
+        metrics.attempt_failures_total.with_label_values(&[step.backend.as_str(), fault.label()]).inc();
+        self.count_external(step, fault.label());
+    }
+
+    /// The latest attempt has begun to answer.
+    pub(super) fn committed(&mut self, step: &Step, ttft: Option<Duration>) {
+        self.record.ttft_ms = ttft.map(millis);
+        self.record.predicted_cost = step.predicted_cost;
+        if let Some(ttft) = ttft {
+            let histogram = self.handle.metrics().ttft_seconds.with_label_values(&[step.backend.as_str()]);
+            histogram.observe(ttft.as_secs_f64());
+        }
+    }
+
+    /// Notes usage seen so far.
+    pub(super) fn saw(&mut self, reply: &Reply) {
+        self.usage = reply.usage();
+        self.output_events = reply.output_events();
+    }
+
+    /// Answered in full. Returns the cost, `None` where unpriced.
+    pub(super) fn served(mut self) -> Option<Money> {
+        if let Some(step) = self.chosen.clone() {
+            self.count_external(&step, "200");
+        }
+        self.book(Outcome::Served, 200);
+        self.record.cost
+    }
+
+    /// The client was told an error, before or within the answer.
+    pub(super) fn refused(mut self, error: &ApiError) {
+        self.record.error = Some(error.message.clone());
+        self.book(Outcome::Failed, error.status);
+    }
+
+    fn count_external(&self, step: &Step, status: &str) {
+        if !self.snapshot.view.backends[step.index].spec.is_cluster() {
+            let labels = [step.backend.as_str(), &step.model, status];
+            self.handle.metrics().external_requests_total.with_label_values(&labels).inc();
+        }
+    }
+
+    fn book(&mut self, outcome: Outcome, status: u16) {
+        if std::mem::replace(&mut self.booked, true) {
+            return;
+        }
+        let duration = self.handle.clock().now().since(self.started);
+        let began = self.record.ttft_ms.is_some();
+        let usage = match self.usage {
+            Some(usage) => usage,
+            // Seen but never told: the prompt by its bytes, the answer by its events.
+            None if began => {
+                self.record.usage_estimated = true;
+                Usage { input: self.estimated_input.into(), output: self.output_events, ..Usage::default() }
+            }
+            None => Usage::default(),
+        };
+        let chosen = self.chosen.take();
+        let cost = match &chosen {
+            Some(step) if began => self.charge(step, &usage),
+            _ => Some(Money::ZERO),
+        };
+        let externals = self.record.candidates.iter().filter(|step| self.is_external(step));
+        let external_cost =
+            if began { externals.filter_map(|step| self.charge(step, &usage)).min() } else { None };
+        let metrics = self.handle.metrics();
+        let label = chosen.as_ref().map_or("none", |step| step.backend.as_str());
+        metrics.requests_total.with_label_values(&[label, &status.to_string()]).inc();
+        metrics.request_duration_seconds.with_label_values(&[label]).observe(duration.as_secs_f64());
+        if outcome == Outcome::Cancelled {
+            metrics.cancelled_requests_total.inc();
+        }
+        self.handle.settle(Settlement {
+            backend: chosen.as_ref().map(|step| step.backend.clone()),
+            served: outcome == Outcome::Served,
+            fallback: self.record.attempts.len() > 1,
+            usage,
+            cost,
+            external_cost,
+            ttft: self.record.ttft_ms.map(Duration::from_millis),
+            duration,
+        });
+        let record = &mut self.record;
+        record.outcome = outcome;
+        record.status = status;
+        record.duration_ms = millis(duration);
+        record.cost = cost;
+        record.external_cost = external_cost;
+        record.usage = usage;
+        if let Some(step) = chosen {
+            record.reason = Some(step.reason);
+            record.backend_model = Some(step.model.to_string());
+            record.backend = Some(step.backend);
+        }
+        self.decisions.keep(record.clone());
+    }
+
+    fn is_external(&self, step: &Step) -> bool {
+        !self.snapshot.view.backends[step.index].spec.is_cluster()
+    }
+
+    /// What `usage` costs at `step`: by the price list of a provider, by the machine cost per 1,000
+    /// tokens of a cluster at the throughput the decision saw.
+    fn charge(&self, step: &Step, usage: &Usage) -> Option<Money> {
+        let spec = &self.snapshot.view.backends[step.index].spec;
+        if spec.is_cluster() {
+            let tokens = usage.total_input() + usage.total_output();
+            return step.cost_per_1k.map(|per_1k| Money::from_pico(per_1k.times(tokens).pico() / 1_000));
+        }
+        let model = spec.models.iter().find(|model| model.name == *step.model)?;
+        Some(model.price?.charge(usage))
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.book(Outcome::Cancelled, CLIENT_CLOSED);
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
