@@ -89,8 +89,8 @@ impl Relay {
     /// Routes one call and answers it.
     ///
     /// # Errors
-    /// The [`ApiError`] to tell the client where nothing could serve it; everything is booked.
-    pub async fn relay(&self, call: Call) -> Result<Response, ApiError> {
+    /// What to tell the client where nothing could serve it; everything is booked.
+    pub async fn relay(&self, call: Call) -> Result<Response, Failed> {
         let clock = self.handle.clock();
         let started = clock.now();
         let snapshot = self.handle.snapshot();
@@ -107,8 +107,9 @@ impl Relay {
         let (step, begun, lease) = match self.attempt(&call, &request, &snapshot, &plan, deadline, &mut tally).await {
             Ok(attempted) => attempted,
             Err(error) => {
+                let decision = tally.id().to_owned();
                 tally.refused(&error);
-                return Err(error);
+                return Err(Failed { error, decision });
             }
         };
         if let (Some(sessions), Some(session)) = (&self.sessions, session) {
@@ -125,7 +126,10 @@ impl Relay {
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             response
         } else {
-            let (body, cost) = running.collect().await?;
+            let (body, cost) = match running.collect().await {
+                Ok(collected) => collected,
+                Err(error) => return Err(Failed { error, decision: told.decision }),
+            };
             told.cost = cost;
             let mut response = Response::new(Body::from(body));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -285,6 +289,15 @@ impl Relay {
         let model = call.inspected.model.as_deref().unwrap_or(ANY_MODEL);
         Some(format!("{session}\u{0}{model}\u{0}{:?}\u{0}{:?}", call.hints.strategy, call.operation))
     }
+}
+
+/// A call that nothing could serve.
+#[derive(Debug)]
+pub struct Failed {
+    /// What to tell the client.
+    pub error: ApiError,
+    /// Id of the decision record.
+    pub decision: String,
 }
 
 /// What the response headers tell besides the step.

@@ -1,0 +1,91 @@
+//! The HTTP edge of a node: routes, and the state their handlers share.
+//!
+//! Owns nothing but the door: requests go to [`crate::relay`], figures come from the actors.
+
+mod admin;
+mod chat;
+mod connection;
+mod error;
+mod health;
+mod models;
+mod page;
+pub mod server;
+
+pub use admin::router as admin_router;
+pub use health::Readiness;
+
+use crate::config::Config;
+use crate::decisions::Decisions;
+use crate::relay::Relay;
+use crate::ui;
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::routing::{get, post};
+use llm_router_actors::Handle;
+use secrecy::SecretString;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// What the handlers of one node share.
+#[derive(Clone)]
+pub struct App {
+    /// The actors.
+    pub handle: Handle,
+    /// The way of a request; replaced by a reload.
+    pub relay: Arc<ArcSwap<Relay>>,
+    /// The last decisions.
+    pub decisions: Arc<Decisions>,
+    /// Whether new requests should be sent here.
+    pub readiness: Arc<Readiness>,
+    /// What is fixed until a restart.
+    pub fixed: Arc<Fixed>,
+    /// Asks the node to read its file again.
+    pub reload: mpsc::Sender<()>,
+}
+
+/// Settings of the edge that a reload does not change.
+pub struct Fixed {
+    /// Largest request body in bytes.
+    pub max_body_bytes: usize,
+    /// A request's body must have arrived within this.
+    pub read_timeout: Duration,
+    /// The cloud this node runs in.
+    pub cloud: String,
+    /// Whether every backend is simulated.
+    pub simulated: bool,
+    /// Bearer token of the admin listener.
+    pub admin_token: Option<SecretString>,
+}
+
+impl Fixed {
+    /// What `config` says of the edge.
+    pub fn new(config: &Config, simulated: bool) -> Self {
+        Self {
+            max_body_bytes: config.server.max_body_bytes,
+            read_timeout: config.server.read_timeout,
+            cloud: config.node.cloud.clone(),
+            simulated,
+            admin_token: config.admin.as_ref().map(|admin| admin.token.clone()),
+        }
+    }
+}
+
+/// The routes of the public listener.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(chat::chat_completions))
+        .route("/v1/completions", post(chat::completions))
+        .route("/v1/embeddings", post(chat::embeddings))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*model}", get(models::show))
+        .route("/health", get(health::health))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/ui/data", get(page::data))
+        .merge(ui::routes())
+        .fallback(error::no_such_route)
+        .method_not_allowed_fallback(error::wrong_method)
+        .with_state(app)
+}

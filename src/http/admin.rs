@@ -1,0 +1,163 @@
+//! The operators' listener: the view, the decisions, the books, a reload. Every request carries the
+//! admin token.
+
+use super::App;
+use axum::Json;
+use axum::Router;
+use axum::extract::{Path, Query, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::StatusCode;
+use http::header::AUTHORIZATION;
+use llm_router_logic::ids::{BackendId, NodeId, Region};
+use llm_router_logic::report::Report;
+use llm_router_logic::time::Moment;
+use llm_router_logic::view::{Member, PEER_FACT_LIMIT, PeerFact};
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use subtle::ConstantTimeEq;
+
+/// Decisions listed where the query names no number.
+const LISTED: usize = 100;
+
+/// The routes of the admin listener.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/admin/view", get(view))
+        .route("/admin/decisions", get(decisions))
+        .route("/admin/decisions/{id}", get(decision))
+        .route("/admin/spend", get(spend))
+        .route("/admin/reload", post(reload))
+        .layer(from_fn_with_state(app.clone(), authorise))
+        .with_state(app)
+}
+
+async fn authorise(State(app): State<App>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let wanted = app.fixed.admin_token.as_ref().map(|token| token.expose_secret().as_bytes());
+    match (given, wanted) {
+        (Some(given), Some(wanted)) if bool::from(given.ct_eq(wanted)) => next.run(request).await,
+        _ => told(StatusCode::UNAUTHORIZED, "send `Authorization: Bearer` with the token of `admin.token`"),
+    }
+}
+
+fn told(status: StatusCode, message: &str) -> Response {
+    (status, Json(json!({"error": {"message": message}}))).into_response()
+}
+
+#[derive(Serialize)]
+struct View {
+    node: NodeId,
+    region: Region,
+    members: Vec<Member>,
+    backends: Vec<BackendFacts>,
+    /// What peers say of backends that are not configured here.
+    foreign: Vec<Foreign>,
+}
+
+#[derive(Serialize)]
+struct BackendFacts {
+    name: BackendId,
+    own: Option<Aged>,
+    peers: Vec<Said>,
+}
+
+#[derive(Serialize)]
+struct Aged {
+    #[serde(flatten)]
+    report: Report,
+    models: Vec<String>,
+    age_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Said {
+    node: NodeId,
+    region: Region,
+    #[serde(flatten)]
+    fact: Aged,
+    /// Whether it is young enough to count for a decision.
+    counts: bool,
+}
+
+#[derive(Serialize)]
+struct Foreign {
+    backend: BackendId,
+    #[serde(flatten)]
+    said: Said,
+}
+
+async fn view(State(app): State<App>) -> Json<View> {
+    let snapshot = app.handle.snapshot();
+    let now = app.handle.clock().now();
+    let view = &snapshot.view;
+    Json(View {
+        node: view.node.clone(),
+        region: view.region.clone(),
+        members: view.members.clone(),
+        backends: view
+            .backends
+            .iter()
+            .map(|backend| BackendFacts {
+                name: backend.spec.id.clone(),
+                own: backend.own.as_ref().map(|own| Aged {
+                    report: own.report,
+                    models: own.models.iter().map(|model| model.name.clone()).collect(),
+                    age_ms: millis(now, own.observed_at),
+                }),
+                peers: backend.peers.iter().map(|fact| said(fact, now)).collect(),
+            })
+            .collect(),
+        foreign: view
+            .foreign
+            .iter()
+            .map(|(backend, fact)| Foreign { backend: backend.clone(), said: said(fact, now) })
+            .collect(),
+    })
+}
+
+fn said(fact: &PeerFact, now: Moment) -> Said {
+    Said {
+        node: fact.node.clone(),
+        region: fact.region.clone(),
+        fact: Aged {
+            report: fact.report,
+            models: fact.models.iter().map(|model| model.name.clone()).collect(),
+            age_ms: millis(now, fact.arrived_at),
+        },
+        counts: now.since(fact.arrived_at) <= PEER_FACT_LIMIT,
+    }
+}
+
+fn millis(now: Moment, then: Moment) -> u64 {
+    u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX)
+}
+
+#[derive(Deserialize)]
+struct Page {
+    limit: Option<usize>,
+}
+
+async fn decisions(State(app): State<App>, Query(page): Query<Page>) -> Response {
+    Json(json!({"decisions": app.decisions.newest(page.limit.unwrap_or(LISTED))})).into_response()
+}
+
+async fn decision(State(app): State<App>, Path(id): Path<String>) -> Response {
+    match app.decisions.find(&id) {
+        Some(decision) => Json(&*decision).into_response(),
+        None => told(StatusCode::NOT_FOUND, "no such decision: the oldest are forgotten first"),
+    }
+}
+
+async fn spend(State(app): State<App>) -> Response {
+    Json(&*app.handle.book()).into_response()
+}
+
+/// Asks the node to read its file again; whether it could is in its log and metrics.
+async fn reload(State(app): State<App>) -> Response {
+    // A full channel means that a reload is due anyway.
+    let _ = app.reload.try_send(());
+    (StatusCode::ACCEPTED, Json(json!({"status": "reload requested"}))).into_response()
+}

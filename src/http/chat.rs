@@ -1,0 +1,134 @@
+//! The routes that reach a model: read a bounded body, read what routing must know, hand over.
+
+use super::App;
+use super::error::respond;
+use crate::relay::Call;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use llm_router_logic::capability::Capabilities;
+use llm_router_logic::fault::{ApiError, ErrorKind};
+use llm_router_logic::ids::BackendId;
+use llm_router_logic::money::Money;
+use llm_router_logic::request::Hints;
+use llm_router_logic::route::Strategy;
+use llm_router_logic::wire::{self, Dialect, Inbound, Operation};
+use std::str::FromStr;
+use std::time::Duration;
+
+const STRATEGY: &str = "x-llm-router-strategy";
+const MAX_COST: &str = "x-llm-router-max-cost-usd";
+const DEADLINE: &str = "x-llm-router-deadline-ms";
+const BACKEND: &str = "x-llm-router-backend";
+const CAPABILITIES: &str = "x-llm-router-capabilities";
+const SESSION: &str = "x-llm-router-session";
+/// Longest session name remembered.
+const SESSION_MAX: usize = 256;
+/// Capability words taken from one header.
+const CAPABILITIES_MAX: usize = 16;
+
+pub(super) async fn chat_completions(State(app): State<App>, request: Request<Body>) -> Response {
+    handle(&app, Dialect::OpenAi, Operation::Chat, request).await
+}
+
+pub(super) async fn completions(State(app): State<App>, request: Request<Body>) -> Response {
+    handle(&app, Dialect::OpenAi, Operation::Completion, request).await
+}
+
+pub(super) async fn embeddings(State(app): State<App>, request: Request<Body>) -> Response {
+    handle(&app, Dialect::OpenAi, Operation::Embedding, request).await
+}
+
+async fn handle(app: &App, dialect: Dialect, operation: Operation, request: Request<Body>) -> Response {
+    let call = match read(app, dialect, operation, request).await {
+        Ok(call) => call,
+        Err(error) => {
+            let metrics = app.handle.metrics();
+            metrics.requests_total.with_label_values(&["none", &error.status.to_string()]).inc();
+            return respond(dialect, &error);
+        }
+    };
+    let relay = app.relay.load_full();
+    match relay.relay(call).await {
+        Ok(response) => response,
+        Err(failed) => {
+            let mut response = respond(dialect, &failed.error);
+            if let Ok(decision) = HeaderValue::from_str(&failed.decision) {
+                response.headers_mut().insert("x-llm-router-decision", decision);
+            }
+            response
+        }
+    }
+}
+
+async fn read(app: &App, dialect: Dialect, operation: Operation, request: Request<Body>) -> Result<Call, ApiError> {
+    let (parts, body) = request.into_parts();
+    let hints = hints(&parts.headers)?;
+    let needs = capabilities(&parts.headers)?;
+    let session = text(&parts.headers, SESSION)?.map(str::to_owned);
+    if session.as_ref().is_some_and(|session| session.len() > SESSION_MAX) {
+        return Err(invalid(SESSION, &format!("is longer than {SESSION_MAX} bytes")));
+    }
+    let body = bounded(body, app.fixed.max_body_bytes, app.fixed.read_timeout).await?;
+    let inspected = wire::inspect(&Inbound { dialect, operation, body: &body })?;
+    Ok(Call { dialect, operation, body, inspected, hints, needs, session })
+}
+
+/// The whole body, at most `limit` bytes, within `patience`.
+async fn bounded(body: Body, limit: usize, patience: Duration) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(patience, Limited::new(body, limit).collect()).await {
+        Err(_) => {
+            let mut error = ApiError::new(ErrorKind::Timeout, format!("the request's body did not arrive within {patience:?}"));
+            error.status = 408;
+            Err(error.with_code("request_timeout"))
+        }
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(ApiError::new(ErrorKind::TooLarge, format!("the request's body is larger than {limit} bytes"))
+                .with_code("request_too_large"))
+        }
+        Ok(Err(error)) => {
+            Err(ApiError::new(ErrorKind::InvalidRequest, format!("cannot read the request's body: {error}")))
+        }
+    }
+}
+
+fn hints(headers: &HeaderMap) -> Result<Hints, ApiError> {
+    let strategy = text(headers, STRATEGY)?
+        .map(|word| Strategy::from_str(word).map_err(|error| invalid(STRATEGY, &error.to_string())))
+        .transpose()?;
+    let max_cost = text(headers, MAX_COST)?
+        .map(|number| {
+            let usd = number.parse().ok().filter(|usd: &f64| *usd >= 0.0);
+            usd.and_then(Money::from_usd).ok_or_else(|| invalid(MAX_COST, "is not a number of dollars"))
+        })
+        .transpose()?;
+    let deadline = text(headers, DEADLINE)?
+        .map(|number| {
+            let millis = number.parse().ok().filter(|millis: &u64| *millis > 0);
+            millis.map(Duration::from_millis).ok_or_else(|| invalid(DEADLINE, "is not a number of milliseconds above 0"))
+        })
+        .transpose()?;
+    let backend = text(headers, BACKEND)?.map(BackendId::new);
+    Ok(Hints { strategy, max_cost, deadline, backend })
+}
+
+fn capabilities(headers: &HeaderMap) -> Result<Capabilities, ApiError> {
+    let words = text(headers, CAPABILITIES)?.unwrap_or_default();
+    if words.split(',').count() > CAPABILITIES_MAX {
+        return Err(invalid(CAPABILITIES, &format!("names more than {CAPABILITIES_MAX} capabilities")));
+    }
+    Ok(Capabilities::new(words.split(',')))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
+    let value = headers.get(name).map(HeaderValue::to_str).transpose();
+    Ok(value.map_err(|_| invalid(name, "is not plain text"))?.map(str::trim).filter(|text| !text.is_empty()))
+}
+
+fn invalid(header: &str, why: &str) -> ApiError {
+    ApiError::new(ErrorKind::InvalidRequest, format!("header `{header}` {why}")).with_code("invalid_header").with_param(header)
+}

@@ -1,0 +1,112 @@
+//! What load balancers, GeoDNS and Prometheus ask. Truthful, and probing nothing.
+
+use super::App;
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use llm_router_actors::Handle;
+use llm_router_logic::report::Health;
+use prometheus::TextEncoder;
+use serde::Serialize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// A node with seeds waits this long for its first peer before it is ready without one.
+const FIRST_PEER: Duration = Duration::from_secs(3);
+
+/// Whether a node should be sent new requests.
+#[derive(Debug)]
+pub struct Readiness {
+    draining: AtomicBool,
+    /// Whether peers are expected.
+    has_seeds: bool,
+}
+
+impl Readiness {
+    /// A node that is not draining.
+    pub fn new(has_seeds: bool) -> Self {
+        Self { draining: AtomicBool::new(false), has_seeds }
+    }
+
+    /// From now on the node is not ready: it finishes what it has.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// `None` when ready, else why not.
+    fn why_not(&self, handle: &Handle) -> Option<&'static str> {
+        if self.draining.load(Ordering::Acquire) {
+            return Some("draining");
+        }
+        let snapshot = handle.snapshot();
+        let now = handle.clock().now();
+        let alone = !snapshot.view.members.iter().any(|member| member.live && !member.this_node);
+        if self.has_seeds && alone && now.micros() < u64::try_from(FIRST_PEER.as_micros()).unwrap_or(u64::MAX) {
+            return Some("waiting for the first gossip round");
+        }
+        let reachable = snapshot
+            .view
+            .backends
+            .iter()
+            .any(|backend| backend.facts(now).is_some_and(|facts| facts.report.health == Health::Healthy));
+        (!reachable).then_some("no healthy backend")
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Summary {
+    /// `healthy`, `degraded` (some backend is not) or `unhealthy` (none is).
+    status: &'static str,
+    healthy_clusters: usize,
+    total_clusters: usize,
+    healthy_providers: usize,
+    total_providers: usize,
+    timestamp: String,
+}
+
+pub(super) async fn health(State(app): State<App>) -> Response {
+    let snapshot = app.handle.snapshot();
+    let now = app.handle.clock().now();
+    let count = |cluster: bool| {
+        let of_kind = snapshot.view.backends.iter().filter(|backend| backend.spec.is_cluster() == cluster);
+        let well = |facts: llm_router_logic::view::Facts<'_>| facts.report.health == Health::Healthy;
+        (of_kind.clone().filter(|backend| backend.facts(now).is_some_and(well)).count(), of_kind.count())
+    };
+    let (healthy_clusters, total_clusters) = count(true);
+    let (healthy_providers, total_providers) = count(false);
+    let (healthy, total) = (healthy_clusters + healthy_providers, total_clusters + total_providers);
+    let status = match healthy {
+        0 => "unhealthy",
+        _ if healthy < total => "degraded",
+        _ => "healthy",
+    };
+    let code = if healthy == 0 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let timestamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let summary = Summary { status, healthy_clusters, total_clusters, healthy_providers, total_providers, timestamp };
+    (code, Json(summary)).into_response()
+}
+
+/// The process runs and answers.
+pub(super) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// Whether GeoDNS should send clients here.
+pub(super) async fn readyz(State(app): State<App>) -> Response {
+    match app.readiness.why_not(&app.handle) {
+        None => "ready\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+pub(super) async fn metrics(State(app): State<App>) -> Response {
+    match TextEncoder::new().encode_to_string(&app.handle.metrics().registry.gather()) {
+        Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot encode metrics");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

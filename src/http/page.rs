@@ -1,0 +1,133 @@
+//! Fills the live page's data from the view, the books and the decisions.
+
+use super::App;
+use crate::decisions::Decision;
+use crate::ui::data::{DECISIONS_LIMIT, Totals, UiBackend, UiData, UiDecision, UiMember, UiPeerFact};
+use axum::Json;
+use axum::extract::State;
+use llm_router_actors::handle::{Book, Sums};
+use llm_router_actors::snapshot::Snapshot;
+use llm_router_logic::report::Health;
+use llm_router_logic::route::{Loads, Policy};
+use llm_router_logic::time::Moment;
+use llm_router_logic::view::BackendView;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub(super) async fn data(State(app): State<App>) -> Json<UiData> {
+    let snapshot = app.handle.snapshot();
+    let book = app.handle.book();
+    let now = app.handle.clock().now();
+    let backends: Vec<UiBackend> = (0..snapshot.view.backends.len()).map(|index| backend(&snapshot, &book, index, now)).collect();
+    let count = |cluster: bool, all: bool| {
+        let healthy = |b: &&UiBackend| b.cluster == cluster && (all || b.health == Health::Healthy);
+        u32::try_from(backends.iter().filter(healthy).count()).unwrap_or(u32::MAX)
+    };
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let view = &snapshot.view;
+    Json(UiData {
+        node: view.node.clone(),
+        region: view.region.clone(),
+        cloud: app.fixed.cloud.clone(),
+        simulated: app.fixed.simulated,
+        uptime_s: now.micros() / 1_000_000,
+        now_unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
+        totals: totals(&book.total, backends.iter().map(|b| b.in_flight).sum()),
+        clusters_active: count(true, false),
+        clusters_total: count(true, true),
+        providers_healthy: count(false, false),
+        providers_total: count(false, true),
+        strategy: snapshot.policy.strategy,
+        members: view
+            .members
+            .iter()
+            .map(|member| UiMember {
+                node: member.node.clone(),
+                region: member.region.clone(),
+                generation: member.generation,
+                live: member.live,
+                this_node: member.this_node,
+            })
+            .collect(),
+        decisions: app.decisions.newest(DECISIONS_LIMIT).iter().map(|decision| shown(decision)).collect(),
+        backends,
+    })
+}
+
+fn totals(sums: &Sums, in_flight: u32) -> Totals {
+    let average = |sum: u64, count: u64| sum.checked_div(count).map(|average| u32::try_from(average).unwrap_or(u32::MAX));
+    Totals {
+        requests: sums.requests,
+        errors: sums.errors,
+        fallbacks: sums.fallbacks,
+        in_flight,
+        ttft_avg_ms: average(sums.ttft_ms, sums.ttft_count),
+        latency_avg_ms: average(sums.duration_ms, sums.requests - sums.errors),
+        tokens_in: sums.input_tokens,
+        tokens_out: sums.output_tokens,
+        cost_usd: sums.cost,
+        external_equivalent_usd: sums.external_equivalent,
+        saved_usd: sums.gross_savings,
+    }
+}
+
+fn backend(snapshot: &Snapshot, book: &Book, index: usize, now: Moment) -> UiBackend {
+    let backend = &snapshot.view.backends[index];
+    let spec = &backend.spec;
+    let facts = backend.facts(now);
+    let report = facts.as_ref().map(|facts| facts.report).unwrap_or_default();
+    let load = snapshot.load(index, 0, now);
+    let models = facts.as_ref().map_or(&spec.models[..], |facts| facts.models);
+    UiBackend {
+        name: spec.id.clone(),
+        kind: spec.kind,
+        provider: spec.provider().to_owned(),
+        region: spec.region().to_owned(),
+        cluster: spec.is_cluster(),
+        models: models.iter().map(|model| model.name.clone()).collect(),
+        health: report.health,
+        in_flight: load.in_flight,
+        limit: load.limit,
+        waiting: load.waiting,
+        queue_depth: report.queue_depth,
+        tokens_per_second: report.tokens_per_second,
+        cost_per_1k_usd: unit_cost(backend, &snapshot.policy, now),
+        latency_p95_ms: report.latency_p95_ms,
+        fact_age_ms: facts.as_ref().map(|facts| u64::try_from(facts.age.as_millis()).unwrap_or(u64::MAX)),
+        said_by: facts.as_ref().and_then(|facts| facts.said_by.cloned()),
+        breaker_open: report.breaker_open,
+        requests: book.backends.get(&spec.id).map_or(0, |sums| sums.requests),
+        peers: backend
+            .peers
+            .iter()
+            .map(|fact| UiPeerFact {
+                node: fact.node.clone(),
+                health: fact.report.health,
+                queue_depth: fact.report.queue_depth,
+                age_ms: u64::try_from(now.since(fact.arrived_at).as_millis()).unwrap_or(u64::MAX),
+            })
+            .collect(),
+    }
+}
+
+fn unit_cost(backend: &BackendView, policy: &Policy, now: Moment) -> Option<llm_router_logic::money::Money> {
+    llm_router_logic::cost::unit::backend_per_1k(backend, policy.overhead_factor, now)
+}
+
+fn shown(decision: &Decision) -> UiDecision {
+    let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    UiDecision {
+        id: decision.id.clone(),
+        unix_ms: decision.unix_ms + decision.duration_ms,
+        model: decision.model.clone(),
+        backend: decision.backend.clone(),
+        reason: decision.reason,
+        strategy: decision.strategy,
+        attempts: narrow(decision.attempts.len() as u64),
+        status: decision.status,
+        ttft_ms: decision.ttft_ms.map(narrow),
+        duration_ms: narrow(decision.duration_ms),
+        cost_usd: decision.cost,
+        input_tokens: narrow(decision.usage.total_input()),
+        output_tokens: narrow(decision.usage.total_output()),
+    }
+}
