@@ -7,5 +7,6 @@ pub mod cli;
 pub mod config;
 pub mod decisions;
 pub mod gossip_transport;
+pub mod mock;
 pub mod outbound;
 pub mod relay;
