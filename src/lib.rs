@@ -1,6 +1,6 @@
 //! The outer ring: everything that talks to the world.
 //!
-//! `http` takes requests in, [`relay`] carries them through a plan to a backend over [`outbound`] and
+//! [`http`] takes requests in, [`relay`] carries them through a plan to a backend over [`outbound`] and
 //! the answer back; [`node`] puts one router together from a [`config`].
 
 pub mod cli;
@@ -8,5 +8,8 @@ pub mod config;
 pub mod decisions;
 pub mod gossip_transport;
 pub mod http;
+pub mod mock;
+pub mod node;
 pub mod outbound;
 pub mod relay;
+pub mod ui;
