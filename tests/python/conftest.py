@@ -32,10 +32,8 @@ class Crew:
         """Stops all, the youngest first, and returns what was wrong with how they ended."""
         complaints = []
         for process in reversed(self.processes):
-            end = getattr(process, "stop", None)
             try:
-                if end is not None:
-                    end()
+                process.stop()
             except AssertionError as error:
                 complaints.append(str(error))
             finally:

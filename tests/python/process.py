@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -15,30 +16,36 @@ from waiting import eventually
 PR_SET_PDEATHSIG = 1
 
 
-def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+# Below the range from which systems take the ports of outgoing connections: a port found free stays
+# free until the process under test binds it, and again over its restart.
+PORTS = range(18_000, 32_000)
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A loopback port, for TCP and UDP, that nobody uses and no other test was given."""
+    return free_port_run(1)
 
 
 def free_port_run(length: int) -> int:
-    """The first of `length` consecutive loopback ports that were all free a moment ago."""
-    for _ in range(200):
-        first = free_port()
-        held = []
-        try:
-            for port in range(first, first + length):
-                probe = socket.socket()
-                held.append(probe)
-                probe.bind(("127.0.0.1", port))
+    """The first of `length` consecutive ports, each as `free_port` gives them."""
+    for _ in range(500):
+        first = random.choice(PORTS)
+        ports = range(first, first + length)
+        if _given.isdisjoint(ports) and all(_is_free(port) for port in ports):
+            _given.update(ports)
             return first
-        except (OSError, OverflowError):
-            continue
-        finally:
-            for probe in held:
-                probe.close()
-    raise RuntimeError(f"no {length} consecutive free ports")
+    raise RuntimeError(f"no {length} consecutive free ports in {PORTS}")
+
+
+def _is_free(port: int) -> bool:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+    return True
 
 
 def _die_with_parent() -> None:
@@ -106,6 +113,10 @@ class Process:
         """Asks it to end (SIGTERM) and returns the exit code."""
         self.signal(signal.SIGTERM)
         return self.wait(within)
+
+    def stop(self) -> None:
+        """The end of its part in a test; those that must end well say so in their own `stop`."""
+        self.kill()
 
     def kill(self) -> None:
         """`kill -9`: no chance to say goodbye."""
