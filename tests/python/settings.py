@@ -60,6 +60,7 @@ def node(
     clusters: list[Settings] | None = None,
     providers: list[Settings] | None = None,
     gossip: Settings | None = None,
+    timeouts: Settings | None = None,
     **router: Any,
 ) -> Settings:
     """The file of one router node on ports of its own."""
@@ -81,6 +82,8 @@ def node(
     }
     if gossip is not None:
         settings["gossip"] = gossip
+    if timeouts is not None:
+        settings["timeouts"] = timeouts
     return settings
 
 
