@@ -73,8 +73,9 @@ def node(
             "healthCheckInterval": f"{HEALTH_INTERVAL:g}s",
             "metricsUpdateInterval": f"{HEALTH_INTERVAL:g}s",
             "enableExternalFallback": True,
-            # The tests look at each decision by itself.
+            # The tests look at each decision by itself, and count every request an upstream gets.
             "stickinessWindow": "0s",
+            "calibrateThroughput": False,
             **router,
         },
         "clusters": clusters or [],

@@ -52,7 +52,7 @@ def sidecar(crew: Crew, settings: dict[str, Any]) -> Service:
     """The sidecar, started; whether it is ready only its routes can tell."""
     log = crew.log("sidecar")
     file = log.with_suffix(".yaml")
-    file.write_text(yaml.safe_dump(settings))
+    file.write_text(yaml.safe_dump({"sidecar": settings}))
     beside = Service("sidecar", ["sidecar", "--config", str(file)], log)
     crew.add(beside)
     beside.start()

@@ -158,7 +158,7 @@ def answers(service: Service, port: int) -> bool:
 def test_a_seed_file_passes_unchanged():
     done = command("check", "--config", str(SEED), env=SEED_ENVIRONMENT)
     assert done.returncode == 0, done.stderr
-    assert "3 clusters" in done.stdout and "2 providers" in done.stdout
+    assert "4 clusters" in done.stdout and "2 providers" in done.stdout
     for secret in SEED_ENVIRONMENT.values():
         assert secret not in done.stdout + done.stderr
 
@@ -172,7 +172,7 @@ def test_a_seed_file_names_every_variable_that_is_missing():
 
 
 def test_a_node_serves_with_a_seed_file_and_its_smart_mocks_answer(crew, tmp_path):
-    """Unchanged but for the port: nothing leaves this machine, since smart mocking is on in that file."""
+    """Unchanged but for the port. One of its clusters is simulated; the others cannot be reached."""
     port = free_port()
     text = SEED.read_text()
     assert "port: 8080" in text
@@ -189,13 +189,13 @@ def test_a_node_serves_with_a_seed_file_and_its_smart_mocks_answer(crew, tmp_pat
     assert set(health) >= {
         "status", "healthy_clusters", "total_clusters", "healthy_providers", "total_providers", "timestamp",
     }
-    assert (health["total_clusters"], health["total_providers"]) == (3, 2)
+    assert (health["total_clusters"], health["total_providers"]) == (4, 2)
     told = datetime.fromisoformat(health["timestamp"])
     assert abs((datetime.now(timezone.utc) - told).total_seconds()) < 60
 
     def chat():
         body = {"model": "auto", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}
-        headers = {"x-llm-router-strategy": "cost"}
+        headers = {"x-llm-router-strategy": "cluster_first"}
         answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=20)
         return answer if answer.status_code == 200 else None
 

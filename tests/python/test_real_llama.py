@@ -31,7 +31,7 @@ def mock(module_crew):
 @pytest.fixture(scope="module")
 def router(module_crew, llama, mock):
     cluster = settings.cluster("llama", llama.url, "wide", capabilities=["chat", "completion", "embedding"])
-    node = settings.node(clusters=[cluster], providers=[settings.provider("paid", mock.url)])
+    node = settings.node(clusters=[cluster], providers=[settings.provider("paid", mock.url)], calibrateThroughput=True)
     router = stage.router(module_crew, node)
     router.wait_for_health("llama", "healthy")
     return router
@@ -42,6 +42,13 @@ def idle(llama, router):
     """Each test starts with free slots."""
     eventually(lambda: llama.busy_slots() == 0, 5, "all slots are free")
     eventually(lambda: router.own("llama")["in_flight"] == 0, 5, "nothing is in flight")
+
+
+def test_the_throughput_of_a_cluster_is_measured_before_any_client_asks(router):
+    measured = eventually(lambda: router.own("llama")["tokens_per_second"], 3 * HEALTH_INTERVAL, "it is measured")
+    assert 5 < measured < 5_000
+    per_1k = router.metric("llm_router_cluster_cost_per_1k_tokens", cluster="llama", provider="aws", region="us-west-2")
+    assert per_1k == pytest.approx(0.0928 / (measured * 3_600) * 1.1 * 1_000, rel=0.5)
 
 
 def test_a_chat_turn_is_answered_by_the_cluster_and_says_how_it_was_routed(router):
