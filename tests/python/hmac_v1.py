@@ -14,7 +14,9 @@ WINDOW = 300
 
 def signature(timestamp: str, method: str, path: str, body: bytes, secret: str = SHARED_SECRET) -> str:
     """Lower-case hex HMAC-SHA256 over timestamp, METHOD, path and body without separators."""
-    return hmac.new(secret.encode(), timestamp.encode() + method.encode() + path.encode() + body, hashlib.sha256).hexdigest()
+    return hmac.new(
+        secret.encode(), timestamp.encode() + method.encode() + path.encode() + body, hashlib.sha256
+    ).hexdigest()
 
 
 def headers(method: str, path: str, body: bytes, *, age: int = 0, secret: str = SHARED_SECRET) -> dict[str, str]:

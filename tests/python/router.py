@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import openai
 import yaml
-
 from binary import Service
 from settings import ADMIN_TOKEN, HEALTH_INTERVAL, Settings
 from sse import SseStream

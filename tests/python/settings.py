@@ -91,6 +91,4 @@ def node(
 def gossiping(count: int) -> list[Settings]:
     """The gossip sections of `count` nodes that start from each other."""
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(count)]
-    return [
-        {"listen": address, "seeds": [other for other in addresses if other != address]} for address in addresses
-    ]
+    return [{"listen": address, "seeds": [other for other in addresses if other != address]} for address in addresses]

@@ -5,6 +5,7 @@ It knows nothing of any SDK, so it sees what is really on the wire.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -47,7 +48,9 @@ class Answer:
 class SseStream:
     """One POST whose answer is read in a thread of its own."""
 
-    def __init__(self, url: str, body: dict[str, Any], headers: dict[str, str] | None = None, timeout: float = 60) -> None:
+    def __init__(
+        self, url: str, body: dict[str, Any], headers: dict[str, str] | None = None, timeout: float = 60
+    ) -> None:
         parts = urlsplit(url)
         assert parts.hostname and parts.port
         self.answer = Answer()
@@ -99,10 +102,8 @@ class SseStream:
 
     def hang_up(self) -> None:
         """Closes the connection at once, as a client does that goes away."""
-        try:
+        with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         self._thread.join(5)
         self._connection.close()
 

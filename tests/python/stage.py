@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-
 from binary import Service
 from llama import LlamaServer
-from mock import Mock
+from mock_upstream import Mock
 from router import Router
 from settings import Settings
 

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
-
 import settings
 import stage
 from sse import DONE
@@ -98,7 +97,7 @@ def test_a_provider_that_refuses_our_key_is_no_fault_of_the_client(router, mocks
     assert failed.value.status_code >= 500, "401 would tell the client to look at its own key"
 
 
-def test_twenty_clients_at_once_each_get_their_own_answer(router, mocks):
+def test_twenty_clients_at_once_each_get_their_own_answer(router):
     client = router.openai()
 
     def ask(number: int) -> tuple[str, str]:

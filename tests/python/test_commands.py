@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
-import yaml
-
 import settings
+import yaml
 from binary import Service, command
 from process import free_port
 from router import READY_WITHIN
@@ -100,7 +99,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
     assert "absent.yaml" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [[], ["serve"], ["fly"], ["demo", "--port", "many"], ["mock", "--kind", "cohere"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["serve"], ["fly"], ["demo", "--port", "many"], ["mock", "--kind", "cohere"]]
+)
 def test_bad_usage_is_told_on_standard_error(arguments):
     done = command(*arguments)
     assert done.returncode == BAD_USAGE
@@ -177,7 +178,9 @@ def test_a_node_serves_with_a_seed_file_and_its_smart_mocks_answer(crew, tmp_pat
     text = SEED.read_text()
     assert "port: 8080" in text
     service = Service(
-        "seed", ["serve", "--config", write(tmp_path, text.replace("port: 8080", f"port: {port}"))], crew.log("seed"),
+        "seed",
+        ["serve", "--config", write(tmp_path, text.replace("port: 8080", f"port: {port}"))],
+        crew.log("seed"),
         SEED_ENVIRONMENT,
     )
     crew.add(service)
@@ -187,11 +190,16 @@ def test_a_node_serves_with_a_seed_file_and_its_smart_mocks_answer(crew, tmp_pat
 
     health = httpx.get(f"{url}/health", timeout=5).json()
     assert set(health) >= {
-        "status", "healthy_clusters", "total_clusters", "healthy_providers", "total_providers", "timestamp",
+        "status",
+        "healthy_clusters",
+        "total_clusters",
+        "healthy_providers",
+        "total_providers",
+        "timestamp",
     }
     assert (health["total_clusters"], health["total_providers"]) == (4, 2)
     told = datetime.fromisoformat(health["timestamp"])
-    assert abs((datetime.now(timezone.utc) - told).total_seconds()) < 60
+    assert abs((datetime.now(UTC) - told).total_seconds()) < 60
 
     def chat():
         body = {"model": "auto", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}

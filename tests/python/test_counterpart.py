@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import httpx
 import pytest
-
 import stage
 from sse import SseStream
 from waiting import eventually

@@ -8,7 +8,6 @@ import signal
 import httpx
 import openai
 import pytest
-
 from binary import Service
 from process import free_port_run
 from waiting import eventually
@@ -32,7 +31,9 @@ def test_three_regions_answer_show_a_page_and_end_by_themselves(crew):
     demo, urls = start(crew, "15s")
     for url in urls:
         port = url.rsplit(":", 1)[1]
-        eventually(lambda port=port: re.search(rf"http://[\w.]+:{port}\b", demo.output()), 5, f"prints the URL of {port}")
+        eventually(
+            lambda port=port: re.search(rf"http://[\w.]+:{port}\b", demo.output()), 5, f"prints the URL of {port}"
+        )
     assert "curl" in demo.output()
 
     regions = set()

@@ -6,7 +6,6 @@ import time
 
 import openai
 import pytest
-
 import settings
 import stage
 from settings import SHARED_MODEL

@@ -7,7 +7,6 @@ import signal
 
 import httpx
 import pytest
-
 import settings
 import stage
 from settings import HEALTH_INTERVAL

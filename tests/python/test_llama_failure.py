@@ -6,7 +6,6 @@ import signal
 
 import openai
 import pytest
-
 import settings
 import stage
 from settings import HEALTH_INTERVAL, SHARED_MODEL
@@ -97,7 +96,7 @@ def test_a_stream_that_a_stopping_cluster_ends_cleanly_but_early_is_an_error_too
     assert backend_of(router.chat(SHARED_MODEL)) == "paid"
 
 
-def test_a_cluster_that_is_gone_before_the_first_byte_costs_the_client_nothing(router, llama, mock):
+def test_a_cluster_that_is_gone_before_the_first_byte_costs_the_client_nothing(router, llama):
     llama.kill()
     # At once, before any probe can have noticed: the refused connection itself must lead elsewhere.
     with router.stream(SHARED_MODEL, max_tokens=8) as stream:

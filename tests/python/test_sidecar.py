@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 
+import hmac_v1
 import httpx
 import pytest
-
-import hmac_v1
 import settings
 import stage
 from process import free_port

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 
 import pytest
-
 import settings
 import stage
 from settings import HEALTH_INTERVAL
@@ -120,6 +119,7 @@ class Load(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
+        """Asks until told to end."""
         while not self._over.is_set():
             for node in self.nodes:
                 try:
@@ -133,6 +133,7 @@ class Load(threading.Thread):
                     self.failures.append(f"{node.name}: {answer.status_code} {answer.text}")
 
     def end(self) -> None:
+        """Finishes the request under way and ends."""
         self._over.set()
         self.join(30)
 

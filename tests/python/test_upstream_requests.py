@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import time
 
-import pytest
-
 import hmac_v1
+import pytest
 import settings
 import stage
 from recorder import Recorder
@@ -82,7 +81,9 @@ def test_a_request_to_a_cluster_carries_a_signature_that_another_implementation_
 
 
 def test_the_name_of_the_backends_own_model_replaces_the_alias_and_unknown_fields_survive(router, recorders):
-    answer = router.chat(settings.SHARED_MODEL, headers={"x-llm-router-backend": "paid"}, metadata={"kept": ["as", 1.50]})
+    answer = router.chat(
+        settings.SHARED_MODEL, headers={"x-llm-router-backend": "paid"}, metadata={"kept": ["as", 1.50]}
+    )
     assert answer.status_code == 200
     body = json.loads(last_post(recorders["provider"]).body)
     assert body["model"] == "paid-model"

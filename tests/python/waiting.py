@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 LOOK_EVERY = 0.05
 
 
-class DeadlinePassed(AssertionError):
+class DeadlineError(AssertionError):
     """The condition did not come true in time."""
 
 
@@ -32,5 +32,5 @@ def eventually(condition: Callable[[], Value], within: float, what: str, every: 
         except Exception as error:  # noqa: BLE001 - whatever it is, the deadline decides
             last = error
         if time.monotonic() >= deadline:
-            raise DeadlinePassed(f"not within {within} s: {what} (last seen: {last!r})")
+            raise DeadlineError(f"not within {within} s: {what} (last seen: {last!r})")
         time.sleep(every)

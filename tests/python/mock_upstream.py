@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-
 from binary import Service
 from process import free_port
 from settings import PROVIDER_KEY
