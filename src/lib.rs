@@ -12,4 +12,5 @@ pub mod mock;
 pub mod node;
 pub mod outbound;
 pub mod relay;
+pub mod telemetry;
 pub mod ui;

@@ -86,6 +86,23 @@ impl Relay {
         Self { handle, outbound, decisions, timeouts, sessions }
     }
 
+    /// The same relay with other timeouts; sessions are kept while the window stays the same.
+    #[must_use]
+    pub fn reconfigured(&self, timeouts: Timeouts, stickiness: Duration) -> Self {
+        let mut relay = Self::new(
+            self.handle.clone(),
+            Arc::clone(&self.outbound),
+            Arc::clone(&self.decisions),
+            timeouts,
+            stickiness,
+        );
+        let window = |sessions: &Option<Cache<String, BackendId>>| sessions.as_ref().and_then(|cache| cache.policy().time_to_live());
+        if window(&relay.sessions) == window(&self.sessions) {
+            relay.sessions.clone_from(&self.sessions);
+        }
+        relay
+    }
+
     /// Routes one call and answers it.
     ///
     /// # Errors

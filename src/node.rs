@@ -1,0 +1,333 @@
+//! One router node: put together from a configuration, changed by a reload, drained at the end.
+
+mod mocking;
+
+use crate::config::{self, Config, Problems};
+use crate::decisions::Decisions;
+use crate::gossip_transport::{LoopbackUdp, TransportError};
+use crate::http::server::{self, Limits};
+use crate::http::{App, Fixed, Readiness, admin_router, router};
+use crate::outbound::{HttpProbe, Outbound, OutboundError};
+use crate::relay::Relay;
+use arc_swap::ArcSwap;
+use axum::Router;
+use llm_router_actors::clock::Clock;
+use llm_router_actors::handle::Setup;
+use llm_router_actors::metrics::Metrics;
+use llm_router_actors::ports::GossipTransport;
+use llm_router_actors::topology::{GossipSettings, Topology};
+use llm_router_actors::{Handle, StartError};
+use mocking::Mocks;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A running node.
+pub struct Node {
+    addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
+    app: App,
+    outbound: Arc<Outbound>,
+    mocks: Mutex<Mocks>,
+    running: Mutex<Config>,
+    stop: CancellationToken,
+    listeners: Vec<JoinHandle<()>>,
+    reloads: Mutex<Option<mpsc::Receiver<()>>>,
+}
+
+/// Why a node could not be started or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// An address could not be bound.
+    #[error("cannot listen on {what} `{address}`: {source}")]
+    Listen {
+        /// Configuration key.
+        what: &'static str,
+        /// The address.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The gossip could not be started.
+    #[error(transparent)]
+    Gossip(#[from] TransportError),
+    /// A backend cannot be reached as configured.
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
+    /// The actors could not be started.
+    #[error(transparent)]
+    Actors(#[from] StartError),
+    /// A simulated backend could not be started.
+    #[error("cannot start a simulated backend: {0}")]
+    Mock(String),
+    /// Metrics could not be registered.
+    #[error("cannot register metrics: {0}")]
+    Metrics(String),
+}
+
+impl Node {
+    /// Starts a node and returns once it listens.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing is left running then.
+    pub async fn start(config: Config) -> Result<Self, NodeError> {
+        Self::start_as(config, false).await
+    }
+
+    /// Starts a node whose backends are all simulated, which its page then says.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing is left running then.
+    pub async fn start_simulated(config: Config) -> Result<Self, NodeError> {
+        Self::start_as(config, true).await
+    }
+
+    async fn start_as(mut config: Config, simulated: bool) -> Result<Self, NodeError> {
+        let mut mocks = Mocks::default();
+        mocks.stand_in(&mut config).await?;
+        let metrics = Metrics::new().map_err(|error| NodeError::Metrics(error.to_string()))?;
+        let outbound = Arc::new(Outbound::new(&config.backends, config.timeouts)?);
+        let listener = bind("server.port", (&config.server.host, config.server.port)).await?;
+        let addr = listener.local_addr().map_err(|source| listen_error("server.port", &config.server.host, source))?;
+        if !addr.ip().is_loopback() {
+            tracing::warn!(%addr, "listening beyond loopback without client authentication: put this behind a gateway that has it");
+        }
+        let gossip = gossip(&config, &metrics).await?;
+        let handle = llm_router_actors::start(Setup {
+            topology: topology(&config),
+            probe: Arc::new(HttpProbe::new(Arc::clone(&outbound))),
+            gossip,
+            draw: Arc::new(rand::random::<u64>),
+            metrics,
+            clock: Clock::start(),
+        })
+        .await?;
+        let decisions = Arc::new(Decisions::default());
+        let relay = Relay::new(
+            handle.clone(),
+            Arc::clone(&outbound),
+            Arc::clone(&decisions),
+            config.timeouts,
+            config.stickiness_window,
+        );
+        // One reload waiting is enough: it reads the newest file.
+        let (reload, reloads) = mpsc::channel(1);
+        let app = App {
+            handle,
+            relay: Arc::new(ArcSwap::from_pointee(relay)),
+            decisions,
+            readiness: Arc::new(Readiness::new(config.gossip.as_ref().is_some_and(|gossip| !gossip.seeds.is_empty()))),
+            fixed: Arc::new(Fixed::new(&config, simulated || config.smart_mocking.is_some())),
+            reload,
+        };
+        let stop = CancellationToken::new();
+        let limits = Limits {
+            header_timeout: config.server.header_timeout,
+            idle_timeout: config.server.idle_timeout,
+            write_timeout: config.server.write_timeout,
+        };
+        let serve = |listener: TcpListener, router: Router| {
+            tokio::spawn(server::serve(listener, router, limits, stop.clone(), config.server.drain_timeout))
+        };
+        let mut listeners = Vec::new();
+        let mut admin_addr = None;
+        if let Some(admin) = &config.admin {
+            let listener = bind("admin.listen", admin.listen).await?;
+            admin_addr = listener.local_addr().ok();
+            listeners.push(serve(listener, admin_router(app.clone())));
+        }
+        listeners.push(serve(listener, router(app.clone())));
+        tracing::info!(node = %config.node.name, region = %config.node.region, %addr, ?admin_addr, "router is listening");
+        Ok(Self {
+            addr,
+            admin_addr,
+            app,
+            outbound,
+            mocks: Mutex::new(mocks),
+            running: Mutex::new(config),
+            stop,
+            listeners,
+            reloads: Mutex::new(Some(reloads)),
+        })
+    }
+
+    /// The API listener's address.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The admin listener's address.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
+    }
+
+    /// The node's actors.
+    pub fn handle(&self) -> &Handle {
+        &self.app.handle
+    }
+
+    /// Takes over a new configuration without dropping a stream. What needs a restart is left as it
+    /// was and said in the log.
+    ///
+    /// # Errors
+    /// [`NodeError`]; the old configuration stays in force then.
+    pub async fn reconfigure(&self, mut config: Config) -> Result<(), NodeError> {
+        let mut mocks = std::mem::take(&mut *self.mocks.lock().unwrap_or_else(PoisonError::into_inner));
+        let stood_in = mocks.stand_in(&mut config).await;
+        *self.mocks.lock().unwrap_or_else(PoisonError::into_inner) = mocks;
+        stood_in?;
+        {
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            for key in needs_restart(&running, &config) {
+                tracing::warn!(key, "this setting changed and takes effect after a restart only");
+            }
+        }
+        self.outbound.reconfigure(&config.backends)?;
+        self.app.handle.reconfigure(topology(&config)).await?;
+        let relay = self.app.relay.load().reconfigured(config.timeouts, config.stickiness_window);
+        self.app.relay.store(Arc::new(relay));
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
+    }
+
+    /// Drains and ends the node: not ready at once, running requests end within the drain limit,
+    /// peers are told.
+    pub async fn shutdown(self) {
+        self.app.readiness.drain();
+        self.stop.cancel();
+        for listener in self.listeners {
+            // A listener that panicked is as closed as one that ended.
+            let _ = listener.await;
+        }
+        self.app.handle.shutdown().await;
+    }
+}
+
+/// Runs a node from a file until SIGTERM or Ctrl-C, reloading the file when it changes, on SIGHUP and
+/// on request of the admin listener.
+///
+/// # Errors
+/// [`NodeError`] where it cannot start; a bad file later on changes nothing.
+pub async fn serve(path: &Path, config: Config, mut watcher: config::watch::Watcher) -> Result<(), NodeError> {
+    let node = Node::start(config).await?;
+    let reloads = node.reloads.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(mut reloads) = reloads else { return Ok(()) };
+    let stopped = stop_signal();
+    tokio::pin!(stopped);
+    loop {
+        tokio::select! {
+            signal = &mut stopped => {
+                tracing::info!(signal, "draining");
+                break;
+            }
+            trigger = watcher.changed() => tracing::info!(?trigger, "reading the configuration again"),
+            Some(()) = reloads.recv() => tracing::info!("reading the configuration again, as an operator asked"),
+        }
+        reload(&node, path).await;
+    }
+    node.shutdown().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn reload(node: &Node, path: &Path) {
+    let counted = |result: &str| node.app.handle.metrics().config_reloads_total.with_label_values(&[result]).inc();
+    let loaded = match config::load(path, &config::process_env) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            log_problems(&problems);
+            tracing::error!(file = %path.display(), "the configuration is bad, the one in force stays");
+            return counted("refused");
+        }
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    match node.reconfigure(loaded.config).await {
+        Ok(()) => {
+            tracing::info!(file = %path.display(), "the new configuration is in force");
+            counted("applied");
+        }
+        Err(error) => {
+            tracing::error!(%error, "the new configuration cannot be applied, the one in force stays");
+            counted("refused");
+        }
+    }
+}
+
+fn log_problems(problems: &Problems) {
+    for problem in problems {
+        tracing::error!("{problem}");
+    }
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+pub async fn stop_signal() -> &'static str {
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(error) => {
+                tracing::error!(%error, "cannot listen for SIGTERM");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = terminated => "SIGTERM",
+        _ = tokio::signal::ctrl_c() => "SIGINT",
+    }
+}
+
+fn topology(config: &Config) -> Topology {
+    Topology {
+        node: config.node.name.clone(),
+        region: config.node.region.clone(),
+        policy: config.policy.clone(),
+        backends: config.backends.iter().map(|backend| Arc::clone(&backend.spec)).collect(),
+        health_check_interval: config.health_check_interval,
+        metrics_update_interval: config.metrics_update_interval,
+        calibrate_throughput: config.calibrate_throughput,
+    }
+}
+
+async fn gossip(config: &Config, metrics: &Metrics) -> Result<Option<(GossipSettings, Arc<dyn GossipTransport>)>, NodeError> {
+    let Some(gossip) = &config.gossip else { return Ok(None) };
+    let transport = LoopbackUdp::bind(gossip.listen, metrics.clone()).await?;
+    let bound = transport.local_addr().map_err(|error| TransportError::Bind(gossip.listen, error))?;
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let settings = GossipSettings {
+        cluster_id: gossip.cluster_id.clone(),
+        listen: bound,
+        advertise: gossip.advertise.unwrap_or(bound),
+        seeds: gossip.seeds.clone(),
+        interval: gossip.interval,
+        generation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+    };
+    Ok(Some((settings, Arc::new(transport))))
+}
+
+async fn bind(what: &'static str, address: impl tokio::net::ToSocketAddrs + std::fmt::Debug) -> Result<TcpListener, NodeError> {
+    let shown = format!("{address:?}");
+    TcpListener::bind(address).await.map_err(|source| listen_error(what, &shown, source))
+}
+
+fn listen_error(what: &'static str, address: &str, source: std::io::Error) -> NodeError {
+    NodeError::Listen { what, address: address.to_owned(), source }
+}
+
+/// Keys whose change a running node cannot take over.
+fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
+    let changed = [
+        ("server", running.server != new.server),
+        ("node", running.node != new.node),
+        ("gossip", running.gossip != new.gossip),
+        ("admin.listen", running.admin.as_ref().map(|admin| admin.listen) != new.admin.as_ref().map(|admin| admin.listen)),
+        ("timeouts.connect", running.timeouts.connect != new.timeouts.connect),
+    ];
+    changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+}
