@@ -87,7 +87,7 @@ impl Check<'_> {
         let named = file.node.as_ref().is_some_and(|node| node.name.is_some());
         let node = self.node(file.node);
         let gossip = self.gossip(file.gossip, &node, named);
-        let router = self.router(file.router.unwrap_or_default());
+        let router = self.router(&file.router.unwrap_or_default());
         let prices = self.prices(file.prices_file.as_deref());
         let clusters = file.clusters.unwrap_or_default();
         let providers = file.external_providers.unwrap_or_default();

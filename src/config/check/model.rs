@@ -50,7 +50,7 @@ impl Check<'_> {
                     "not used: a cluster costs what `costPerHour` says",
                 );
             }
-            served.extend(self.model(&at, entry, Known::default()));
+            served.extend(self.model(&at, entry, &Known::default()));
         }
         served
     }
@@ -80,7 +80,7 @@ impl Check<'_> {
                 .and_then(|name| prices.find(kind, name))
                 .unwrap_or_default();
             let priced = entry.price.is_some();
-            let Some(model) = self.model(&at, entry, known) else {
+            let Some(model) = self.model(&at, entry, &known) else {
                 continue;
             };
             // A wrong price has been reported: that it is missing then is no news.
@@ -112,7 +112,7 @@ impl Check<'_> {
         entries
     }
 
-    fn model(&mut self, at: &Path, entry: ModelEntry, known: Known) -> Option<ServedModel> {
+    fn model(&mut self, at: &Path, entry: ModelEntry, known: &Known) -> Option<ServedModel> {
         let name = self.required(&at.key("name"), entry.name, "llama-3.1-8b")?;
         self.model_name(at, &name);
         let mut aliases = Vec::new();

@@ -33,7 +33,7 @@ pub(super) struct Router {
 }
 
 impl Check<'_> {
-    pub(super) fn router(&mut self, file: RouterFile) -> Router {
+    pub(super) fn router(&mut self, file: &RouterFile) -> Router {
         let at = Path::default().key("router");
         self.not_honoured(
             &at,
