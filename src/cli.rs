@@ -139,25 +139,35 @@ fn exit_code(kind: ErrorKind) -> ExitCode {
 }
 
 /// Runs `check`: `ok: …` on standard output and warnings on standard error, or every problem on
-/// standard error and exit code 64.
+/// standard error and exit code 64. A file with nothing but a sidecar's section is checked as such.
 pub fn check(path: &Path) -> ExitCode {
     let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
-    report(config::load(path, &config::process_env), &mut out, &mut err)
+    let checked = if config::is_for_sidecar(path) {
+        config::load_sidecar(path)
+            .map(|(sidecar, warnings)| (format!("sidecar `{}`", sidecar.name), warnings))
+    } else {
+        config::load(path, &config::process_env).map(|loaded| (summary(&loaded.config), loaded.warnings))
+    };
+    report(checked, &mut out, &mut err)
+}
+
+fn summary(config: &config::Config) -> String {
+    let (clusters, providers) = config.counts();
+    format!("{clusters} clusters, {providers} providers")
 }
 
 fn report(
-    outcome: Result<config::Loaded, config::Problems>,
+    checked: Result<(String, Vec<config::Warning>), config::Problems>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> ExitCode {
     // A closed standard output or error leaves nobody to tell; the exit code still says it.
-    match outcome {
-        Ok(loaded) => {
-            for warning in &loaded.warnings {
+    match checked {
+        Ok((summary, warnings)) => {
+            for warning in &warnings {
                 let _ = writeln!(err, "warning: {warning}");
             }
-            let (clusters, providers) = loaded.config.counts();
-            let _ = writeln!(out, "ok: {clusters} clusters, {providers} providers");
+            let _ = writeln!(out, "ok: {summary}");
             ExitCode::SUCCESS
         }
         Err(problems) => {
@@ -172,5 +182,110 @@ pub fn schema() -> ExitCode {
     match writeln!(std::io::stdout().lock(), "{:#}", config::schema()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(line: &str) -> Result<Command, ErrorKind> {
+        Cli::try_parse_from(line.split_whitespace())
+            .map(|cli| cli.command)
+            .map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn every_command_of_the_surface_is_read() {
+        assert!(
+            matches!(command("llm-router serve --config a.yaml"), Ok(Command::Serve(file)) if file.config == Path::new("a.yaml"))
+        );
+        assert!(matches!(
+            command("llm-router check --config a.yaml"),
+            Ok(Command::Check(_))
+        ));
+        assert!(matches!(
+            command("llm-router sidecar --config a.yaml"),
+            Ok(Command::Sidecar(_))
+        ));
+        assert!(matches!(command("llm-router schema"), Ok(Command::Schema)));
+        let Ok(Command::Demo(demo)) = command("llm-router demo --port 9000 --duration 1m30s --no-open")
+        else {
+            panic!("demo is not read");
+        };
+        assert_eq!(
+            (demo.port, demo.duration, demo.no_open),
+            (9000, Some(Duration::from_secs(90)), true)
+        );
+        let Ok(Command::Demo(demo)) = command("llm-router demo") else {
+            panic!("demo is not read");
+        };
+        assert_eq!((demo.port, demo.duration, demo.no_open), (8080, None, false));
+        let Ok(Command::Mock(mock)) = command(
+            "llm-router mock --kind anthropic --listen 127.0.0.1:0 --faults f.yaml --ttft-ms 5 --tokens-per-second 12.5 --slots 2 --model a --model b --api-key k",
+        ) else {
+            panic!("mock is not read");
+        };
+        assert_eq!((mock.kind, mock.ttft_ms, mock.slots), (Kind::Anthropic, 5, 2));
+        assert_eq!((mock.tokens_per_second, mock.models.len()), (12.5, 2));
+        assert!(mock.faults.is_some() && mock.listen.port() == 0);
+        assert!(!format!("{mock:?}").contains("\"k\""), "the key is a secret");
+        for kind in ["openai", "gemini", "llama"] {
+            assert!(
+                command(&format!("llm-router mock --kind {kind} --listen 127.0.0.1:0")).is_ok(),
+                "{kind}"
+            );
+        }
+    }
+
+    #[test]
+    fn bad_usage_exits_64_and_questions_exit_0() {
+        for line in [
+            "llm-router",
+            "llm-router serve",
+            "llm-router explode",
+            "llm-router serve --config a --what",
+            "llm-router demo --port 65534",
+            "llm-router demo --duration 60",
+            "llm-router mock --kind vllm --listen 127.0.0.1:0",
+            "llm-router mock --kind llama --listen here",
+            "llm-router mock --kind llama --listen 127.0.0.1:0 --tokens-per-second 0",
+            "llm-router mock --kind llama --listen 127.0.0.1:0 --slots 0",
+        ] {
+            let kind = command(line).err().unwrap_or_else(|| panic!("{line} is good"));
+            assert_eq!(exit_code(kind), ExitCode::from(64), "{line}");
+        }
+        for line in [
+            "llm-router --help",
+            "llm-router --version",
+            "llm-router serve --help",
+        ] {
+            assert_eq!(exit_code(command(line).unwrap_err()), ExitCode::SUCCESS, "{line}");
+        }
+    }
+
+    #[test]
+    fn check_tells_what_it_found_and_says_it_by_its_exit_code() {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let load = |text: &str| {
+            config::load_str(text, Path::new("."), &|_| None)
+                .map(|loaded| (summary(&loaded.config), loaded.warnings))
+        };
+        let good = "clusters: [{name: a, endpoint: 'http://a', costPerHour: 1}]";
+        assert_eq!(report(load(good), &mut out, &mut err), ExitCode::SUCCESS);
+        assert_eq!(String::from_utf8(out).unwrap(), "ok: 1 clusters, 0 providers\n");
+        assert!(
+            String::from_utf8(err)
+                .unwrap()
+                .starts_with("warning: server.host: ")
+        );
+
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let bad = "clusters: [{name: a, costPerHour: -1}]\nfoo: 1";
+        assert_eq!(report(load(bad), &mut out, &mut err), ExitCode::from(64));
+        assert!(out.is_empty());
+        let lines = String::from_utf8(err).unwrap();
+        let paths: Vec<&str> = lines.lines().filter_map(|line| line.split(": ").next()).collect();
+        assert_eq!(paths, ["clusters[0].costPerHour", "clusters[0].endpoint", "foo"]);
     }
 }

@@ -1,5 +1,6 @@
 //! What is wrong with a file, said so that a person can mend it: the path, the fact, the cure.
 
+use crate::config::path::Path;
 use std::fmt;
 
 /// One thing that keeps a file from being used.
@@ -45,13 +46,6 @@ fn located(f: &mut fmt::Formatter<'_>, path: &str, message: &str) -> fmt::Result
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// The problems found, in the order of their paths; `None` where there are none.
-    pub(crate) fn found(mut problems: Vec<Problem>) -> Option<Self> {
-        problems.sort();
-        problems.dedup();
-        (!problems.is_empty()).then_some(Self(problems))
-    }
-
     /// A file that cannot be read at all.
     pub(crate) fn of_file(message: impl Into<String>) -> Self {
         Self(vec![Problem {
@@ -87,3 +81,54 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+/// What has been found so far.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    problems: Vec<(Path, String)>,
+    warnings: Vec<(Path, String)>,
+}
+
+impl Findings {
+    /// Records what is wrong at `path`, unless something is already known to be wrong there or around
+    /// it: what follows from that would only distract.
+    pub(super) fn problem(&mut self, path: &Path, message: impl Into<String>) {
+        if self.sound(path) {
+            self.problems.push((path.clone(), message.into()));
+        }
+    }
+
+    /// Records what is used differently from what the author may expect.
+    pub(super) fn warning(&mut self, path: &Path, message: impl Into<String>) {
+        self.warnings.push((path.clone(), message.into()));
+    }
+
+    /// Whether nothing is known to be wrong at `path` or around it.
+    pub(super) fn sound(&self, path: &Path) -> bool {
+        !self.problems.iter().any(|(known, _)| known.contains(path))
+    }
+
+    /// The warnings where there is no problem, in the order of their paths.
+    pub(super) fn conclude(mut self) -> Result<Vec<Warning>, Problems> {
+        self.problems.sort();
+        self.warnings.sort();
+        if self.problems.is_empty() {
+            let warnings = self.warnings.into_iter();
+            return Ok(warnings
+                .map(|(path, message)| Warning {
+                    path: path.to_string(),
+                    message,
+                })
+                .collect());
+        }
+        let problems = self.problems.into_iter();
+        Err(Problems(
+            problems
+                .map(|(path, message)| Problem {
+                    path: path.to_string(),
+                    message,
+                })
+                .collect(),
+        ))
+    }
+}

@@ -147,7 +147,7 @@ pub enum Auth {
     None,
     /// HMAC v1 with a shared secret.
     Hmac(SecretString),
-    /// A TLS client certificate: PEM files, which exist.
+    /// A TLS client certificate: PEM files. They need not be readable yet.
     Mtls {
         /// Certificate chain.
         cert: PathBuf,

@@ -1,0 +1,208 @@
+//! The sections about this node's own doors: `server`, `node`, `gossip`, `admin`, `timeouts`, `demo`.
+
+use super::{Check, LOCAL, is_loopback_host};
+use crate::config::file::{AdminFile, DemoFile, GossipFile, NodeFile, ServerFile, TimeoutsFile};
+use crate::config::path::Path;
+use crate::config::settings::{Admin, Demo, Gossip, Node, Server, Timeouts};
+use llm_router_logic::ids::{NodeId, Region};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+const GOSSIP_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
+
+impl Check<'_> {
+    pub(super) fn server(&mut self, file: ServerFile) -> Server {
+        let at = Path::default().key("server");
+        let host_at = at.key("host");
+        match &file.host {
+            None => self.findings.warning(
+                &host_at,
+                "not given: only this machine is served, at `127.0.0.1` (set `0.0.0.0` for every network)",
+            ),
+            Some(host)
+                if host.is_empty()
+                    || !host
+                        .chars()
+                        .all(|c| c.is_ascii_alphanumeric() || "-_.:[]".contains(c)) =>
+            {
+                self.findings.problem(
+                    &host_at,
+                    format!("expected a host name or an IP address, found `{host}`"),
+                );
+            }
+            Some(host) if !is_loopback_host(host) => self.findings.warning(
+                &host_at,
+                "clients need no key in this version: whoever reaches this address can spend your money",
+            ),
+            Some(_) => {}
+        }
+        let read_timeout = self.timeout(&at.key("readTimeout"), file.read_timeout, Duration::from_secs(30));
+        Server {
+            host: file.host.unwrap_or_else(|| "127.0.0.1".to_owned()),
+            port: file.port.unwrap_or(8080),
+            read_timeout,
+            header_timeout: self.timeout(&at.key("headerTimeout"), file.header_timeout, read_timeout),
+            write_timeout: self.timeout(
+                &at.key("writeTimeout"),
+                file.write_timeout,
+                Duration::from_secs(120),
+            ),
+            idle_timeout: self.timeout(&at.key("idleTimeout"), file.idle_timeout, Duration::from_secs(60)),
+            max_body_bytes: self.body_bytes(&at.key("maxBodyBytes"), file.max_body_bytes),
+            drain_timeout: self.duration(
+                &at.key("drainTimeout"),
+                file.drain_timeout,
+                Duration::from_secs(30),
+                Duration::ZERO,
+            ),
+        }
+    }
+
+    pub(super) fn node(&mut self, file: Option<NodeFile>) -> Node {
+        let at = Path::default().key("node");
+        let file = file.unwrap_or_default();
+        let name = file.name.unwrap_or_else(|| self.host_name());
+        self.name(&at.key("name"), &name);
+        let region = self.name_or(&at.key("region"), file.region, LOCAL);
+        let cloud = self.name_or(&at.key("cloud"), file.cloud, LOCAL);
+        Node {
+            name: NodeId::new(name),
+            region: Region::new(region),
+            cloud,
+        }
+    }
+
+    pub(super) fn gossip(&mut self, file: Option<GossipFile>, node: &Node, named: bool) -> Option<Gossip> {
+        let file = file?;
+        let at = Path::default().key("gossip");
+        if !named {
+            self.findings.warning(
+                &Path::default().key("node").key("name"),
+                format!(
+                    "not given: the host's name `{}` is used, and must be unique among the routers",
+                    node.name
+                ),
+            );
+        }
+        let listen = self.loopback(&at.key("listen"), file.listen);
+        let advertise = self.loopback(&at.key("advertise"), file.advertise);
+        let mut seeds = Vec::new();
+        for (at, seed) in self.texts(&at.key("seeds"), file.seeds) {
+            if is_host_and_port(&seed) {
+                seeds.push(seed);
+            } else {
+                self.findings
+                    .problem(&at, format!("expected `host:port`, found `{seed}`"));
+            }
+        }
+        let interval_at = at.key("interval");
+        let (least, most) = GOSSIP_INTERVALS.into_inner();
+        let interval = self.duration(&interval_at, file.interval, Duration::from_millis(200), least);
+        if interval > most {
+            self.findings.problem(
+                &interval_at,
+                format!("must be at most `{most:?}`, is `{interval:?}`"),
+            );
+        }
+        Some(Gossip {
+            listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+            advertise,
+            seeds,
+            interval,
+            cluster_id: self.name_or(&at.key("clusterId"), file.cluster_id, "llm-router"),
+        })
+    }
+
+    /// Gossip over UDP is neither encrypted nor authenticated: one forged packet can poison every node,
+    /// so it stays on this machine.
+    fn loopback(&mut self, at: &Path, text: Option<String>) -> Option<SocketAddr> {
+        let address = self.address(at, text)?;
+        if !address.ip().is_loopback() {
+            self.findings.problem(
+                at,
+                format!("`{address}` is not a loopback address (gossip is not encrypted in this version)"),
+            );
+        }
+        Some(address)
+    }
+
+    pub(super) fn admin(&mut self, file: AdminFile) -> Option<Admin> {
+        let at = Path::default().key("admin");
+        let listen = self.required(&at.key("listen"), file.listen, "127.0.0.1:9090");
+        let listen = self.address(&at.key("listen"), listen);
+        let token = self.required(&at.key("token"), file.token, "${ADMIN_TOKEN}");
+        let token = self.secret(&at.key("token"), token);
+        let (listen, token) = (listen?, token?);
+        if !listen.ip().is_loopback() {
+            self.findings.warning(
+                &at.key("listen"),
+                "not a loopback address: the token crosses the network in clear text",
+            );
+        }
+        Some(Admin { listen, token })
+    }
+
+    pub(super) fn timeouts(&mut self, file: &TimeoutsFile) -> Timeouts {
+        let at = Path::default().key("timeouts");
+        Timeouts {
+            connect: self.timeout(&at.key("connect"), file.connect, Duration::from_secs(5)),
+            first_byte: self.timeout(&at.key("firstByte"), file.first_byte, Duration::from_secs(60)),
+            idle: self.timeout(&at.key("idle"), file.idle, Duration::from_secs(30)),
+            total: self.timeout(&at.key("total"), file.total, Duration::from_secs(600)),
+        }
+    }
+
+    pub(super) fn demo(&mut self, file: DemoFile) -> Option<Demo> {
+        let at = Path::default().key("demo");
+        self.not_honoured(
+            &at,
+            &[
+                (
+                    "mockResponseDelay",
+                    file.mock_response_delay.is_some(),
+                    "see `router.mockClusterLatency`",
+                ),
+                (
+                    "smartRoutingEnabled",
+                    file.smart_routing_enabled.is_some(),
+                    "see `router.routingStrategy`",
+                ),
+                (
+                    "budgetTrackingEnabled",
+                    file.budget_tracking_enabled.is_some(),
+                    "budgets are not enforced yet",
+                ),
+            ],
+        );
+        if file.enabled != Some(true) {
+            return None;
+        }
+        let password = self.required(&at.key("password"), file.password, "${DEMO_PASSWORD}");
+        let password = self.secret(&at.key("password"), password);
+        let session_timeout = self.timeout(
+            &at.key("sessionTimeout"),
+            file.session_timeout,
+            Duration::from_secs(3600),
+        );
+        let rate_limit_per_ip = self
+            .count(&at.key("rateLimitPerIP"), file.rate_limit_per_ip)
+            .unwrap_or(60);
+        Some(Demo {
+            password: password?,
+            session_timeout,
+            rate_limit_per_ip,
+        })
+    }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let host_is_good = !host.is_empty()
+        && host
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.:[]".contains(c));
+    host_is_good && port.parse::<u16>().is_ok_and(|port| port > 0)
+}

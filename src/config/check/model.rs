@@ -1,0 +1,215 @@
+//! The models of a backend: names, aliases, and what the table of models knows of them.
+
+use super::Check;
+use crate::config::file::{ModelEntry, ModelFile, PriceFile};
+use crate::config::path::Path;
+use llm_router_logic::backend::{Kind, ServedModel};
+use llm_router_logic::capability::Capabilities;
+use llm_router_logic::cost::price::TokenPrice;
+use llm_router_logic::money::Money;
+use llm_router_logic::request::ANY_MODEL;
+use std::collections::BTreeMap;
+
+/// Longest name of a model.
+const MODEL_NAME_CHARS_MAX: usize = 256;
+const TOKENS_PER_PRICE: f64 = 1e6;
+
+/// What is known of models the file names without details.
+pub(super) struct Prices;
+
+/// What the table knows of one model.
+#[derive(Default)]
+struct Known {
+    price: Option<TokenPrice>,
+    context_window: Option<u32>,
+    capabilities: Capabilities,
+}
+
+impl Prices {
+    fn find(&self, _kind: Kind, _model: &str) -> Option<Known> {
+        None
+    }
+}
+
+impl Check<'_> {
+    pub(super) fn prices(&mut self, _file: Option<&str>) -> Prices {
+        Prices
+    }
+
+    /// The models of a cluster.
+    pub(super) fn cluster_models(
+        &mut self,
+        at: &Path,
+        models: Option<Vec<Option<ModelFile>>>,
+    ) -> Vec<ServedModel> {
+        let mut served = Vec::new();
+        for (at, entry) in self.model_entries(at, models) {
+            if entry.price.is_some() {
+                self.findings.warning(
+                    &at.key("price"),
+                    "not used: a cluster costs what `costPerHour` says",
+                );
+            }
+            served.extend(self.model(&at, entry, &Known::default()));
+        }
+        served
+    }
+
+    /// The models of a provider, each with its price where one is known.
+    pub(super) fn provider_models(
+        &mut self,
+        at: &Path,
+        models: Option<Vec<Option<ModelFile>>>,
+        default: Option<&str>,
+        kind: Kind,
+        prices: &Prices,
+    ) -> Vec<ServedModel> {
+        let mut entries = self.model_entries(&at.key("models"), models);
+        if let (true, Some(default)) = (entries.is_empty(), default) {
+            let entry = ModelEntry {
+                name: Some(default.to_owned()),
+                ..ModelEntry::default()
+            };
+            entries.push((at.key("defaultModel"), entry));
+        }
+        let mut served = Vec::new();
+        for (at, entry) in entries {
+            let known = entry
+                .name
+                .as_deref()
+                .and_then(|name| prices.find(kind, name))
+                .unwrap_or_default();
+            let priced = entry.price.is_some();
+            let Some(model) = self.model(&at, entry, &known) else {
+                continue;
+            };
+            // A wrong price has been reported: that it is missing then is no news.
+            if model.price.is_none() && !priced {
+                let name = &model.name;
+                self.findings.warning(
+                    &at,
+                    format!("the price of `{name}` is not known, so it is never chosen on cost (add `price` or a `pricesFile`)"),
+                );
+            }
+            served.push(model);
+        }
+        served
+    }
+
+    fn model_entries(
+        &mut self,
+        at: &Path,
+        models: Option<Vec<Option<ModelFile>>>,
+    ) -> Vec<(Path, ModelEntry)> {
+        let mut entries = Vec::new();
+        for (index, model) in models.unwrap_or_default().into_iter().enumerate() {
+            let at = at.index(index);
+            match model {
+                Some(ModelFile(entry)) => entries.push((at, entry)),
+                None => self.findings.problem(&at, "is empty (fill it in or remove it)"),
+            }
+        }
+        entries
+    }
+
+    fn model(&mut self, at: &Path, entry: ModelEntry, known: &Known) -> Option<ServedModel> {
+        let name = self.required(&at.key("name"), entry.name, "llama-3.1-8b")?;
+        self.model_name(at, &name);
+        let mut aliases = Vec::new();
+        for (at, alias) in self.texts(&at.key("aliases"), entry.aliases) {
+            self.model_name(&at, &alias);
+            aliases.push(alias);
+        }
+        let context_window = self.count(&at.key("contextWindow"), entry.context_window);
+        let price = entry.price.map(|price| self.price(&at.key("price"), &price));
+        let stated = self.capabilities(&at.key("capabilities"), entry.capabilities);
+        Some(ServedModel {
+            name,
+            aliases,
+            context_window: context_window.or(known.context_window),
+            price: price.unwrap_or(known.price),
+            capabilities: stated.union(&known.capabilities),
+        })
+    }
+
+    fn model_name(&mut self, at: &Path, name: &str) {
+        let length = name.chars().count();
+        if name.trim() != name
+            || length == 0
+            || length > MODEL_NAME_CHARS_MAX
+            || name.chars().any(char::is_control)
+        {
+            self.findings.problem(
+                at,
+                format!("a model's name has 1 to {MODEL_NAME_CHARS_MAX} characters, no outer blanks and no line breaks"),
+            );
+        } else if name == ANY_MODEL {
+            self.findings.problem(
+                at,
+                format!("`{ANY_MODEL}` leaves the choice to the router and cannot name a model"),
+            );
+        }
+    }
+
+    fn price(&mut self, at: &Path, price: &PriceFile) -> Option<TokenPrice> {
+        let input = self.required(&at.key("input"), price.input, "0.5");
+        let output = self.required(&at.key("output"), price.output, "1.5");
+        let mut per_token = |key: &str, usd: Option<f64>| {
+            self.dollars(&at.key(key), usd)?;
+            Money::from_usd(usd? / TOKENS_PER_PRICE)
+        };
+        let (input, output) = (per_token("input", input), per_token("output", output));
+        let cached_read = price
+            .cached_read
+            .map_or(input, |usd| per_token("cachedRead", Some(usd)));
+        let cache_write = price
+            .cache_write
+            .map_or(input, |usd| per_token("cacheWrite", Some(usd)));
+        Some(TokenPrice {
+            input: input?,
+            cached_read: cached_read?,
+            cache_write: cache_write?,
+            output: output?,
+        })
+    }
+
+    /// Capability words.
+    pub(super) fn capabilities(&mut self, at: &Path, words: Option<Vec<Option<String>>>) -> Capabilities {
+        let words = self.texts(at, words);
+        for (at, word) in &words {
+            self.name(at, word.trim());
+        }
+        Capabilities::new(words.into_iter().map(|(_, word)| word))
+    }
+
+    /// That no two models of one backend answer to the same name, and that the default is one of them.
+    pub(super) fn model_names(&mut self, at: &Path, models: &[ServedModel], default: Option<&str>) {
+        let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+        for model in models {
+            for name in std::iter::once(&model.name).chain(&model.aliases) {
+                if let Some(owner) = owners.insert(name, &model.name) {
+                    self.findings.problem(
+                        &at.key("models"),
+                        format!(
+                            "the name `{name}` is given twice, at `{owner}` and at `{}` (remove one)",
+                            model.name
+                        ),
+                    );
+                }
+            }
+        }
+        if let Some(default) = default
+            && !owners.is_empty()
+            && !owners.contains_key(default)
+        {
+            let names: Vec<String> = models.iter().map(|model| format!("`{}`", model.name)).collect();
+            self.findings.problem(
+                &at.key("defaultModel"),
+                format!(
+                    "`{default}` is not in `models` (add it, or use one of {})",
+                    names.join(", ")
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! The file as it is written: every key, each of them optional.
+//!
+//! Owns names and shapes only; whether a value makes sense is judged in `check`. The doc of a field is
+//! its description in the JSON Schema. A key whose type is [`Ignored`] is accepted and named in a
+//! warning.
+
+use crate::config::duration::{Millis, Span};
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::de::value::MapAccessDeserializer;
+use serde::{Deserialize, Deserializer, de};
+use std::fmt;
+
+/// A value of any shape that nothing reads.
+pub(super) type Ignored = serde_json::Value;
+
+/// Configuration of llm-router. Any string may hold `${NAME}` or `${NAME:-default}`, taken from the
+/// environment. Durations are written as `500ms`, `30s`, `1m30s` or `1.5h`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields, title = "llm-router configuration")]
+pub(super) struct File {
+    /// The HTTP edge.
+    pub server: Option<ServerFile>,
+    /// How backends are chosen and watched.
+    pub router: Option<RouterFile>,
+    /// Self-hosted clusters, paid by the hour.
+    pub clusters: Option<Vec<Option<ClusterFile>>>,
+    /// External providers, paid by the token.
+    pub external_providers: Option<Vec<Option<ProviderFile>>>,
+    /// The password-protected demo.
+    pub demo: Option<DemoFile>,
+    /// Who this node is.
+    pub node: Option<NodeFile>,
+    /// How it talks to its peers; without this section it runs alone.
+    pub gossip: Option<GossipFile>,
+    /// The operators' listener; without this section it is not opened.
+    pub admin: Option<AdminFile>,
+    /// Bounds on one attempt at a backend.
+    pub timeouts: Option<TimeoutsFile>,
+    /// JSON file that overrides or extends the built-in table of models and prices; relative to this
+    /// file's directory.
+    pub prices_file: Option<String>,
+    /// Settings of `llm-router sidecar`; a router node does not read them.
+    pub sidecar: Option<SidecarFile>,
+    /// Accepted but not honoured: `/metrics` is always served.
+    #[schemars(extend("deprecated" = true))]
+    pub metrics: Option<Ignored>,
+    /// Accepted but not honoured: `LOG_LEVEL` in the environment sets the level.
+    #[schemars(extend("deprecated" = true))]
+    pub logging: Option<Ignored>,
+    /// Accepted but not honoured: `router` holds the settings that decide on cost.
+    #[schemars(extend("deprecated" = true))]
+    pub cost_optimization: Option<Ignored>,
+}
+
+/// The HTTP edge.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct ServerFile {
+    /// Address to listen on. Default `127.0.0.1`: only this machine; `0.0.0.0` for every network.
+    pub host: Option<String>,
+    /// TCP port, default 8080; 0 lets the system choose.
+    pub port: Option<u16>,
+    /// A request's head and body must have arrived within this. Default `30s`.
+    pub read_timeout: Option<Span>,
+    /// A client that takes no byte of its answer for this long is let go. Default `120s`.
+    pub write_timeout: Option<Span>,
+    /// An idle kept-alive connection is closed after this. Default `60s`.
+    pub idle_timeout: Option<Span>,
+    /// A request's head must have arrived within this. Default: `readTimeout`.
+    pub header_timeout: Option<Span>,
+    /// Largest request body in bytes. Default 33554432 (32 MiB).
+    #[schemars(range(min = 1))]
+    pub max_body_bytes: Option<usize>,
+    /// How long a stopping node waits for running requests. Default `30s`.
+    pub drain_timeout: Option<Span>,
+}
+
+/// How backends are chosen and watched.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct RouterFile {
+    /// How long a client's session stays with its backend; `0` turns it off. Default `60s`.
+    pub stickiness_window: Option<Span>,
+    /// Pause between two health probes of one backend, at least `2s`. Default `30s`.
+    pub health_check_interval: Option<Span>,
+    /// A cluster whose p95 latency in milliseconds is above this is not chosen. Default 5000.
+    #[schemars(range(min = 1))]
+    pub max_latency_ms: Option<u32>,
+    /// A cluster with more requests waiting is not chosen. Default 10.
+    pub max_queue_depth: Option<u32>,
+    /// Factor on the machine price for what the machine does besides. Default 1.1.
+    #[schemars(range(min = 1))]
+    pub overhead_factor: Option<f64>,
+    /// Pause between two readings of a cluster's queue and throughput, at least `2s`. Default `30s`.
+    pub metrics_update_interval: Option<Span>,
+    /// `hybrid` (default), `cost`, `latency`, `cluster_first` or `external_first`. `smart_hybrid` means
+    /// `hybrid`.
+    #[schemars(extend("enum" = ["hybrid", "cost", "latency", "cluster_first", "external_first", "smart_hybrid", null]))]
+    pub routing_strategy: Option<String>,
+    /// Whether providers may stand in for clusters. Default true.
+    pub enable_external_fallback: Option<bool>,
+    /// `hybrid` prefers clusters at or under this price in USD per 1,000 tokens. Default 0.01.
+    #[schemars(range(min = 0))]
+    pub cluster_cost_threshold: Option<f64>,
+    /// Simulated answers for clusters with `authType: mock`. Default false.
+    pub enable_smart_mocking: Option<bool>,
+    /// Budget for providers in USD per month. Not enforced by this version.
+    #[serde(rename = "monthlyAPIBudget")]
+    #[schemars(range(min = 0), extend("deprecated" = true))]
+    pub monthly_api_budget: Option<f64>,
+    /// How long a simulated cluster takes: milliseconds as a number, or a duration. Default 100.
+    pub mock_cluster_latency: Option<Millis>,
+    /// What a simulated cluster costs in USD per 1,000 tokens. Default 0.001.
+    #[schemars(range(min = 0))]
+    pub mock_cluster_cost: Option<f64>,
+    /// Whether a cluster whose throughput is unknown is measured with a request of the router's own.
+    /// Default true.
+    pub calibrate_throughput: Option<bool>,
+    /// Accepted but not honoured: use `llm-router demo`.
+    #[schemars(extend("deprecated" = true))]
+    pub demo_mode: Option<Ignored>,
+    /// Accepted but not honoured: limits are set per provider in `rateLimit`.
+    #[schemars(extend("deprecated" = true))]
+    pub api_rate_limit: Option<Ignored>,
+}
+
+/// A self-hosted cluster, paid by the hour.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct ClusterFile {
+    /// Unique over clusters and providers: letters, digits, `-`, `_` and `.`, at most 64. Required.
+    pub name: Option<String>,
+    /// `http://` or `https://` address of the llama-server or its sidecar. A final `/v1` is dropped.
+    /// `mock://name` for a simulated cluster. Required.
+    pub endpoint: Option<String>,
+    /// The cloud's region. Default: `node.region`.
+    pub region: Option<String>,
+    /// The cloud: `aws`, `gcp`, `azure`, or a word of your own. Default: `node.cloud`.
+    pub provider: Option<String>,
+    /// Price of the whole cluster in USD per hour. Required.
+    #[schemars(range(min = 0))]
+    pub cost_per_hour: Option<f64>,
+    /// `hmac`, `mtls`, `none` or `mock`. Default: what the other keys show, else `none`.
+    #[schemars(extend("enum" = ["hmac", "mtls", "none", "mock", null]))]
+    pub auth_type: Option<String>,
+    /// Secret of the HMAC signatures.
+    #[schemars(with = "Option<String>")]
+    pub shared_secret: Option<SecretString>,
+    /// PEM file of the client certificate, relative to this file's directory.
+    pub cert_file: Option<String>,
+    /// PEM file of the client certificate's key, relative to this file's directory.
+    pub key_file: Option<String>,
+    /// What every model here can do, for example `chat`, `embedding`, `code`. Default: not stated.
+    pub capabilities: Option<Vec<Option<String>>>,
+    /// Models served. Default: the cluster is asked.
+    pub models: Option<Vec<Option<ModelFile>>>,
+    /// The model for requests that leave the choice to the router.
+    pub default_model: Option<String>,
+    /// Requests at once. Default: the cluster is asked.
+    #[schemars(range(min = 1))]
+    pub slots: Option<u32>,
+}
+
+/// An external provider, paid by the token.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct ProviderFile {
+    /// Unique over clusters and providers: letters, digits, `-`, `_` and `.`, at most 64. Required.
+    pub name: Option<String>,
+    /// `openai` (or anything that speaks its dialect), `claude` or `gemini`. Required.
+    #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["openai", "claude", "anthropic", "gemini", "google", null]))]
+    pub kind: Option<String>,
+    /// Default true. While false the entry is not used, and its `${NAME}` need not be set.
+    pub enabled: Option<bool>,
+    /// API key, best as `${NAME}`. Required at the provider's own address.
+    #[schemars(with = "Option<String>")]
+    pub api_key: Option<SecretString>,
+    /// Address, with or without a final `/v1`. Default: the provider's own.
+    #[serde(rename = "baseURL")]
+    pub base_url: Option<String>,
+    /// The model for requests that leave the choice to the router. Default: the first of `models`.
+    pub default_model: Option<String>,
+    /// Models served. Default: `defaultModel` alone.
+    pub models: Option<Vec<Option<ModelFile>>>,
+    /// Limits of the account.
+    pub rate_limit: Option<RateLimitFile>,
+    /// Requests at once. Default: no limit but `rateLimit`.
+    #[schemars(range(min = 1))]
+    pub max_concurrent: Option<u32>,
+    /// What every model here can do. Default: what the table of models says.
+    pub capabilities: Option<Vec<Option<String>>>,
+    /// Accepted but not honoured: prices come from the table of models, or from `models[].price`.
+    #[schemars(extend("deprecated" = true))]
+    pub cost_per_token: Option<Ignored>,
+    /// Accepted but not honoured: budgets are not enforced by this version.
+    #[schemars(extend("deprecated" = true))]
+    pub budget_limit: Option<Ignored>,
+    /// Accepted but not honoured: budgets are not enforced by this version.
+    #[schemars(extend("deprecated" = true))]
+    pub daily_budget_limit: Option<Ignored>,
+}
+
+/// Limits of a provider account.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct RateLimitFile {
+    /// Requests per minute.
+    #[schemars(range(min = 1))]
+    pub requests_per_minute: Option<u32>,
+    /// Tokens per minute, input and output together.
+    #[schemars(range(min = 1))]
+    pub tokens_per_minute: Option<u32>,
+    /// How many seconds' share of the limits may be spent at once. Default 1.
+    #[schemars(range(min = 1))]
+    pub burst_multiplier: Option<f64>,
+}
+
+/// A model: its name alone, or its name with what else is known.
+#[derive(Debug, Default)]
+pub(super) struct ModelFile(pub(super) ModelEntry);
+
+/// A model with what is known of it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct ModelEntry {
+    /// The name the backend itself knows. Required.
+    pub name: Option<String>,
+    /// Other names clients may ask for.
+    pub aliases: Option<Vec<Option<String>>>,
+    /// Context window in tokens.
+    #[schemars(range(min = 1))]
+    pub context_window: Option<u32>,
+    /// What this model can do, added to the backend's own capabilities.
+    pub capabilities: Option<Vec<Option<String>>>,
+    /// Price at a provider. Default: what the table of models says.
+    pub price: Option<PriceFile>,
+}
+
+/// Prices in USD per million tokens.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct PriceFile {
+    /// Input tokens. Required.
+    #[schemars(range(min = 0))]
+    pub input: Option<f64>,
+    /// Output tokens. Required.
+    #[schemars(range(min = 0))]
+    pub output: Option<f64>,
+    /// Input tokens read from the provider's cache. Default: `input`.
+    #[schemars(range(min = 0))]
+    pub cached_read: Option<f64>,
+    /// Input tokens written to the provider's cache. Default: `input`.
+    #[schemars(range(min = 0))]
+    pub cache_write: Option<f64>,
+}
+
+/// The password-protected demo.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct DemoFile {
+    /// Default false. While false the section is not used, and its `${NAME}` need not be set.
+    pub enabled: Option<bool>,
+    /// What `POST /api/auth` asks for. Required while enabled.
+    #[schemars(with = "Option<String>")]
+    pub password: Option<SecretString>,
+    /// How long a session lasts. Default `1h`.
+    pub session_timeout: Option<Span>,
+    /// Requests per minute from one address. Default 60.
+    #[serde(rename = "rateLimitPerIP")]
+    #[schemars(range(min = 1))]
+    pub rate_limit_per_ip: Option<u32>,
+    /// Accepted but not honoured: `router.mockClusterLatency` says how long a simulated cluster takes.
+    #[schemars(extend("deprecated" = true))]
+    pub mock_response_delay: Option<Ignored>,
+    /// Accepted but not honoured: `router.routingStrategy` decides.
+    #[schemars(extend("deprecated" = true))]
+    pub smart_routing_enabled: Option<Ignored>,
+    /// Accepted but not honoured: budgets are not enforced by this version.
+    #[schemars(extend("deprecated" = true))]
+    pub budget_tracking_enabled: Option<Ignored>,
+}
+
+/// Who this node is.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct NodeFile {
+    /// Unique among the routers of one deployment. Default: the host's name.
+    pub name: Option<String>,
+    /// The region it runs in. Default `local`.
+    pub region: Option<String>,
+    /// The cloud it runs in. Default `local`.
+    pub cloud: Option<String>,
+}
+
+/// How a node talks to its peers.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct GossipFile {
+    /// UDP address to listen on, a loopback one: gossip is not encrypted in this version. Default
+    /// `127.0.0.1:0`.
+    pub listen: Option<String>,
+    /// Address peers reach it at. Default: the one it listens on.
+    pub advertise: Option<String>,
+    /// `host:port` of nodes to start from.
+    pub seeds: Option<Vec<Option<String>>>,
+    /// Pause between two rounds, `50ms` to `10s`. Default `200ms`.
+    pub interval: Option<Span>,
+    /// Nodes of another cluster id are ignored. Default `llm-router`.
+    pub cluster_id: Option<String>,
+}
+
+/// The operators' listener.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct AdminFile {
+    /// Address to listen on, for example `127.0.0.1:9090`. Required.
+    pub listen: Option<String>,
+    /// Bearer token every request must carry, best as `${NAME}`. Required.
+    #[schemars(with = "Option<String>")]
+    pub token: Option<SecretString>,
+}
+
+/// Bounds on one attempt at a backend.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct TimeoutsFile {
+    /// To connect, TLS included. Default `5s`.
+    pub connect: Option<Span>,
+    /// From the request's end to the answer's first byte. Default `60s`.
+    pub first_byte: Option<Span>,
+    /// Between two chunks of an answer. Default `30s`.
+    pub idle: Option<Span>,
+    /// From the client's request to the end of its answer, over all attempts. Default `10m`.
+    pub total: Option<Span>,
+}
+
+/// Settings of `llm-router sidecar`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct SidecarFile {
+    /// Address to listen on. Required.
+    pub listen: Option<String>,
+    /// The llama-server, for example `http://127.0.0.1:8081`. Required.
+    pub upstream: Option<String>,
+    /// `hmac` or `none`. Default: `hmac` where there is a `sharedSecret`.
+    #[schemars(extend("enum" = ["hmac", "none", null]))]
+    pub auth_type: Option<String>,
+    /// Secret of the HMAC signatures demanded.
+    #[schemars(with = "Option<String>")]
+    pub shared_secret: Option<SecretString>,
+    /// Price of the machine in USD per hour. Required.
+    #[schemars(range(min = 0))]
+    pub cost_per_hour: Option<f64>,
+    /// Factor on the machine price for what the machine does besides. Default 1.1.
+    #[schemars(range(min = 1))]
+    pub overhead_factor: Option<f64>,
+    /// The cloud, as a metric label. Default `local`.
+    pub provider: Option<String>,
+    /// The cloud's region, as a metric label. Default `local`.
+    pub region: Option<String>,
+    /// The cluster's name, as a metric label. Default: the host's name.
+    pub name: Option<String>,
+    /// Key the llama-server was started with.
+    #[schemars(with = "Option<String>")]
+    pub upstream_api_key: Option<SecretString>,
+    /// Largest request body in bytes. Default 33554432 (32 MiB).
+    #[schemars(range(min = 1))]
+    pub max_body_bytes: Option<usize>,
+}
+
+/// Read by hand and not as an untagged enum: that would hide the paths of what is wrong inside.
+impl<'de> Deserialize<'de> for ModelFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameOrEntry;
+
+        impl<'de> de::Visitor<'de> for NameOrEntry {
+            type Value = ModelFile;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a model's name, or a mapping with `name`")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<ModelFile, E> {
+                Ok(ModelFile(ModelEntry {
+                    name: Some(name.to_owned()),
+                    ..ModelEntry::default()
+                }))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<ModelFile, A::Error> {
+                ModelEntry::deserialize(MapAccessDeserializer::new(map)).map(ModelFile)
+            }
+        }
+
+        deserializer.deserialize_any(NameOrEntry)
+    }
+}
+
+impl JsonSchema for ModelFile {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ModelFile".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "A model: its name alone, or its name with what else is known.",
+            "anyOf": [{ "type": "string" }, generator.subschema_for::<ModelEntry>()],
+        })
+    }
+}
