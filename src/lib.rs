@@ -13,4 +13,3 @@ pub mod node;
 pub mod outbound;
 pub mod relay;
 pub mod telemetry;
-pub mod ui;

@@ -1,2 +1,86 @@
-//! Entry.
-fn main() {}
+//! The program: reads the command line and hands each command to its owner.
+
+use llm_router::cli::{self, Command};
+use llm_router::config::watch::Watcher;
+use llm_router::mock::{self, Faults, MockConfig};
+use llm_router::{config, node, telemetry};
+use secrecy::ExposeSecret;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+fn main() -> ExitCode {
+    let command = match cli::parse() {
+        Ok(command) => command,
+        Err(code) => return code,
+    };
+    match command {
+        Command::Check(file) => return cli::check(&file.config),
+        Command::Schema => return cli::schema(),
+        Command::Demo(_) => telemetry::start("warn"),
+        Command::Serve(_) | Command::Mock(_) | Command::Sidecar(_) => telemetry::start("info"),
+    }
+    // One TLS implementation for the whole process; it fails only where there already is one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(command)),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn run(command: Command) -> ExitCode {
+    match command {
+        Command::Serve(file) => serve(&file.config).await,
+        Command::Mock(options) => run_mock(options).await,
+        Command::Demo(_) | Command::Sidecar(_) | Command::Check(_) | Command::Schema => ExitCode::SUCCESS,
+    }
+}
+
+async fn serve(path: &Path) -> ExitCode {
+    let watcher = match Watcher::new(path) {
+        Ok(watcher) => watcher,
+        Err(error) => return failed(&error),
+    };
+    let loaded = match config::load(path, &config::process_env) {
+        Ok(loaded) => loaded,
+        Err(_) => return cli::check(path),
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    match node::serve(path, loaded.config, watcher).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+async fn run_mock(options: cli::Mock) -> ExitCode {
+    let faults = match options.faults.as_deref().map_or_else(|| Ok(Faults::none()), Faults::load) {
+        Ok(faults) => faults,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::from(cli::EXIT_USAGE);
+        }
+    };
+    let mut config = MockConfig::new(options.kind);
+    config.models = options.models;
+    config.ttft = Duration::from_millis(options.ttft_ms);
+    config.tokens_per_second = options.tokens_per_second;
+    config.slots = options.slots as usize;
+    config.api_key = options.api_key.map(|key| key.expose_secret().to_owned());
+    let mock = match mock::start(options.listen, config, faults).await {
+        Ok(mock) => mock,
+        Err(error) => return failed(&*error),
+    };
+    tracing::info!(addr = %mock.addr(), kind = options.kind.as_str(), "mock is listening");
+    let signal = node::stop_signal().await;
+    tracing::info!(signal, "stopping");
+    mock.shutdown().await;
+    ExitCode::SUCCESS
+}
+
+/// Exit code 1: a failed start, said once.
+fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    tracing::error!("{error}");
+    ExitCode::FAILURE
+}
