@@ -121,9 +121,10 @@ pub fn plan(
     let reasons = Reasons {
         strategy,
         policy,
-        a_cluster_serves,
+        clusters_refused: a_cluster_serves && candidates.iter().all(|candidate| !candidate.cluster),
         pinned,
         sticky: sticky.is_some(),
+        fallbacks_from: fallbacks_from(&candidates),
     };
     let steps = candidates
         .iter()
@@ -132,7 +133,7 @@ pub fn plan(
             index: candidate.index,
             backend: view.backends[candidate.index].spec.id.clone(),
             model: candidate.model.name.clone(),
-            reason: reasons.of(place, &candidates),
+            reason: reasons.of(place, candidate),
             predicted_cost: candidate.score.predicted_cost,
             cost_per_1k: candidate.score.cost_per_1k,
             predicted_ttft: candidate.score.predicted_ttft,
@@ -232,18 +233,29 @@ fn judge<'v>(
     }
 }
 
+/// The first place held by the other class than the first candidate's: from there on each step stands
+/// in for a class that was tried before it.
+fn fallbacks_from(candidates: &[Candidate<'_>]) -> usize {
+    let first = candidates.first().map(|candidate| candidate.cluster);
+    candidates
+        .iter()
+        .position(|c| Some(c.cluster) != first)
+        .unwrap_or(candidates.len())
+}
+
 /// Labels each place of an ordered plan.
 struct Reasons<'p> {
     strategy: Strategy,
     policy: &'p Policy,
-    a_cluster_serves: bool,
+    /// Clusters serve the model, and each of them was refused.
+    clusters_refused: bool,
     pinned: bool,
     sticky: bool,
+    fallbacks_from: usize,
 }
 
 impl Reasons<'_> {
-    fn of(&self, place: usize, candidates: &[Candidate<'_>]) -> Reason {
-        let candidate = &candidates[place];
+    fn of(&self, place: usize, candidate: &Candidate<'_>) -> Reason {
         let fallback = if candidate.cluster {
             Reason::ClusterFallback
         } else {
@@ -252,18 +264,13 @@ impl Reasons<'_> {
         if self.pinned {
             return Reason::Pinned;
         }
-        if place == 0 && self.sticky {
+        if self.sticky && place == 0 {
             return Reason::Sticky;
         }
-        if candidates[..place]
-            .iter()
-            .any(|earlier| earlier.cluster != candidate.cluster)
-        {
+        if place >= self.fallbacks_from {
             return fallback;
         }
-        // A provider that stands in because each cluster that serves the model was refused.
-        let stands_in =
-            !candidate.cluster && self.a_cluster_serves && candidates.iter().all(|other| !other.cluster);
+        let stands_in = !candidate.cluster && self.clusters_refused;
         let priced = candidate.score.predicted_cost.is_some();
         match self.strategy {
             Strategy::Hybrid if order::under_threshold(candidate, self.policy) => Reason::HybridCluster,
