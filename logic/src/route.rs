@@ -2,9 +2,12 @@
 
 pub mod eligible;
 pub mod explain;
+mod order;
 pub mod plan;
 pub mod score;
 pub mod strategy;
 
+pub use eligible::Refusal;
+pub use explain::{Explanation, explain};
 pub use plan::{Loads, LocalLoad, Plan, Step, plan};
-pub use strategy::{Policy, Reason, Strategy};
+pub use strategy::{Policy, Reason, Strategy, UnknownStrategy};

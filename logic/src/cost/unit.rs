@@ -24,6 +24,20 @@ pub fn cost_per_1k(cost_per_hour: Money, tokens_per_second: f64, overhead: f64) 
     Money::from_usd(cost_per_hour.as_usd() / (tokens_per_second * 3600.0) * overhead * 1000.0)
 }
 
+/// What one request costs at a machine whose price per 1,000 tokens is `per_1k`.
+///
+/// Charged are output tokens: the measured speed is output tokens over all busy time, reading prompts
+/// included, so that over many requests the charges add up to the machine's price for its busy time.
+/// A request without output (an embedding) is charged by its input.
+pub fn request_cost(per_1k: Money, input_tokens: u64, output_tokens: u64) -> Money {
+    let charged = if output_tokens == 0 {
+        input_tokens
+    } else {
+        output_tokens
+    };
+    Money::from_pico(per_1k.pico().saturating_mul(i128::from(charged)) / 1000)
+}
+
 /// Measures aggregate output tokens per second of busy time.
 ///
 /// Busy is the union of the intervals in which at least one request runs: four requests at once count
@@ -114,6 +128,15 @@ mod tests {
     #[test]
     fn a_machine_that_is_paid_for_elsewhere_costs_nothing() {
         assert_eq!(cost_per_1k(Money::ZERO, 10.0, 1.1), Some(Money::ZERO));
+    }
+
+    #[test]
+    fn a_request_is_charged_for_the_machine_time_of_its_output() {
+        let per_1k = cost_per_1k(usd(0.0928), 10.0, 1.1).unwrap();
+        // 200 tokens at 10 a second are 20 s of a machine at $0.0928 an hour, and a tenth on top.
+        let expected = usd(0.0928 / 3600.0 * 20.0 * 1.1);
+        assert!((request_cost(per_1k, 5_000, 200) - expected).pico().abs() <= 1);
+        assert_eq!(request_cost(per_1k, 1_000, 0), per_1k);
     }
 
     #[test]

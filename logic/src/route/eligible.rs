@@ -1,11 +1,349 @@
 //! Who may serve a request, and the first reason against everyone else.
+//!
+//! Two questions, asked in this order: could this backend serve the request at all ([`resolve`]: model,
+//! capabilities, context window), and may it now ([`admit`]: health, breaker, back-off, latency,
+//! queue). Slots that are full are no reason against a backend: the relay queues within bounds.
 
+use crate::backend::{BackendSpec, Kind, ServedModel};
+use crate::capability::{CHAT, COMPLETION, Capabilities, EMBEDDING, JSON, TOOLS, VISION};
+use crate::ids::BackendId;
+use crate::money::Money;
+use crate::report::Health;
+use crate::request::{ANY_MODEL, Request};
+use crate::route::plan::{LocalLoad, serves};
+use crate::route::strategy::Policy;
+use crate::time::Moment;
+use crate::view::{BackendView, Facts};
 use serde::Serialize;
+use std::fmt;
+use std::time::Duration;
 
 /// Why a backend may not serve a request now.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "why")]
 pub enum Refusal {
+    /// The client named another backend.
+    NotPinned {
+        /// The one it named.
+        pinned: BackendId,
+    },
     /// It does not serve the model asked for.
     ModelNotServed,
+    /// The client left the model to the router, and nothing is known of this backend's models yet.
+    ModelsUnknown,
+    /// The model lacks something the request needs.
+    MissingCapability {
+        /// The first word lacking, in alphabetical order.
+        missing: String,
+    },
+    /// The request is longer than the model's context window.
+    ContextWindow {
+        /// Estimated tokens, input and output together.
+        tokens: u64,
+        /// The window.
+        window: u32,
+    },
+    /// A provider would stand in for a cluster, which the operator does not want.
+    ExternalFallbackDisabled,
+    /// A cluster nobody has seen yet.
+    NeverSeen,
+    /// A cluster still loading its model.
+    Loading,
+    /// Its last three probes or requests failed.
+    Unhealthy,
+    /// The circuit breaker is open for this model.
+    BreakerOpen,
+    /// The breaker is half open and its one trial request is under way.
+    TrialTaken,
+    /// The provider account's rate limit is used up.
+    RateLimited {
+        /// When there will be room.
+        until: Moment,
+    },
+    /// It asked to be left alone (`Retry-After`).
+    BackingOff {
+        /// Until when.
+        until: Moment,
+    },
+    /// A cluster that is too slow.
+    LatencyTooHigh {
+        /// Its p95 TTFT.
+        p95_ms: u32,
+        /// The operator's bound.
+        max_ms: u64,
+    },
+    /// A cluster with too many requests waiting.
+    QueueTooLong {
+        /// Requests waiting.
+        depth: u32,
+        /// The operator's bound.
+        max: u32,
+    },
+    /// The client set a maximum cost and this backend's cost is unknown.
+    CostUnknown,
+    /// More than the client's maximum cost.
+    TooDear {
+        /// Predicted cost here.
+        predicted: Money,
+        /// The client's maximum.
+        max: Money,
+    },
+}
+
+impl Refusal {
+    /// One word for metrics and JSON.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotPinned { .. } => "not_pinned",
+            Self::ModelNotServed => "model_not_served",
+            Self::ModelsUnknown => "models_unknown",
+            Self::MissingCapability { .. } => "missing_capability",
+            Self::ContextWindow { .. } => "context_window",
+            Self::ExternalFallbackDisabled => "external_fallback_disabled",
+            Self::NeverSeen => "never_seen",
+            Self::Loading => "loading",
+            Self::Unhealthy => "unhealthy",
+            Self::BreakerOpen => "breaker_open",
+            Self::TrialTaken => "trial_taken",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::BackingOff { .. } => "backing_off",
+            Self::LatencyTooHigh { .. } => "latency_too_high",
+            Self::QueueTooLong { .. } => "queue_too_long",
+            Self::CostUnknown => "cost_unknown",
+            Self::TooDear { .. } => "too_dear",
+        }
+    }
+
+    /// How long until it may be otherwise, where that is known.
+    pub fn retry_after(&self, now: Moment) -> Option<Duration> {
+        match self {
+            Self::RateLimited { until } | Self::BackingOff { until } => Some(until.since(now)),
+            _ => None,
+        }
+    }
+
+    /// Whether waiting can help: `false` where this request will never fit this backend as configured.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NotPinned { .. }
+            | Self::ModelNotServed
+            | Self::MissingCapability { .. }
+            | Self::ContextWindow { .. }
+            | Self::ExternalFallbackDisabled
+            | Self::TooDear { .. } => false,
+            Self::ModelsUnknown
+            | Self::NeverSeen
+            | Self::Loading
+            | Self::Unhealthy
+            | Self::BreakerOpen
+            | Self::TrialTaken
+            | Self::RateLimited { .. }
+            | Self::BackingOff { .. }
+            | Self::LatencyTooHigh { .. }
+            | Self::QueueTooLong { .. }
+            | Self::CostUnknown => true,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotPinned { pinned } => write!(f, "the client named `{pinned}`"),
+            Self::ModelNotServed => f.write_str("does not serve the model"),
+            Self::ModelsUnknown => f.write_str("its models are not known yet"),
+            Self::MissingCapability { missing } => write!(f, "lacks `{missing}`"),
+            Self::ContextWindow { tokens, window } => {
+                write!(f, "about {tokens} tokens do not fit its window of {window}")
+            }
+            Self::ExternalFallbackDisabled => {
+                f.write_str("a cluster serves the model and `enableExternalFallback` is off")
+            }
+            Self::NeverSeen => f.write_str("nothing was heard of it yet"),
+            Self::Loading => f.write_str("is loading its model"),
+            Self::Unhealthy => f.write_str("failed three times in a row"),
+            Self::BreakerOpen => f.write_str("its circuit breaker is open"),
+            Self::TrialTaken => f.write_str("its circuit breaker waits for a trial request"),
+            Self::RateLimited { .. } => f.write_str("its rate limit is used up"),
+            Self::BackingOff { .. } => f.write_str("asked to be left alone for a while"),
+            Self::LatencyTooHigh { p95_ms, max_ms } => {
+                write!(f, "its p95 of {p95_ms} ms is above `maxLatencyMs` {max_ms}")
+            }
+            Self::QueueTooLong { depth, max } => {
+                write!(f, "its queue of {depth} is longer than `maxQueueDepth` {max}")
+            }
+            Self::CostUnknown => f.write_str("its cost is unknown and the client set a maximum"),
+            Self::TooDear { predicted, max } => {
+                write!(f, "would cost ${predicted}, above the client's maximum of ${max}")
+            }
+        }
+    }
+}
+
+/// What a backend can do where its configuration names no operation, by kind and model name.
+///
+/// | kind | does | because |
+/// |---|---|---|
+/// | llama | chat, completion, tools, json | llama-server serves these for any model; embeddings and images need flags, so they count only when stated or discovered |
+/// | openai | chat, completion, tools, json, vision | what its current chat models do |
+/// | anthropic | chat, tools, json, vision | it has neither legacy completions nor embeddings |
+/// | gemini | chat, tools, json, vision | its chat models do not embed |
+/// | openai, gemini with `embedding` in the model's name | embedding | both vendors name their embedding models so, and those do not chat |
+///
+/// Any other word (for example `code`) must be stated.
+pub fn default_capabilities(kind: Kind, model: &str) -> &'static [&'static str] {
+    match kind {
+        Kind::Llama => &[CHAT, COMPLETION, TOOLS, JSON],
+        Kind::OpenAi | Kind::Gemini if model.contains("embedding") => &[EMBEDDING],
+        Kind::OpenAi => &[CHAT, COMPLETION, TOOLS, JSON, VISION],
+        Kind::Anthropic | Kind::Gemini => &[CHAT, TOOLS, JSON, VISION],
+    }
+}
+
+/// The first word of `needs` that `model` at `spec` lacks.
+fn missing<'n>(spec: &BackendSpec, model: &ServedModel, needs: &'n Capabilities) -> Option<&'n str> {
+    let stated = |word: &str| model.capabilities.contains(word) || spec.capabilities.contains(word);
+    let defaults: &[&str] = if [CHAT, COMPLETION, EMBEDDING].into_iter().any(stated) {
+        &[]
+    } else {
+        default_capabilities(spec.kind, &model.name)
+    };
+    needs
+        .iter()
+        .find(|word| !stated(word) && !defaults.contains(word))
+}
+
+/// Whether `model` at `spec` can do what `request` needs, within its context window.
+fn fits(spec: &BackendSpec, model: &ServedModel, request: &Request) -> Result<(), Refusal> {
+    if let Some(word) = missing(spec, model, &request.needs) {
+        return Err(Refusal::MissingCapability {
+            missing: word.to_owned(),
+        });
+    }
+    let tokens = u64::from(request.input_tokens) + u64::from(request.output_tokens);
+    match model.context_window {
+        Some(window) if tokens > u64::from(window) => Err(Refusal::ContextWindow { tokens, window }),
+        _ => Ok(()),
+    }
+}
+
+/// The model of `models` that `request` would get at `spec`, by the backend's own name.
+///
+/// A model that is named must be served, by name or alias. Where the choice is left to the router it
+/// is the backend's default model or, where that does not fit, its first model that does.
+///
+/// # Errors
+/// The [`Refusal`] that holds whatever the backend's health.
+pub(crate) fn resolve<'m>(
+    spec: &BackendSpec,
+    models: &'m [ServedModel],
+    request: &Request,
+) -> Result<&'m ServedModel, Refusal> {
+    if let Some(asked) = request.model.as_deref().filter(|name| *name != ANY_MODEL) {
+        let model = serves(models, asked).ok_or(Refusal::ModelNotServed)?;
+        return fits(spec, model, request).map(|()| model);
+    }
+    let default = spec
+        .default_model
+        .as_deref()
+        .and_then(|name| serves(models, name));
+    let mut first_refusal = None;
+    for model in default.into_iter().chain(models) {
+        match fits(spec, model, request) {
+            Ok(()) => return Ok(model),
+            Err(refusal) => first_refusal = first_refusal.or(Some(refusal)),
+        }
+    }
+    Err(first_refusal.unwrap_or(Refusal::ModelsUnknown))
+}
+
+/// Models of a backend whatever the age of the fact: the configured ones, else what it told this node,
+/// else what it told a peer.
+pub(crate) fn known_models(backend: &BackendView) -> &[ServedModel] {
+    let own = backend.own.as_ref().map(|fact| &fact.models[..]);
+    let heard = || {
+        backend
+            .peers
+            .iter()
+            .map(|fact| &fact.models[..])
+            .find(|models| !models.is_empty())
+    };
+    match (&backend.spec.models[..], own) {
+        ([], Some(own)) if !own.is_empty() => own,
+        ([], _) => heard().unwrap_or_default(),
+        (configured, _) => configured,
+    }
+}
+
+/// Whether `backend` may take a request for `model` now.
+///
+/// # Errors
+/// The first [`Refusal`] of its momentary state.
+pub(crate) fn admit(
+    backend: &BackendView,
+    facts: Option<&Facts<'_>>,
+    model: &str,
+    load: &LocalLoad,
+    policy: &Policy,
+    now: Moment,
+) -> Result<(), Refusal> {
+    let cluster = backend.spec.is_cluster();
+    match facts.map_or(Health::Unknown, |facts| facts.report.health) {
+        Health::Healthy => {}
+        Health::Unhealthy => return Err(Refusal::Unhealthy),
+        // Providers are not probed for money: what is not known to be ill is tried.
+        Health::Unknown | Health::Loading if !cluster => {}
+        Health::Unknown => return Err(Refusal::NeverSeen),
+        Health::Loading => return Err(Refusal::Loading),
+    }
+    breaker(backend, facts, model, load)?;
+    if let Some(until) = load.closed_until.filter(|until| *until > now) {
+        return Err(Refusal::RateLimited { until });
+    }
+    if let Some(own) = &backend.own {
+        let until = own.observed_at + Duration::from_millis(u64::from(own.report.backoff_ms));
+        if until > now {
+            return Err(Refusal::BackingOff { until });
+        }
+    }
+    if !cluster {
+        return Ok(());
+    }
+    let report = facts.map(|facts| facts.report).unwrap_or_default();
+    let max_ms = u64::try_from(policy.max_latency.as_millis()).unwrap_or(u64::MAX);
+    if let Some(p95_ms) = report.latency_p95_ms.filter(|p95_ms| u64::from(*p95_ms) > max_ms) {
+        return Err(Refusal::LatencyTooHigh { p95_ms, max_ms });
+    }
+    let depth = report.queue_depth.max(load.waiting);
+    if depth > policy.max_queue_depth {
+        return Err(Refusal::QueueTooLong {
+            depth,
+            max: policy.max_queue_depth,
+        });
+    }
+    Ok(())
+}
+
+/// A breaker judges one model; a peer's counts only while this node has not seen the backend itself.
+fn breaker(
+    backend: &BackendView,
+    facts: Option<&Facts<'_>>,
+    model: &str,
+    load: &LocalLoad,
+) -> Result<(), Refusal> {
+    let lists = |models: &[String]| models.iter().any(|name| name == model);
+    if let Some(own) = &backend.own {
+        return match (
+            lists(&own.trial_models),
+            own.report.breaker_open || lists(&own.broken_models),
+        ) {
+            (true, _) if load.trial_taken => Err(Refusal::TrialTaken),
+            (true, _) | (false, false) => Ok(()),
+            (false, true) => Err(Refusal::BreakerOpen),
+        };
+    }
+    match facts {
+        Some(facts) if facts.report.breaker_open => Err(Refusal::BreakerOpen),
+        _ => Ok(()),
+    }
 }

@@ -1,1 +1,268 @@
 //! A decision told to a person.
+//!
+//! Built from a plan and the view it was made on; adds nothing to the decision.
+
+use crate::ids::{BackendId, NodeId};
+use crate::money::Money;
+use crate::report::Health;
+use crate::request::{ANY_MODEL, Request};
+use crate::route::eligible::{Refusal, known_models, resolve};
+use crate::route::plan::{LocalLoad, Plan};
+use crate::route::score::score;
+use crate::route::{Policy, Reason, Strategy};
+use crate::time::Moment;
+use crate::view::{BackendView, ClusterView};
+use serde::Serialize;
+use std::fmt;
+
+/// A decision with everything it was judged on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Explanation {
+    /// The strategy applied.
+    pub strategy: Strategy,
+    /// The model asked for; `auto` where the choice was left to the router.
+    pub model: String,
+    /// What the request needs.
+    pub needs: Vec<String>,
+    /// Estimated input tokens.
+    pub input_tokens: u32,
+    /// Estimated output tokens.
+    pub output_tokens: u32,
+    /// Backends that may serve it, in the order in which they are tried.
+    pub candidates: Vec<CandidateNote>,
+    /// All others.
+    pub refused: Vec<RefusedNote>,
+}
+
+/// A backend that may serve the request.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CandidateNote {
+    /// The backend.
+    pub backend: BackendId,
+    /// The model it will be asked for.
+    pub model: String,
+    /// Why it stands here.
+    pub reason: Reason,
+    /// Predicted cost of this request there; `None` = unknown.
+    pub predicted_cost_usd: Option<Money>,
+    /// How much more (or, negative, less) that is than at the first candidate.
+    pub extra_cost_usd: Option<Money>,
+    /// Price per 1,000 tokens.
+    pub cost_per_1k_usd: Option<Money>,
+    /// Predicted time to first token, in milliseconds; `None` = never measured.
+    pub predicted_ttft_ms: Option<u64>,
+    /// What is known of it.
+    pub facts: FactNote,
+}
+
+/// A backend that may not.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RefusedNote {
+    /// The backend.
+    pub backend: BackendId,
+    /// The reason in one word.
+    pub code: &'static str,
+    /// The reason in a sentence.
+    pub text: String,
+    /// Milliseconds until it may be otherwise, where that is known.
+    pub retry_after_ms: Option<u64>,
+    /// What the request would have cost there, where it could have been served.
+    pub would_cost_usd: Option<Money>,
+    /// What is known of it.
+    pub facts: FactNote,
+}
+
+/// The facts a backend was judged on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct FactNote {
+    /// Health.
+    pub health: Health,
+    /// Age of the facts, in milliseconds; `None` = nothing known yet.
+    pub age_ms: Option<u64>,
+    /// The peer that said so; `None` = seen by this node.
+    pub said_by: Option<NodeId>,
+    /// Requests waiting.
+    pub queue_depth: Option<u32>,
+    /// Aggregate output tokens per second.
+    pub tokens_per_second: Option<f32>,
+    /// p95 of TTFT, in milliseconds.
+    pub latency_p95_ms: Option<u32>,
+}
+
+/// Explains `plan`, which was made on `view` for `request` under `policy`.
+pub fn explain(
+    plan: &Plan,
+    view: &ClusterView,
+    request: &Request,
+    policy: &Policy,
+    now: Moment,
+) -> Explanation {
+    let backend = |id: &BackendId| view.backends.iter().find(|backend| backend.spec.id == *id);
+    let first_cost = plan.steps.first().and_then(|step| step.predicted_cost);
+    let candidates = plan.steps.iter().map(|step| CandidateNote {
+        backend: step.backend.clone(),
+        model: step.model.clone(),
+        reason: step.reason,
+        predicted_cost_usd: step.predicted_cost,
+        extra_cost_usd: step
+            .predicted_cost
+            .zip(first_cost)
+            .map(|(cost, first)| cost - first),
+        cost_per_1k_usd: step.cost_per_1k,
+        predicted_ttft_ms: step.predicted_ttft.map(millis),
+        facts: backend(&step.backend)
+            .map(|backend| fact_note(backend, now))
+            .unwrap_or_default(),
+    });
+    let refused = plan.refused.iter().map(|(id, refusal)| RefusedNote {
+        backend: id.clone(),
+        code: refusal.code(),
+        text: refusal.to_string(),
+        retry_after_ms: refusal.retry_after(now).map(millis),
+        would_cost_usd: would_cost(refusal, backend(id), request, policy, now),
+        facts: backend(id)
+            .map(|backend| fact_note(backend, now))
+            .unwrap_or_default(),
+    });
+    Explanation {
+        strategy: plan.strategy,
+        model: request.model.clone().unwrap_or_else(|| ANY_MODEL.to_owned()),
+        needs: request.needs.iter().map(str::to_owned).collect(),
+        input_tokens: request.input_tokens,
+        output_tokens: request.output_tokens,
+        candidates: candidates.collect(),
+        refused: refused.collect(),
+    }
+}
+
+fn would_cost(
+    refusal: &Refusal,
+    backend: Option<&BackendView>,
+    request: &Request,
+    policy: &Policy,
+    now: Moment,
+) -> Option<Money> {
+    if let Refusal::TooDear { predicted, .. } = refusal {
+        return Some(*predicted);
+    }
+    let backend = backend?;
+    let facts = backend.facts(now);
+    let model = resolve(&backend.spec, known_models(backend), request).ok()?;
+    let report = facts.as_ref().map(|facts| &facts.report);
+    score(
+        backend,
+        model,
+        report,
+        &LocalLoad::default(),
+        request,
+        policy,
+        now,
+    )
+    .predicted_cost
+}
+
+fn fact_note(backend: &BackendView, now: Moment) -> FactNote {
+    let Some(facts) = backend.facts(now) else {
+        return FactNote::default();
+    };
+    FactNote {
+        health: facts.report.health,
+        age_ms: Some(millis(facts.age)),
+        said_by: facts.said_by.cloned(),
+        queue_depth: Some(facts.report.queue_depth),
+        tokens_per_second: facts.report.tokens_per_second,
+        latency_p95_ms: facts.report.latency_p95_ms,
+    }
+}
+
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "model {}, about {} tokens in and {} out",
+            self.model, self.input_tokens, self.output_tokens
+        )?;
+        if !self.needs.is_empty() {
+            write!(f, ", needs {}", self.needs.join(", "))?;
+        }
+        writeln!(f, "; strategy {}", self.strategy)?;
+        if self.candidates.is_empty() {
+            writeln!(f, "nothing can serve it now")?;
+        }
+        for (place, note) in self.candidates.iter().enumerate() {
+            writeln!(f, "{}. {note}", place + 1)?;
+        }
+        if !self.refused.is_empty() {
+            writeln!(f, "refused:")?;
+        }
+        for note in &self.refused {
+            writeln!(f, "-  {note}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for CandidateNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} with {} ({}): ", self.backend, self.model, self.reason)?;
+        match self.predicted_cost_usd {
+            None => write!(f, "cost unknown")?,
+            Some(cost) => write!(f, "${:.6}", cost.as_usd())?,
+        }
+        if let Some(extra) = self.extra_cost_usd.filter(|extra| *extra != Money::ZERO) {
+            let sign = if extra > Money::ZERO { "+" } else { "-" };
+            write!(f, " ({sign}${:.6} against the first)", extra.as_usd().abs())?;
+        }
+        if let Some(per_1k) = self.cost_per_1k_usd {
+            write!(f, " at ${:.6} per 1K tokens", per_1k.as_usd())?;
+        }
+        match self.predicted_ttft_ms {
+            None => write!(f, ", first token not measured yet")?,
+            Some(ms) => write!(f, ", first token in about {ms} ms")?,
+        }
+        write!(f, "; {}", self.facts)
+    }
+}
+
+impl fmt::Display for RefusedNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({})", self.backend, self.text, self.code)?;
+        if let Some(ms) = self.retry_after_ms {
+            write!(f, ", again in {ms} ms")?;
+        }
+        if let Some(cost) = self.would_cost_usd {
+            write!(f, "; would have cost ${:.6}", cost.as_usd())?;
+        }
+        write!(f, "; {}", self.facts)
+    }
+}
+
+impl fmt::Display for FactNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(age_ms) = self.age_ms else {
+            return f.write_str("nothing known yet");
+        };
+        let health = match self.health {
+            Health::Unknown => "health unknown",
+            Health::Healthy => "healthy",
+            Health::Loading => "loading",
+            Health::Unhealthy => "unhealthy",
+        };
+        write!(f, "{health}, {} waiting", self.queue_depth.unwrap_or(0))?;
+        match self.tokens_per_second {
+            None => write!(f, ", tokens/s unknown")?,
+            Some(speed) => write!(f, ", {speed:.1} tokens/s")?,
+        }
+        if let Some(p95) = self.latency_p95_ms {
+            write!(f, ", p95 {p95} ms")?;
+        }
+        match &self.said_by {
+            None => write!(f, ", seen {age_ms} ms ago"),
+            Some(peer) => write!(f, ", said by {peer} {age_ms} ms ago"),
+        }
+    }
+}

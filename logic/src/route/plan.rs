@@ -1,13 +1,19 @@
 //! `plan`: the ordered attempts for one request.
+//!
+//! Eligibility first ([`eligible`](crate::route::eligible)), then one score per candidate
+//! ([`score`]), then the strategy's order. Nothing is recorded here: others
+//! act on the plan and report what came of it.
 
 use crate::backend::ServedModel;
 use crate::ids::BackendId;
 use crate::money::Money;
-use crate::request::Request;
-use crate::route::eligible::Refusal;
+use crate::request::{ANY_MODEL, Request};
+use crate::route::eligible::{self, Refusal};
+use crate::route::order::{self, Candidate};
+use crate::route::score::score;
 use crate::route::{Policy, Reason, Strategy};
 use crate::time::Moment;
-use crate::view::ClusterView;
+use crate::view::{BackendView, ClusterView};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -50,7 +56,7 @@ pub struct Step {
     pub cost_per_1k: Option<Money>,
     /// Predicted time to first token.
     pub predicted_ttft: Option<Duration>,
-    /// Age of the fact it was judged on.
+    /// Age of the fact it was judged on; zero for a provider nothing is known of yet.
     pub fact_age: Duration,
 }
 
@@ -68,7 +74,7 @@ pub struct Plan {
 /// Orders the backends of `view` for `request`.
 ///
 /// `draw` is 64 random bits that break ties and sample candidates; the same arguments give the same
-/// plan.
+/// plan. Every backend of the view is either a step or refused.
 pub fn plan(
     view: &ClusterView,
     loads: &impl Loads,
@@ -77,17 +83,212 @@ pub fn plan(
     draw: u64,
     now: Moment,
 ) -> Plan {
-    let _ = (view, loads, policy, draw, now);
+    let strategy = request.hints.strategy.unwrap_or(policy.strategy);
+    let mut candidates: Vec<Candidate<'_>> = Vec::with_capacity(view.backends.len());
+    let mut refused = Vec::new();
+    let mut a_cluster_serves = false;
+    for (index, backend) in view.backends.iter().enumerate() {
+        let judged = judge(backend, index, loads, request, policy, now);
+        a_cluster_serves |= backend.spec.is_cluster() && judged.serves;
+        match judged.verdict {
+            Ok(candidate) => candidates.push(candidate),
+            Err(refusal) => refused.push((backend.spec.id.clone(), refusal)),
+        }
+    }
+
+    let stands_in = matches!(strategy, Strategy::Hybrid | Strategy::ClusterFirst);
+    let pinned = request.hints.backend.is_some();
+    if stands_in && a_cluster_serves && !policy.enable_external_fallback && !pinned {
+        candidates.retain(|candidate| {
+            if !candidate.cluster {
+                let id = view.backends[candidate.index].spec.id.clone();
+                refused.push((id, Refusal::ExternalFallbackDisabled));
+            }
+            candidate.cluster
+        });
+    }
+
+    order::order(&mut candidates, strategy, policy, draw);
+    let sticky = if pinned { None } else { request.sticky.as_ref() };
+    let sticky = sticky.and_then(|id| {
+        candidates
+            .iter()
+            .position(|c| view.backends[c.index].spec.id == *id)
+    });
+    if let Some(place) = sticky {
+        candidates[..=place].rotate_right(1);
+    }
+    let reasons = Reasons {
+        strategy,
+        policy,
+        clusters_refused: a_cluster_serves && candidates.iter().all(|candidate| !candidate.cluster),
+        pinned,
+        sticky: sticky.is_some(),
+        fallbacks_from: fallbacks_from(&candidates),
+    };
+    let steps = candidates
+        .iter()
+        .enumerate()
+        .map(|(place, candidate)| Step {
+            index: candidate.index,
+            backend: view.backends[candidate.index].spec.id.clone(),
+            model: candidate.model.name.clone(),
+            reason: reasons.of(place, candidate),
+            predicted_cost: candidate.score.predicted_cost,
+            cost_per_1k: candidate.score.cost_per_1k,
+            predicted_ttft: candidate.score.predicted_ttft,
+            fact_age: candidate.fact_age,
+        })
+        .collect();
     Plan {
-        strategy: request.hints.strategy.unwrap_or_default(),
-        steps: Vec::new(),
-        refused: Vec::new(),
+        strategy,
+        steps,
+        refused,
     }
 }
 
-/// The model of `models` that serves `asked`, by name or alias.
-pub fn serves<'a>(models: &'a [ServedModel], asked: &str) -> Option<&'a ServedModel> {
-    models
+/// What is found of one backend.
+struct Judged<'v> {
+    /// Whether it would serve the request if it were well.
+    serves: bool,
+    verdict: Result<Candidate<'v>, Refusal>,
+}
+
+fn judge<'v>(
+    backend: &'v BackendView,
+    index: usize,
+    loads: &impl Loads,
+    request: &Request,
+    policy: &Policy,
+    now: Moment,
+) -> Judged<'v> {
+    let refuse = |serves, refusal| Judged {
+        serves,
+        verdict: Err(refusal),
+    };
+    if let Some(pinned) = request
+        .hints
+        .backend
+        .as_ref()
+        .filter(|id| **id != backend.spec.id)
+    {
+        return refuse(
+            false,
+            Refusal::NotPinned {
+                pinned: pinned.clone(),
+            },
+        );
+    }
+    let facts = backend.facts(now);
+    let models = match &facts {
+        Some(facts) if !facts.models.is_empty() => facts.models,
+        _ => eligible::known_models(backend),
+    };
+    let load = loads.load(
+        index,
+        request.input_tokens.saturating_add(request.output_tokens),
+        now,
+    );
+    let model = match eligible::resolve(&backend.spec, models, request) {
+        Ok(model) => model,
+        Err(Refusal::ModelsUnknown) => {
+            // That nothing was heard of a cluster says more than that its models are unknown. It may
+            // serve whatever is left to the router, but nobody can say so of a model that is named.
+            let state = eligible::admit(backend, facts.as_ref(), "", &load, policy, now);
+            let any_model = request.model.as_deref().is_none_or(|name| name == ANY_MODEL);
+            return refuse(any_model, state.err().unwrap_or(Refusal::ModelsUnknown));
+        }
+        Err(refusal) => return refuse(false, refusal),
+    };
+    if let Err(refusal) = eligible::admit(backend, facts.as_ref(), &model.name, &load, policy, now) {
+        return refuse(true, refusal);
+    }
+    let score = score(
+        backend,
+        model,
+        facts.as_ref().map(|f| &f.report),
+        &load,
+        request,
+        policy,
+        now,
+    );
+    if let Some(max) = request.hints.max_cost {
+        match score.predicted_cost {
+            None => return refuse(true, Refusal::CostUnknown),
+            Some(predicted) if predicted > max => return refuse(true, Refusal::TooDear { predicted, max }),
+            Some(_) => {}
+        }
+    }
+    let cluster = backend.spec.is_cluster();
+    let fact_age = facts.map_or(Duration::ZERO, |facts| facts.age);
+    Judged {
+        serves: true,
+        verdict: Ok(Candidate {
+            index,
+            cluster,
+            model,
+            score,
+            fact_age,
+        }),
+    }
+}
+
+/// The first place held by the other class than the first candidate's: from there on each step stands
+/// in for a class that was tried before it.
+fn fallbacks_from(candidates: &[Candidate<'_>]) -> usize {
+    let first = candidates.first().map(|candidate| candidate.cluster);
+    candidates
         .iter()
-        .find(|m| m.name == asked || m.aliases.iter().any(|a| a == asked))
+        .position(|c| Some(c.cluster) != first)
+        .unwrap_or(candidates.len())
+}
+
+/// Labels each place of an ordered plan.
+struct Reasons<'p> {
+    strategy: Strategy,
+    policy: &'p Policy,
+    /// Clusters serve the model, and each of them was refused.
+    clusters_refused: bool,
+    pinned: bool,
+    sticky: bool,
+    fallbacks_from: usize,
+}
+
+impl Reasons<'_> {
+    fn of(&self, place: usize, candidate: &Candidate<'_>) -> Reason {
+        let fallback = if candidate.cluster {
+            Reason::ClusterFallback
+        } else {
+            Reason::ExternalFallback
+        };
+        if self.pinned {
+            return Reason::Pinned;
+        }
+        if self.sticky && place == 0 {
+            return Reason::Sticky;
+        }
+        if place >= self.fallbacks_from {
+            return fallback;
+        }
+        let stands_in = !candidate.cluster && self.clusters_refused;
+        let priced = candidate.score.predicted_cost.is_some();
+        match self.strategy {
+            Strategy::Hybrid if order::under_threshold(candidate, self.policy) => Reason::HybridCluster,
+            Strategy::Hybrid if priced && !stands_in => Reason::HybridCheapest,
+            Strategy::Cost if priced => Reason::LowestCost,
+            Strategy::Latency => Reason::LowestLatency,
+            Strategy::ClusterFirst if candidate.cluster => Reason::ClusterFirst,
+            Strategy::ExternalFirst if !candidate.cluster => Reason::ExternalFirst,
+            Strategy::Hybrid | Strategy::Cost | Strategy::ClusterFirst | Strategy::ExternalFirst => fallback,
+        }
+    }
+}
+
+/// The model of `models` that serves `asked`: by name, else by alias.
+pub fn serves<'a>(models: &'a [ServedModel], asked: &str) -> Option<&'a ServedModel> {
+    models.iter().find(|m| m.name == asked).or_else(|| {
+        models
+            .iter()
+            .find(|m| m.aliases.iter().any(|alias| alias == asked))
+    })
 }

@@ -1,1 +1,107 @@
-//! Predicted latency and cost of one candidate.
+//! Predicted cost, latency and pressure of one candidate: numbers only, no choice.
+
+use crate::backend::{Placement, ServedModel};
+use crate::cost::unit;
+use crate::money::Money;
+use crate::report::Report;
+use crate::request::Request;
+use crate::route::plan::LocalLoad;
+use crate::route::strategy::Policy;
+use crate::time::Moment;
+use crate::view::BackendView;
+use std::time::Duration;
+
+/// What a candidate is judged by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    /// Price per 1,000 tokens for this request's mix; `None` = unknown throughput or price.
+    pub cost_per_1k: Option<Money>,
+    /// Price of this request; `None` as above.
+    pub predicted_cost: Option<Money>,
+    /// Predicted time to first token under the load of now; `None` = never measured.
+    pub predicted_ttft: Option<Duration>,
+    /// Time to first token and round trip as measured, the load of now left out; what is not known
+    /// counts as nothing, so that it gets measured.
+    pub unloaded: Duration,
+    /// Requests running and waiting per place, in millionths: 1,000,000 means all places taken.
+    pub pressure: u64,
+}
+
+/// Scores `model` at `backend` for `request`.
+pub fn score(
+    backend: &BackendView,
+    model: &ServedModel,
+    report: Option<&Report>,
+    load: &LocalLoad,
+    request: &Request,
+    policy: &Policy,
+    now: Moment,
+) -> Score {
+    let unknown = Report::default();
+    let report = report.unwrap_or(&unknown);
+    let (cost_per_1k, predicted_cost) = cost(backend, model, report, request, policy).unzip();
+
+    let running = u64::from(load.in_flight) + u64::from(backend.peers_in_flight(now));
+    let waiting = u64::from(report.queue_depth.max(load.waiting));
+    let local_limit = Some(load.limit).filter(|limit| *limit > 0);
+    let places = report
+        .slots
+        .or(backend.spec.slots)
+        .or(local_limit)
+        .unwrap_or(1)
+        .max(1);
+
+    let rtt = Duration::from_millis(u64::from(report.rtt_ms.unwrap_or(0)));
+    let ttft = report.ttft_ms.map(|ms| Duration::from_millis(u64::from(ms)));
+    Score {
+        cost_per_1k,
+        predicted_cost,
+        predicted_ttft: ttft.map(|ttft| loaded(ttft, running, places) + rtt),
+        unloaded: ttft.unwrap_or_default() + rtt,
+        pressure: (running + waiting).saturating_mul(1_000_000) / u64::from(places),
+    }
+}
+
+impl Score {
+    /// The latency to order by: predicted or, where never measured, the round trip alone.
+    pub fn ttft_or_optimistic(&self) -> Duration {
+        self.predicted_ttft.unwrap_or(self.unloaded)
+    }
+}
+
+/// `ttft × (running + 1) ÷ places`: one more request shares the places with those running.
+fn loaded(ttft: Duration, running: u64, places: u32) -> Duration {
+    let micros = u64::try_from(ttft.as_micros()).unwrap_or(u64::MAX);
+    Duration::from_micros(micros.saturating_mul(running + 1) / u64::from(places))
+}
+
+/// Price per 1,000 tokens and of the request.
+fn cost(
+    backend: &BackendView,
+    model: &ServedModel,
+    report: &Report,
+    request: &Request,
+    policy: &Policy,
+) -> Option<(Money, Money)> {
+    let (input, output) = (request.input_tokens, request.output_tokens);
+    match &backend.spec.placement {
+        Placement::Cluster { cost_per_hour, .. } => {
+            let speed = f64::from(report.tokens_per_second?);
+            let per_1k = unit::cost_per_1k(*cost_per_hour, speed, policy.overhead_factor)?;
+            Some((
+                per_1k,
+                unit::request_cost(per_1k, u64::from(input), u64::from(output)),
+            ))
+        }
+        Placement::External => {
+            let price = model.price?;
+            let predicted = price.predict(input, output);
+            let tokens = i128::from(input) + i128::from(output);
+            let per_1k = match tokens {
+                0 => price.output.times(1000),
+                tokens => Money::from_pico(predicted.pico().saturating_mul(1000) / tokens),
+            };
+            Some((per_1k, predicted))
+        }
+    }
+}

@@ -145,6 +145,20 @@ pub struct Policy {
     pub enable_external_fallback: bool,
 }
 
+impl Default for Policy {
+    /// The defaults of the configuration.
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::Hybrid,
+            max_latency: Duration::from_secs(5),
+            max_queue_depth: 10,
+            overhead_factor: 1.1,
+            cluster_cost_threshold: Money::from_pico(10_000_000_000),
+            enable_external_fallback: true,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
