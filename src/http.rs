@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::decisions::Decisions;
 use crate::relay::Relay;
 use crate::ui;
+
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::routing::{get, post};

@@ -13,3 +13,4 @@ pub mod node;
 pub mod outbound;
 pub mod relay;
 pub mod telemetry;
+pub mod ui;

@@ -55,7 +55,11 @@ async fn serve(path: &Path) -> ExitCode {
 }
 
 async fn run_mock(options: cli::Mock) -> ExitCode {
-    let faults = match options.faults.as_deref().map_or_else(|| Ok(Faults::none()), Faults::load) {
+    let faults = match options
+        .faults
+        .as_deref()
+        .map_or_else(|| Ok(Faults::none()), Faults::load)
+    {
         Ok(faults) => faults,
         Err(error) => {
             tracing::error!("{error}");

@@ -92,8 +92,10 @@ impl Node {
         mocks.stand_in(&mut config).await?;
         let metrics = Metrics::new().map_err(|error| NodeError::Metrics(error.to_string()))?;
         let outbound = Arc::new(Outbound::new(&config.backends, config.timeouts)?);
-        let listener = bind("server.port", (&config.server.host, config.server.port)).await?;
-        let addr = listener.local_addr().map_err(|source| listen_error("server.port", &config.server.host, source))?;
+        let listener = bind("server.port", (config.server.host.as_str(), config.server.port)).await?;
+        let addr = listener
+            .local_addr()
+            .map_err(|source| listen_error("server.port", &config.server.host, source))?;
         if !addr.ip().is_loopback() {
             tracing::warn!(%addr, "listening beyond loopback without client authentication: put this behind a gateway that has it");
         }
@@ -121,7 +123,12 @@ impl Node {
             handle,
             relay: Arc::new(ArcSwap::from_pointee(relay)),
             decisions,
-            readiness: Arc::new(Readiness::new(config.gossip.as_ref().is_some_and(|gossip| !gossip.seeds.is_empty()))),
+            readiness: Arc::new(Readiness::new(
+                config
+                    .gossip
+                    .as_ref()
+                    .is_some_and(|gossip| !gossip.seeds.is_empty()),
+            )),
             fixed: Arc::new(Fixed::new(&config, simulated || config.smart_mocking.is_some())),
             reload,
         };
@@ -132,7 +139,13 @@ impl Node {
             write_timeout: config.server.write_timeout,
         };
         let serve = |listener: TcpListener, router: Router| {
-            tokio::spawn(server::serve(listener, router, limits, stop.clone(), config.server.drain_timeout))
+            tokio::spawn(server::serve(
+                listener,
+                router,
+                limits,
+                stop.clone(),
+                config.server.drain_timeout,
+            ))
         };
         let mut listeners = Vec::new();
         let mut admin_addr = None;
@@ -189,7 +202,11 @@ impl Node {
         }
         self.outbound.reconfigure(&config.backends)?;
         self.app.handle.reconfigure(topology(&config)).await?;
-        let relay = self.app.relay.load().reconfigured(config.timeouts, config.stickiness_window);
+        let relay = self
+            .app
+            .relay
+            .load()
+            .reconfigured(config.timeouts, config.stickiness_window);
         self.app.relay.store(Arc::new(relay));
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
@@ -213,7 +230,11 @@ impl Node {
 ///
 /// # Errors
 /// [`NodeError`] where it cannot start; a bad file later on changes nothing.
-pub async fn serve(path: &Path, config: Config, mut watcher: config::watch::Watcher) -> Result<(), NodeError> {
+pub async fn serve(
+    path: &Path,
+    config: Config,
+    mut watcher: config::watch::Watcher,
+) -> Result<(), NodeError> {
     let node = Node::start(config).await?;
     let reloads = node.reloads.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(mut reloads) = reloads else { return Ok(()) };
@@ -236,7 +257,14 @@ pub async fn serve(path: &Path, config: Config, mut watcher: config::watch::Watc
 }
 
 async fn reload(node: &Node, path: &Path) {
-    let counted = |result: &str| node.app.handle.metrics().config_reloads_total.with_label_values(&[result]).inc();
+    let counted = |result: &str| {
+        node.app
+            .handle
+            .metrics()
+            .config_reloads_total
+            .with_label_values(&[result])
+            .inc()
+    };
     let loaded = match config::load(path, &config::process_env) {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -288,18 +316,31 @@ fn topology(config: &Config) -> Topology {
         node: config.node.name.clone(),
         region: config.node.region.clone(),
         policy: config.policy.clone(),
-        backends: config.backends.iter().map(|backend| Arc::clone(&backend.spec)).collect(),
+        backends: config
+            .backends
+            .iter()
+            .map(|backend| Arc::clone(&backend.spec))
+            .collect(),
         health_check_interval: config.health_check_interval,
         metrics_update_interval: config.metrics_update_interval,
         calibrate_throughput: config.calibrate_throughput,
     }
 }
 
-async fn gossip(config: &Config, metrics: &Metrics) -> Result<Option<(GossipSettings, Arc<dyn GossipTransport>)>, NodeError> {
-    let Some(gossip) = &config.gossip else { return Ok(None) };
+async fn gossip(
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<Option<(GossipSettings, Arc<dyn GossipTransport>)>, NodeError> {
+    let Some(gossip) = &config.gossip else {
+        return Ok(None);
+    };
     let transport = LoopbackUdp::bind(gossip.listen, metrics.clone()).await?;
-    let bound = transport.local_addr().map_err(|error| TransportError::Bind(gossip.listen, error))?;
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let bound = transport
+        .local_addr()
+        .map_err(|error| TransportError::Bind(gossip.listen, error))?;
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     let settings = GossipSettings {
         cluster_id: gossip.cluster_id.clone(),
         listen: bound,
@@ -311,13 +352,22 @@ async fn gossip(config: &Config, metrics: &Metrics) -> Result<Option<(GossipSett
     Ok(Some((settings, Arc::new(transport))))
 }
 
-async fn bind(what: &'static str, address: impl tokio::net::ToSocketAddrs + std::fmt::Debug) -> Result<TcpListener, NodeError> {
+async fn bind(
+    what: &'static str,
+    address: impl tokio::net::ToSocketAddrs + std::fmt::Debug,
+) -> Result<TcpListener, NodeError> {
     let shown = format!("{address:?}");
-    TcpListener::bind(address).await.map_err(|source| listen_error(what, &shown, source))
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| listen_error(what, &shown, source))
 }
 
 fn listen_error(what: &'static str, address: &str, source: std::io::Error) -> NodeError {
-    NodeError::Listen { what, address: address.to_owned(), source }
+    NodeError::Listen {
+        what,
+        address: address.to_owned(),
+        source,
+    }
 }
 
 /// Keys whose change a running node cannot take over.
@@ -326,8 +376,17 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
         ("server", running.server != new.server),
         ("node", running.node != new.node),
         ("gossip", running.gossip != new.gossip),
-        ("admin.listen", running.admin.as_ref().map(|admin| admin.listen) != new.admin.as_ref().map(|admin| admin.listen)),
-        ("timeouts.connect", running.timeouts.connect != new.timeouts.connect),
+        (
+            "admin.listen",
+            running.admin.as_ref().map(|admin| admin.listen) != new.admin.as_ref().map(|admin| admin.listen),
+        ),
+        (
+            "timeouts.connect",
+            running.timeouts.connect != new.timeouts.connect,
+        ),
     ];
-    changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+    changed
+        .into_iter()
+        .filter_map(|(key, changed)| changed.then_some(key))
+        .collect()
 }

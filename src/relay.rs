@@ -81,9 +81,20 @@ impl Relay {
         timeouts: Timeouts,
         stickiness: Duration,
     ) -> Self {
-        let cache = || Cache::builder().max_capacity(SESSIONS_MAX).time_to_live(stickiness).build();
+        let cache = || {
+            Cache::builder()
+                .max_capacity(SESSIONS_MAX)
+                .time_to_live(stickiness)
+                .build()
+        };
         let sessions = (!stickiness.is_zero()).then(cache);
-        Self { handle, outbound, decisions, timeouts, sessions }
+        Self {
+            handle,
+            outbound,
+            decisions,
+            timeouts,
+            sessions,
+        }
     }
 
     /// The same relay with other timeouts; sessions are kept while the window stays the same.
@@ -96,7 +107,9 @@ impl Relay {
             timeouts,
             stickiness,
         );
-        let window = |sessions: &Option<Cache<String, BackendId>>| sessions.as_ref().and_then(|cache| cache.policy().time_to_live());
+        let window = |sessions: &Option<Cache<String, BackendId>>| {
+            sessions.as_ref().and_then(|cache| cache.policy().time_to_live())
+        };
         if window(&relay.sessions) == window(&self.sessions) {
             relay.sessions.clone_from(&self.sessions);
         }
@@ -113,15 +126,39 @@ impl Relay {
         let snapshot = self.handle.snapshot();
         let session = self.session_key(&call);
         let request = self.request(&call, session.as_deref());
-        let deadline = started + request.hints.deadline.unwrap_or(self.timeouts.total).min(self.timeouts.total);
+        let deadline = started
+            + request
+                .hints
+                .deadline
+                .unwrap_or(self.timeouts.total)
+                .min(self.timeouts.total);
 
         let planning = std::time::Instant::now();
-        let plan = plan(&snapshot.view, &*snapshot, &request, &snapshot.policy, self.handle.draw(), started);
-        self.handle.metrics().decision_duration_seconds.observe(planning.elapsed().as_secs_f64());
+        let plan = plan(
+            &snapshot.view,
+            &*snapshot,
+            &request,
+            &snapshot.policy,
+            self.handle.draw(),
+            started,
+        );
+        self.handle
+            .metrics()
+            .decision_duration_seconds
+            .observe(planning.elapsed().as_secs_f64());
 
-        let mut tally =
-            Tally::open(self.handle.clone(), Arc::clone(&self.decisions), Arc::clone(&snapshot), &request, &plan, started);
-        let (step, begun, lease) = match self.attempt(&call, &request, &snapshot, &plan, deadline, &mut tally).await {
+        let mut tally = Tally::open(
+            self.handle.clone(),
+            Arc::clone(&self.decisions),
+            Arc::clone(&snapshot),
+            &request,
+            &plan,
+            started,
+        );
+        let (step, begun, lease) = match self
+            .attempt(&call, &request, &snapshot, &plan, deadline, &mut tally)
+            .await
+        {
             Ok(attempted) => attempted,
             Err(error) => {
                 let decision = tally.id().to_owned();
@@ -134,22 +171,41 @@ impl Relay {
         }
         tally.committed(&step, lease.ttft());
         tally.saw(&begun.reply);
-        let mut told = Told { decision: tally.id().to_owned(), attempts: tally.attempts(), cost: step.predicted_cost };
-        let patience = Patience { clock, idle: self.timeouts.idle, deadline };
+        let mut told = Told {
+            decision: tally.id().to_owned(),
+            attempts: tally.attempts(),
+            cost: step.predicted_cost,
+        };
+        let patience = Patience {
+            clock,
+            idle: self.timeouts.idle,
+            deadline,
+        };
         let running = Running::new(step.clone(), begun, lease, tally, patience);
         let mut response = if call.inspected.stream {
             let mut response = Response::new(Body::from_stream(running.into_stream()));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+            response
+                .headers_mut()
+                .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             response
         } else {
             let (body, cost) = match running.collect().await {
                 Ok(collected) => collected,
-                Err(error) => return Err(Failed { error, decision: told.decision }),
+                Err(error) => {
+                    return Err(Failed {
+                        error,
+                        decision: told.decision,
+                    });
+                }
             };
             told.cost = cost;
             let mut response = Response::new(Body::from(body));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             response
         };
         self.mark(&mut response, &step, told);
@@ -176,7 +232,12 @@ impl Relay {
                 return Err(failure.unwrap_or_else(|| fault::told(&Fault::Deadline, None)));
             }
             let inbound = call.inbound();
-            let encoded = match wire::encode(&inbound, &call.inspected, snapshot.view.backends[step.index].spec.kind, &step.model) {
+            let encoded = match wire::encode(
+                &inbound,
+                &call.inspected,
+                snapshot.view.backends[step.index].spec.kind,
+                &step.model,
+            ) {
                 Ok(encoded) => encoded,
                 // This dialect cannot carry the request; another backend's may.
                 Err(error) => {
@@ -187,9 +248,15 @@ impl Relay {
             // The last candidate is waited for as long as the client waits; the others for as long
             // as a cluster may take to be eligible at all.
             let is_last = nth + 1 == plan.steps.len();
-            let max_wait = if is_last { left } else { left.min(snapshot.policy.max_latency) };
-            let admitted =
-                self.handle.lease(snapshot, step, tokens, max_wait, snapshot.policy.max_queue_depth).await;
+            let max_wait = if is_last {
+                left
+            } else {
+                left.min(snapshot.policy.max_latency)
+            };
+            let admitted = self
+                .handle
+                .lease(snapshot, step, tokens, max_wait, snapshot.policy.max_queue_depth)
+                .await;
             let mut lease = match admitted {
                 Ok(lease) => lease,
                 Err(refused) => {
@@ -200,7 +267,10 @@ impl Relay {
             attempts += 1;
             tally.attempt(step);
             let streams = encoded.streams;
-            match self.first_content(call, step, &mut lease, encoded, streams, deadline, snapshot).await {
+            match self
+                .first_content(call, step, &mut lease, encoded, streams, deadline, snapshot)
+                .await
+            {
                 Ok(begun) => return Ok((step.clone(), begun, lease)),
                 Err(fault) => {
                     tracing::warn!(backend = %step.backend, model = %step.model, attempt = attempts, %fault, "attempt failed");
@@ -218,7 +288,10 @@ impl Relay {
     }
 
     /// Sends the request and reads up to the first content byte, where falling back ends.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one attempt, each used once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one attempt, each used once"
+    )]
     async fn first_content(
         &self,
         call: &Call,
@@ -233,11 +306,19 @@ impl Relay {
         let first_byte = clock.now() + self.timeouts.first_byte;
         let patience = || clock.until(first_byte.min(deadline));
         let timed_out = |fault: Fault| match fault {
-            Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) if clock.until(deadline).is_zero() => Fault::Deadline,
-            Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) => Fault::FirstByteTimeout(self.timeouts.first_byte),
+            Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) if clock.until(deadline).is_zero() => {
+                Fault::Deadline
+            }
+            Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) => {
+                Fault::FirstByteTimeout(self.timeouts.first_byte)
+            }
             other => other,
         };
-        let mut answer = self.outbound.send(&step.backend, encoded, patience()).await.map_err(timed_out)?;
+        let mut answer = self
+            .outbound
+            .send(&step.backend, encoded, patience())
+            .await
+            .map_err(timed_out)?;
         let mut reply = Reply::new(Exchange {
             dialect: call.dialect,
             operation: call.operation,
@@ -245,9 +326,16 @@ impl Relay {
             include_usage: call.inspected.include_usage,
             kind: snapshot.view.backends[step.index].spec.kind,
             upstream_streams,
-            model: call.inspected.model.clone().filter(|model| model != ANY_MODEL).unwrap_or_else(|| step.model.clone()),
+            model: call
+                .inspected
+                .model
+                .clone()
+                .filter(|model| model != ANY_MODEL)
+                .unwrap_or_else(|| step.model.clone()),
             response_id: format!("{:016x}", self.handle.draw()),
-            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            created: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
         });
         let mut head = Vec::new();
         loop {
@@ -256,19 +344,31 @@ impl Relay {
                 None => {
                     reply.finish(&mut head).map_err(reply_fault)?;
                     lease.first_token();
-                    return Ok(Begun { answer, reply, head, ended: true });
+                    return Ok(Begun {
+                        answer,
+                        reply,
+                        head,
+                        ended: true,
+                    });
                 }
             }
             if reply.has_content() {
                 lease.first_token();
-                return Ok(Begun { answer, reply, head, ended: false });
+                return Ok(Begun {
+                    answer,
+                    reply,
+                    head,
+                    ended: false,
+                });
             }
         }
     }
 
     /// The headers that tell the decision.
     fn mark(&self, response: &mut Response, step: &Step, told: Told) {
-        let cost = told.cost.map_or_else(|| "unpriced".to_owned(), |cost| cost.to_string());
+        let cost = told
+            .cost
+            .map_or_else(|| "unpriced".to_owned(), |cost| cost.to_string());
         let headers = [
             ("x-llm-router-backend", step.backend.to_string()),
             ("x-llm-router-reason", step.reason.as_str().to_owned()),
@@ -279,7 +379,9 @@ impl Relay {
         ];
         for (name, value) in headers {
             if let Ok(value) = HeaderValue::from_str(&value) {
-                response.headers_mut().insert(HeaderName::from_static(name), value);
+                response
+                    .headers_mut()
+                    .insert(HeaderName::from_static(name), value);
             }
         }
     }
@@ -287,12 +389,19 @@ impl Relay {
     fn request(&self, call: &Call, session: Option<&str>) -> Request {
         let inspected = &call.inspected;
         let input_tokens = u32::try_from(inspected.text_bytes.div_ceil(BYTES_PER_TOKEN)).unwrap_or(u32::MAX);
-        let assumed = if call.operation == Operation::Embedding { 0 } else { OUTPUT_TOKENS_ASSUMED };
+        let assumed = if call.operation == Operation::Embedding {
+            0
+        } else {
+            OUTPUT_TOKENS_ASSUMED
+        };
         Request {
             model: inspected.model.clone().filter(|model| model != ANY_MODEL),
             needs: inspected.needs.union(&call.needs),
             input_tokens,
-            output_tokens: inspected.max_output_tokens.unwrap_or(assumed).min(assumed.max(1) * 16),
+            output_tokens: inspected
+                .max_output_tokens
+                .unwrap_or(assumed)
+                .min(assumed.max(1) * 16),
             stream: inspected.stream,
             hints: call.hints.clone(),
             sticky: session.and_then(|session| self.sessions.as_ref()?.get(session)),
@@ -304,7 +413,10 @@ impl Relay {
         self.sessions.as_ref()?;
         let session = call.session.as_ref().or(call.inspected.session.as_ref())?;
         let model = call.inspected.model.as_deref().unwrap_or(ANY_MODEL);
-        Some(format!("{session}\u{0}{model}\u{0}{:?}\u{0}{:?}", call.hints.strategy, call.operation))
+        Some(format!(
+            "{session}\u{0}{model}\u{0}{:?}\u{0}{:?}",
+            call.hints.strategy, call.operation
+        ))
     }
 }
 
@@ -327,13 +439,21 @@ struct Told {
 
 impl Call {
     fn inbound(&self) -> Inbound<'_> {
-        Inbound { dialect: self.dialect, operation: self.operation, body: &self.body }
+        Inbound {
+            dialect: self.dialect,
+            operation: self.operation,
+            body: &self.body,
+        }
     }
 }
 
 fn reply_fault(error: ReplyError) -> Fault {
     match error {
-        ReplyError::Upstream { status, error } => Fault::Status { status: status.unwrap_or(502), retry_after: None, error },
+        ReplyError::Upstream { status, error } => Fault::Status {
+            status: status.unwrap_or(502),
+            retry_after: None,
+            error,
+        },
         ReplyError::Incomplete(why) => Fault::Broken(why),
         ReplyError::Malformed(why) => Fault::Malformed(why),
     }
@@ -348,10 +468,17 @@ fn not_admitted(refused: NotAdmitted, step: &Step, now: Moment) -> ApiError {
         )
         .with_code("rate_limited")
         .with_retry_after(until.since(now)),
-        NotAdmitted::QueueFull => busy(format!("backend `{}` is busy and its queue is full", step.backend)),
-        NotAdmitted::TimedOut(waited) => {
-            busy(format!("no slot became free at backend `{}` within {waited:?}", step.backend))
-        }
-        NotAdmitted::TrialTaken => busy(format!("backend `{}` is being tried after an outage", step.backend)),
+        NotAdmitted::QueueFull => busy(format!(
+            "backend `{}` is busy and its queue is full",
+            step.backend
+        )),
+        NotAdmitted::TimedOut(waited) => busy(format!(
+            "no slot became free at backend `{}` within {waited:?}",
+            step.backend
+        )),
+        NotAdmitted::TrialTaken => busy(format!(
+            "backend `{}` is being tried after an outage",
+            step.backend
+        )),
     }
 }

@@ -19,14 +19,20 @@ pub(crate) struct Address<M> {
 
 impl<M> Clone for Address<M> {
     fn clone(&self) -> Self {
-        Self { current: Arc::clone(&self.current), waiting: Arc::clone(&self.waiting) }
+        Self {
+            current: Arc::clone(&self.current),
+            waiting: Arc::clone(&self.waiting),
+        }
     }
 }
 
 impl<M: Message> Address<M> {
     /// An address nobody lives at yet.
     pub(crate) fn vacant() -> Self {
-        Self { current: Arc::new(ArcSwapOption::empty()), waiting: Arc::new(AtomicUsize::new(0)) }
+        Self {
+            current: Arc::new(ArcSwapOption::empty()),
+            waiting: Arc::new(AtomicUsize::new(0)),
+        }
     }
 
     /// A new incarnation moves in, with an empty mailbox.
@@ -43,7 +49,9 @@ impl<M: Message> Address<M> {
     /// Sends without waiting. `false` where nobody lives here or the mailbox is full: the message is
     /// dropped.
     pub(crate) fn send(&self, message: M) -> bool {
-        let Some(actor) = self.current.load_full() else { return false };
+        let Some(actor) = self.current.load_full() else {
+            return false;
+        };
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= MAILBOX_BOUND || actor.cast(message).is_err() {
             self.received();
             return false;
@@ -53,6 +61,8 @@ impl<M: Message> Address<M> {
 
     /// The actor took one message out; it calls this once per message received.
     pub(crate) fn received(&self) {
-        let _ = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        let _ = self
+            .waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
     }
 }

@@ -14,11 +14,11 @@ use crate::ports::{Draw, Probe, Reading, Speed};
 use crate::prober::{self, Prober};
 use crate::snapshot::Door;
 use llm_router_logic::backend::{BackendSpec, ServedModel};
+use llm_router_logic::cost::unit::ThroughputMeter;
 use llm_router_logic::guard::breaker::{Breaker, BreakerPolicy, BreakerState};
 use llm_router_logic::guard::health::{HealthTracker, Sighting};
 use llm_router_logic::guard::latency::LatencyWindow;
 use llm_router_logic::guard::restart::Restarts;
-use llm_router_logic::cost::unit::ThroughputMeter;
 use llm_router_logic::report::{Health, Report};
 use llm_router_logic::time::Moment;
 use llm_router_logic::view::OwnFact;
@@ -115,7 +115,12 @@ impl Actor for Backend {
         })
     }
 
-    async fn handle(&self, me: ActorRef<Msg>, message: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        me: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         if !matches!(message, Msg::Publish | Msg::RestartProber) {
             state.arguments.door.actor.received();
         }
@@ -154,7 +159,13 @@ impl Actor for Backend {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         if let SupervisionEvent::ActorFailed(_, _) | SupervisionEvent::ActorTerminated(_, _, _) = event {
-            let Arguments { spec, clock, draw, metrics, .. } = &state.arguments;
+            let Arguments {
+                spec,
+                clock,
+                draw,
+                metrics,
+                ..
+            } = &state.arguments;
             let delay = state.prober_restarts.next_delay(clock.now(), draw());
             metrics.actor_restarts_total.with_label_values(&["prober"]).inc();
             tracing::warn!(backend = %spec.id, ?delay, "prober died, restarting it");
@@ -166,7 +177,14 @@ impl Actor for Backend {
 
 impl State {
     async fn start_prober(&self, me: &ActorRef<Msg>) -> Result<(), ActorProcessingErr> {
-        let Arguments { spec, door, probe, clock, interval, .. } = &self.arguments;
+        let Arguments {
+            spec,
+            door,
+            probe,
+            clock,
+            interval,
+            ..
+        } = &self.arguments;
         let arguments = prober::Arguments {
             me: self.prober.clone(),
             spec: Arc::clone(spec),
@@ -203,8 +221,10 @@ impl State {
         };
         self.observed_at = Some(now);
         if self.breakers.len() < BREAKERS_MAX || self.breakers.contains_key(&ended.model) {
-            let breaker =
-                self.breakers.entry(ended.model).or_insert_with(|| Breaker::new(BreakerPolicy::default()));
+            let breaker = self
+                .breakers
+                .entry(ended.model)
+                .or_insert_with(|| Breaker::new(BreakerPolicy::default()));
             breaker.record(ok, now);
         }
     }
@@ -215,7 +235,11 @@ impl State {
         let spec = Arc::clone(&self.arguments.spec);
         match looked {
             Ok(reading) => {
-                let sighting = if reading.loading { Sighting::Loading } else { Sighting::Ok };
+                let sighting = if reading.loading {
+                    Sighting::Loading
+                } else {
+                    Sighting::Ok
+                };
                 self.health.observe(sighting);
                 if sighting == Sighting::Ok {
                     for breaker in self.breakers.values_mut() {
@@ -248,8 +272,16 @@ impl State {
     /// A cluster whose speed nobody measured yet has no cost and would never be chosen on cost: it is
     /// measured once, while idle.
     fn calibrate_if_unknown(&mut self, now: Moment) {
-        let Arguments { spec, calibrate, door, .. } = &self.arguments;
-        let idle = self.reading.as_ref().is_some_and(|reading| !reading.loading && reading.busy_slots.unwrap_or(0) == 0)
+        let Arguments {
+            spec,
+            calibrate,
+            door,
+            ..
+        } = &self.arguments;
+        let idle = self
+            .reading
+            .as_ref()
+            .is_some_and(|reading| !reading.loading && reading.busy_slots.unwrap_or(0) == 0)
             && door.gate.load(0, now).in_flight == 0;
         if !calibrate || !spec.is_cluster() || !idle || self.tokens_per_second(now).is_some() {
             return;
@@ -276,7 +308,11 @@ impl State {
     /// The best aggregate rate anyone measured: the machine delivers at least that. The one
     /// calibration counts only until real traffic was measured.
     fn tokens_per_second(&self, now: Moment) -> Option<f64> {
-        let told = self.reading.as_ref().and_then(|reading| reading.tokens_per_second).filter(|rate| *rate > 0.0);
+        let told = self
+            .reading
+            .as_ref()
+            .and_then(|reading| reading.tokens_per_second)
+            .filter(|rate| *rate > 0.0);
         let own = self.throughput.tokens_per_second(now);
         match (told, own) {
             (Some(told), Some(own)) => Some(told.max(own)),
@@ -296,14 +332,25 @@ impl State {
             return;
         }
         let now = self.arguments.clock.now();
-        let wait = self.published_at.map_or(Duration::ZERO, |last| PUBLISH_GAP.saturating_sub(now.since(last)));
+        let wait = self
+            .published_at
+            .map_or(Duration::ZERO, |last| PUBLISH_GAP.saturating_sub(now.since(last)));
         self.publish_due = true;
         me.send_after(wait, || Msg::Publish);
     }
 
     fn publish_now(&mut self, me: &ActorRef<Msg>) {
-        let Some(observed_at) = self.observed_at else { return };
-        let Arguments { spec, door, dispatcher, clock, metrics, .. } = &self.arguments;
+        let Some(observed_at) = self.observed_at else {
+            return;
+        };
+        let Arguments {
+            spec,
+            door,
+            dispatcher,
+            clock,
+            metrics,
+            ..
+        } = &self.arguments;
         let now = clock.now();
         let load = door.gate.load(0, now);
         let reading = self.reading.as_ref();
@@ -336,15 +383,28 @@ impl State {
             ttft_ms: self.latency.peak_ewma(now).map(millis),
             rtt_ms: reading.map(|reading| millis(reading.rtt)),
             backoff_ms: millis(door.gate.backoff_left()),
-            breaker_open: !broken.is_empty() && self.models().iter().all(|model| broken.contains(&model.name)),
+            breaker_open: !broken.is_empty()
+                && self.models().iter().all(|model| broken.contains(&model.name)),
         };
         let id = spec.id.as_str();
         metrics.show_health(spec, report.health);
-        metrics.backend_in_flight.with_label_values(&[id]).set(i64::from(report.in_flight));
-        metrics.backend_queue_depth.with_label_values(&[id]).set(i64::from(report.queue_depth));
-        metrics.backend_breaker_open.with_label_values(&[id]).set(i64::from(!broken.is_empty()));
+        metrics
+            .backend_in_flight
+            .with_label_values(&[id])
+            .set(i64::from(report.in_flight));
+        metrics
+            .backend_queue_depth
+            .with_label_values(&[id])
+            .set(i64::from(report.queue_depth));
+        metrics
+            .backend_breaker_open
+            .with_label_values(&[id])
+            .set(i64::from(!broken.is_empty()));
         if let Some(rate) = tokens_per_second {
-            metrics.backend_tokens_per_second.with_label_values(&[id]).set(rate);
+            metrics
+                .backend_tokens_per_second
+                .with_label_values(&[id])
+                .set(rate);
         }
         let fact = OwnFact {
             report,

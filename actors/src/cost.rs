@@ -9,11 +9,10 @@ use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use crate::topology::Topology;
 use arc_swap::ArcSwap;
-use llm_router_logic::backend::Placement;
-use llm_router_logic::cost::unit::cost_per_1k;
 use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
+use llm_router_logic::route::score::unit_cost;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -151,10 +150,19 @@ impl Actor for Cost {
     async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
         me.cast(Msg::Tick)?;
         let book = Book::clone(&arguments.book.load());
-        Ok(State { arguments, book, publish_due: false })
+        Ok(State {
+            arguments,
+            book,
+            publish_due: false,
+        })
     }
 
-    async fn handle(&self, me: ActorRef<Msg>, message: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        me: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         if matches!(message, Msg::Settled(_)) {
             state.arguments.me.received();
         }
@@ -196,11 +204,20 @@ impl State {
                 ("reasoning", usage.reasoning),
             ];
             for (class, tokens) in classes.into_iter().filter(|(_, tokens)| *tokens > 0) {
-                metrics.tokens_total.with_label_values(&[id.as_str(), class]).inc_by(tokens);
+                metrics
+                    .tokens_total
+                    .with_label_values(&[id.as_str(), class])
+                    .inc_by(tokens);
             }
             match settlement.cost {
-                Some(cost) => metrics.spend_usd_total.with_label_values(&[id.as_str()]).inc_by(cost.as_usd().max(0.0)),
-                None if settlement.served => metrics.unpriced_requests_total.with_label_values(&[id.as_str()]).inc(),
+                Some(cost) => metrics
+                    .spend_usd_total
+                    .with_label_values(&[id.as_str()])
+                    .inc_by(cost.as_usd().max(0.0)),
+                None if settlement.served => metrics
+                    .unpriced_requests_total
+                    .with_label_values(&[id.as_str()])
+                    .inc(),
                 None => {}
             }
             if settlement.fallback && settlement.served {
@@ -208,37 +225,40 @@ impl State {
             }
         }
         if let (Some(cost), Some(external)) = (settlement.cost, settlement.external_cost) {
-            metrics.gross_savings_usd_total.inc_by((external - cost).as_usd().max(0.0));
+            metrics
+                .gross_savings_usd_total
+                .inc_by((external - cost).as_usd().max(0.0));
         }
     }
 
     fn show_unit_costs(&self) {
-        let Arguments { metrics, published, clock, topology, .. } = &self.arguments;
+        let Arguments {
+            metrics,
+            published,
+            clock,
+            topology,
+            ..
+        } = &self.arguments;
         let snapshot = published.load();
         let overhead = topology.load().policy.overhead_factor;
         let now = clock.now();
         for backend in &snapshot.view.backends {
             let spec = &backend.spec;
-            match &spec.placement {
-                Placement::Cluster { cost_per_hour, .. } => {
-                    let rate = backend.facts(now).and_then(|facts| facts.report.tokens_per_second);
-                    let gauge = &metrics.cluster_cost_per_1k_tokens;
-                    let labels = [spec.id.as_str(), spec.provider(), spec.region()];
-                    match rate.and_then(|rate| cost_per_1k(*cost_per_hour, f64::from(rate), overhead)) {
-                        Some(cost) => gauge.with_label_values(&labels).set(cost.as_usd()),
-                        // Unknown is shown as absent, never as a number.
-                        None => drop(gauge.remove_label_values(&labels)),
-                    }
+            if spec.is_cluster() {
+                let gauge = &metrics.cluster_cost_per_1k_tokens;
+                let labels = [spec.id.as_str(), spec.provider(), spec.region()];
+                match unit_cost(backend, overhead, now) {
+                    Some(cost) => gauge.with_label_values(&labels).set(cost.as_usd()),
+                    // Unknown is shown as absent, never as a number.
+                    None => drop(gauge.remove_label_values(&labels)),
                 }
-                Placement::External => {
-                    for model in &spec.models {
-                        if let Some(price) = model.price {
-                            let per_1k = (price.input + price.output).times(500).as_usd();
-                            let labels = [spec.id.as_str(), &model.name];
-                            metrics.provider_cost_per_1k_tokens.with_label_values(&labels).set(per_1k);
-                        }
-                    }
-                }
+                continue;
+            }
+            for (model, price) in spec.models.iter().filter_map(|model| Some((model, model.price?))) {
+                let gauge = metrics
+                    .provider_cost_per_1k_tokens
+                    .with_label_values(&[spec.id.as_str(), &model.name]);
+                gauge.set(price.mixed_per_1k().as_usd());
             }
         }
     }

@@ -98,7 +98,10 @@ impl Actor for Dispatcher {
             doors,
         };
         let known = last.view.backends.iter().flat_map(|backend| {
-            backend.peers.iter().map(|fact| (backend.spec.id.clone(), fact.clone()))
+            backend
+                .peers
+                .iter()
+                .map(|fact| (backend.spec.id.clone(), fact.clone()))
         });
         for (id, fact) in known.chain(last.view.foreign.iter().cloned()) {
             state.peers.entry(id).or_default().insert(fact.node.clone(), fact);
@@ -107,7 +110,12 @@ impl Actor for Dispatcher {
         Ok(state)
     }
 
-    async fn handle(&self, me: ActorRef<Msg>, message: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        me: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         if !matches!(message, Msg::Publish | Msg::Tick) {
             state.arguments.me.received();
         }
@@ -146,7 +154,12 @@ impl State {
         let pace = self.paces.entry(id.clone()).or_default();
         if pace.worth_telling(&fact.report, self.arguments.clock.now()) {
             let beat = pace.beat();
-            let tell = gossip::Msg::Tell { backend: id.clone(), report: fact.report, beat, models: Arc::clone(&fact.models) };
+            let tell = gossip::Msg::Tell {
+                backend: id.clone(),
+                report: fact.report,
+                beat,
+                models: Arc::clone(&fact.models),
+            };
             self.arguments.gossip.send(tell);
         }
         self.own.insert(id, fact);
@@ -162,7 +175,11 @@ impl State {
     fn heard(&mut self, id: BackendId, fact: PeerFact) {
         let configured = self.topology.backends.iter().any(|spec| spec.id == id);
         if !configured && !self.peers.contains_key(&id) && self.peers.len() >= FOREIGN_MAX {
-            self.arguments.metrics.gossip_refused_total.with_label_values(&["too_many_backends"]).inc();
+            self.arguments
+                .metrics
+                .gossip_refused_total
+                .with_label_values(&["too_many_backends"])
+                .inc();
             return;
         }
         self.peers.entry(id).or_default().insert(fact.node.clone(), fact);
@@ -170,7 +187,11 @@ impl State {
 
     /// Facts of nodes that are dead or gone are dropped with them.
     fn meet(&mut self, members: Vec<Member>) {
-        let live: BTreeSet<&NodeId> = members.iter().filter(|member| member.live).map(|member| &member.node).collect();
+        let live: BTreeSet<&NodeId> = members
+            .iter()
+            .filter(|member| member.live)
+            .map(|member| &member.node)
+            .collect();
         for facts in self.peers.values_mut() {
             facts.retain(|node, _| live.contains(node));
         }
@@ -203,7 +224,10 @@ impl State {
     fn publish(&mut self) {
         let now = self.arguments.clock.now();
         let facts_of = |id: &BackendId| {
-            self.peers.get(id).map(|facts| facts.values().cloned().collect::<Vec<_>>()).unwrap_or_default()
+            self.peers
+                .get(id)
+                .map(|facts| facts.values().cloned().collect::<Vec<_>>())
+                .unwrap_or_default()
         };
         let backends: Vec<BackendView> = self
             .topology
@@ -224,8 +248,15 @@ impl State {
             .filter(|(id, _)| !backends.iter().any(|backend| backend.spec.id == **id))
             .flat_map(|(id, facts)| facts.values().map(|fact| (id.clone(), fact.clone())))
             .collect();
-        let peers = self.members.iter().filter(|member| member.live && !member.this_node).count();
-        self.arguments.metrics.gossip_peers.set(i64::try_from(peers).unwrap_or(i64::MAX));
+        let peers = self
+            .members
+            .iter()
+            .filter(|member| member.live && !member.this_node)
+            .count();
+        self.arguments
+            .metrics
+            .gossip_peers
+            .set(i64::try_from(peers).unwrap_or(i64::MAX));
         self.arguments.published.store(Arc::new(Snapshot {
             view: ClusterView {
                 node: self.topology.node.clone(),
@@ -244,7 +275,10 @@ impl State {
 /// there, but never none, so that no router is starved by another.
 fn share(backend: &BackendView, now: llm_router_logic::time::Moment) -> u32 {
     let told = backend.own.as_ref().and_then(|own| own.report.slots).or_else(|| {
-        let fresh = backend.peers.iter().filter(|fact| now.since(fact.arrived_at) <= PEER_FACT_LIMIT);
+        let fresh = backend
+            .peers
+            .iter()
+            .filter(|fact| now.since(fact.arrived_at) <= PEER_FACT_LIMIT);
         fresh.filter_map(|fact| fact.report.slots).next_back()
     });
     match backend.spec.slots.or(told) {

@@ -58,7 +58,11 @@ pub(crate) enum Msg {
     /// Tell peers that we no longer know this backend.
     Withdraw(BackendId),
     /// A peer's value changed.
-    Heard { peer: ChitchatId, key: String, value: String },
+    Heard {
+        peer: ChitchatId,
+        key: String,
+        value: String,
+    },
     /// Look at the members.
     Tick,
     /// chitchat's task ended.
@@ -89,7 +93,13 @@ impl Actor for Gossip {
     type Arguments = Arguments;
 
     async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments { settings, node, region, clock, .. } = &arguments;
+        let Arguments {
+            settings,
+            node,
+            region,
+            clock,
+            ..
+        } = &arguments;
         // Time since the clock's start keeps generations growing over restarts of this actor.
         let generation = settings.generation + clock.now().micros() / 1_000;
         let config = ChitchatConfig {
@@ -120,7 +130,11 @@ impl Actor for Gossip {
                         if *event.node.node_id != *this.as_str() {
                             let (key, value) = (event.key.to_owned(), event.value.to_owned());
                             // A dead actor hears nothing; its successor is sent everything anew.
-                            let _ = ears.cast(Msg::Heard { peer: event.node.clone(), key, value });
+                            let _ = ears.cast(Msg::Heard {
+                                peer: event.node.clone(),
+                                key,
+                                value,
+                            });
                         }
                     })
                     .forever();
@@ -133,15 +147,30 @@ impl Actor for Gossip {
             let _ = watched.cast(Msg::Terminated);
         });
         me.cast(Msg::Tick)?;
-        Ok(State { arguments, chitchat, members: Vec::new(), peers: BTreeMap::new() })
+        Ok(State {
+            arguments,
+            chitchat,
+            members: Vec::new(),
+            peers: BTreeMap::new(),
+        })
     }
 
-    async fn handle(&self, me: ActorRef<Msg>, message: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        me: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         if matches!(message, Msg::Tell { .. } | Msg::Withdraw(_)) {
             state.arguments.me.received();
         }
         match message {
-            Msg::Tell { backend, report, beat, models } => state.tell(&backend, &report, beat, &models).await,
+            Msg::Tell {
+                backend,
+                report,
+                beat,
+                models,
+            } => state.tell(&backend, &report, beat, &models).await,
             Msg::Withdraw(backend) => state.withdraw(&backend).await,
             Msg::Heard { peer, key, value } => state.heard(&peer, &key, &value),
             Msg::Tick => {
@@ -191,7 +220,10 @@ impl State {
             return;
         }
         if id.generation_id > peer.generation {
-            *peer = Peer { generation: id.generation_id, ..Peer::default() };
+            *peer = Peer {
+                generation: id.generation_id,
+                ..Peer::default()
+            };
         }
         let refused = match Key::parse(key) {
             Err(_) => Some("unknown_key"),
@@ -219,7 +251,9 @@ impl State {
                         arrived_at: self.arguments.clock.now(),
                         models: peer.models.get(&backend).cloned().unwrap_or_default(),
                     };
-                    self.arguments.dispatcher.send(dispatcher::Msg::Heard(backend, fact));
+                    self.arguments
+                        .dispatcher
+                        .send(dispatcher::Msg::Heard(backend, fact));
                     None
                 }
                 Err(error) => Some(refusal(&error)),
@@ -227,13 +261,22 @@ impl State {
         };
         if let Some(why) = refused {
             tracing::debug!(%node, key, why, "refused a gossiped value");
-            self.arguments.metrics.gossip_refused_total.with_label_values(&[why]).inc();
+            self.arguments
+                .metrics
+                .gossip_refused_total
+                .with_label_values(&[why])
+                .inc();
         }
     }
 
     async fn look_at_members(&mut self) {
         let (found, kept) = self.chitchat.with_chitchat(|state| census(state)).await;
-        let Arguments { node: this, region, dispatcher, .. } = &self.arguments;
+        let Arguments {
+            node: this,
+            region,
+            dispatcher,
+            ..
+        } = &self.arguments;
         let members: Vec<Member> = found
             .into_iter()
             .map(|(node, (generation, live))| Member {
@@ -265,7 +308,8 @@ impl State {
                 tracing::info!(node = %member.node, region = %member.region, live = member.live, "member changed");
             }
             self.members.clone_from(&members);
-            self.peers.retain(|node, _| members.iter().any(|member| member.node == *node));
+            self.peers
+                .retain(|node, _| members.iter().any(|member| member.node == *node));
             dispatcher.send(dispatcher::Msg::Members(members));
         }
     }
@@ -274,7 +318,11 @@ impl State {
 /// What this node says of itself.
 fn introduction(region: &Region) -> String {
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    codec::encode_node(&NodeFact { region: region.clone(), version, http_address: None })
+    codec::encode_node(&NodeFact {
+        region: region.clone(),
+        version,
+        http_address: None,
+    })
 }
 
 /// The metric label of a value that could not be read.
@@ -302,10 +350,12 @@ fn census(state: &Chitchat) -> (Found, Kept) {
             Some((generation, _)) if *generation > id.generation_id => continue,
             _ => found.insert(node.clone(), (id.generation_id, alive)),
         };
-        let reports = node_state.key_values().filter_map(|(key, _)| match Key::parse(key) {
-            Ok(Key::Report(backend)) => Some(backend),
-            _ => None,
-        });
+        let reports = node_state
+            .key_values()
+            .filter_map(|(key, _)| match Key::parse(key) {
+                Ok(Key::Report(backend)) => Some(backend),
+                _ => None,
+            });
         kept.insert(node, reports.collect());
     }
     (found, kept)

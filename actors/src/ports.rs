@@ -21,7 +21,11 @@ pub trait Probe: Send + Sync + 'static {
     ///
     /// # Errors
     /// Why no speed could be measured.
-    fn calibrate(&self, backend: Arc<BackendSpec>, model: String) -> BoxFuture<'static, Result<Speed, String>>;
+    fn calibrate(
+        &self,
+        backend: Arc<BackendSpec>,
+        model: String,
+    ) -> BoxFuture<'static, Result<Speed, String>>;
 }
 
 /// What a probe read. Figures a backend does not tell are `None`.

@@ -60,10 +60,19 @@ impl Actor for Prober {
 
     async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
         me.cast(Msg::Due(0))?;
-        Ok(State { arguments, scheduled: 0, last_look: None })
+        Ok(State {
+            arguments,
+            scheduled: 0,
+            last_look: None,
+        })
     }
 
-    async fn handle(&self, me: ActorRef<Msg>, message: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        me: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         if !matches!(message, Msg::Due(_)) {
             state.arguments.me.received();
         }
@@ -75,7 +84,9 @@ impl Actor for Prober {
             Msg::Due(_) => {}
             Msg::LookSoon => {
                 let now = state.arguments.clock.now();
-                let gap = state.last_look.map_or(Duration::ZERO, |last| MIN_GAP.saturating_sub(now.since(last)));
+                let gap = state
+                    .last_look
+                    .map_or(Duration::ZERO, |last| MIN_GAP.saturating_sub(now.since(last)));
                 state.schedule(&me, gap);
             }
             Msg::Calibrate(model) => state.calibrate(model).await,
@@ -94,18 +105,34 @@ impl State {
     }
 
     async fn look(&mut self) {
-        let Arguments { spec, probe, backend, clock, .. } = &self.arguments;
+        let Arguments {
+            spec,
+            probe,
+            backend,
+            clock,
+            ..
+        } = &self.arguments;
         self.last_look = Some(clock.now());
         let looked = tokio::time::timeout(LOOK_TIMEOUT, probe.probe(Arc::clone(spec))).await;
-        let reading = looked.unwrap_or_else(|_| Err(format!("no answer to the probe within {LOOK_TIMEOUT:?}")));
+        let reading =
+            looked.unwrap_or_else(|_| Err(format!("no answer to the probe within {LOOK_TIMEOUT:?}")));
         backend.send(backend::Msg::Probed(reading));
     }
 
     /// Measures speed in a slot of the gate like any request, and only when one is free at once.
     async fn calibrate(&mut self, model: String) {
-        let Arguments { spec, probe, backend, gate, .. } = &self.arguments;
-        let Ok(_slot) = gate.admit(0, false, Duration::ZERO, 0).await else { return };
-        let measured = tokio::time::timeout(CALIBRATION_TIMEOUT, probe.calibrate(Arc::clone(spec), model)).await;
+        let Arguments {
+            spec,
+            probe,
+            backend,
+            gate,
+            ..
+        } = &self.arguments;
+        let Ok(_slot) = gate.admit(0, false, Duration::ZERO, 0).await else {
+            return;
+        };
+        let measured =
+            tokio::time::timeout(CALIBRATION_TIMEOUT, probe.calibrate(Arc::clone(spec), model)).await;
         let speed = measured.unwrap_or_else(|_| Err(format!("not done within {CALIBRATION_TIMEOUT:?}")));
         backend.send(backend::Msg::Calibrated(speed));
     }

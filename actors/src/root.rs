@@ -104,7 +104,11 @@ impl Actor for Root {
     type Arguments = Arc<Shared>;
 
     async fn pre_start(&self, me: ActorRef<Msg>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
-        let mut state = State { shared, children: BTreeMap::new(), restarts: Vec::new() };
+        let mut state = State {
+            shared,
+            children: BTreeMap::new(),
+            restarts: Vec::new(),
+        };
         let backends = state.shared.topology.load_full().backends.clone();
         let all = [Child::Dispatcher, Child::Gossip, Child::Cost].into_iter();
         for child in all.chain(backends.iter().map(|spec| Child::Backend(spec.id.clone()))) {
@@ -113,7 +117,12 @@ impl Actor for Root {
         Ok(state)
     }
 
-    async fn handle(&self, me: ActorRef<Msg>, message: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        me: ActorRef<Msg>,
+        message: Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         match message {
             Msg::Respawn(child) => {
                 if let Err(error) = state.spawn(&me, child.clone()).await {
@@ -155,7 +164,12 @@ impl Actor for Root {
         // A child that was stopped on purpose has been taken off the list before.
         if let Some((child, _)) = state.children.remove(&cell.get_id()) {
             tracing::error!(?child, why, "actor died, restarting it");
-            state.shared.metrics.actor_restarts_total.with_label_values(&[child.label()]).inc();
+            state
+                .shared
+                .metrics
+                .actor_restarts_total
+                .with_label_values(&[child.label()])
+                .inc();
             state.respawn_later(&me, child);
         }
         Ok(())
@@ -183,7 +197,9 @@ impl State {
                 actor.get_cell()
             }
             Child::Gossip => {
-                let Some((settings, transport)) = &shared.gossip_over else { return Ok(()) };
+                let Some((settings, transport)) = &shared.gossip_over else {
+                    return Ok(());
+                };
                 let arguments = gossip::Arguments {
                     me: shared.gossip.clone(),
                     dispatcher: shared.dispatcher.clone(),
@@ -214,7 +230,9 @@ impl State {
             }
             Child::Backend(id) => {
                 // A reload may have removed it since it died.
-                let Some(spec) = topology.backends.iter().find(|spec| spec.id == *id) else { return Ok(()) };
+                let Some(spec) = topology.backends.iter().find(|spec| spec.id == *id) else {
+                    return Ok(());
+                };
                 let door = shared.door(spec);
                 let arguments = backend::Arguments {
                     spec: Arc::clone(spec),
@@ -237,11 +255,17 @@ impl State {
     }
 
     fn respawn_later(&mut self, me: &ActorRef<Msg>, child: Child) {
-        let index = self.restarts.iter().position(|(known, _)| *known == child).unwrap_or_else(|| {
-            self.restarts.push((child.clone(), Restarts::default()));
-            self.restarts.len() - 1
-        });
-        let delay = self.restarts[index].1.next_delay(self.shared.clock.now(), (self.shared.draw)());
+        let index = self
+            .restarts
+            .iter()
+            .position(|(known, _)| *known == child)
+            .unwrap_or_else(|| {
+                self.restarts.push((child.clone(), Restarts::default()));
+                self.restarts.len() - 1
+            });
+        let delay = self.restarts[index]
+            .1
+            .next_delay(self.shared.clock.now(), (self.shared.draw)());
         me.send_after(delay, move || Msg::Respawn(child));
     }
 
@@ -256,22 +280,33 @@ impl State {
             if new.is_some_and(|new| new == old) && !pace_changed {
                 continue;
             }
-            let running = self.children.values().find(|(child, _)| *child == Child::Backend(old.id.clone()));
+            let running = self
+                .children
+                .values()
+                .find(|(child, _)| *child == Child::Backend(old.id.clone()));
             if let Some((_, cell)) = running.cloned() {
                 self.children.remove(&cell.get_id());
                 cell.stop(Some("reconfigured".into()));
             }
             match new {
-                Some(new) if new.rate_limit != old.rate_limit => self.shared.door(new).gate.set_rate_limit(new.rate_limit),
+                Some(new) if new.rate_limit != old.rate_limit => {
+                    self.shared.door(new).gate.set_rate_limit(new.rate_limit)
+                }
                 Some(_) => {}
                 None => {
-                    self.shared.doors.lock().unwrap_or_else(PoisonError::into_inner).remove(&old.id);
+                    self.shared
+                        .doors
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .remove(&old.id);
                     self.shared.metrics.forget(old);
                 }
             }
         }
         let doors = self.shared.doors(&topology);
-        self.shared.dispatcher.send(dispatcher::Msg::Reconfigured(Arc::clone(&topology), doors));
+        self.shared
+            .dispatcher
+            .send(dispatcher::Msg::Reconfigured(Arc::clone(&topology), doors));
         for spec in &topology.backends {
             let child = Child::Backend(spec.id.clone());
             if !self.children.values().any(|(known, _)| *known == child)

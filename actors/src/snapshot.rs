@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::backend;
 use crate::gate::Gate;
-use llm_router_logic::route::{LocalLoad, Loads, Policy};
+use llm_router_logic::route::{Loads, LocalLoad, Policy};
 use llm_router_logic::time::Moment;
 use llm_router_logic::view::ClusterView;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ pub(crate) struct Door {
 
 impl Loads for Snapshot {
     fn load(&self, index: usize, tokens: u32, now: Moment) -> LocalLoad {
-        self.doors.get(index).map_or_else(LocalLoad::default, |door| door.gate.load(tokens, now))
+        self.doors
+            .get(index)
+            .map_or_else(LocalLoad::default, |door| door.gate.load(tokens, now))
     }
 }

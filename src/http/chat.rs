@@ -47,7 +47,10 @@ async fn handle(app: &App, dialect: Dialect, operation: Operation, request: Requ
         Ok(call) => call,
         Err(error) => {
             let metrics = app.handle.metrics();
-            metrics.requests_total.with_label_values(&["none", &error.status.to_string()]).inc();
+            metrics
+                .requests_total
+                .with_label_values(&["none", &error.status.to_string()])
+                .inc();
             return respond(dialect, &error);
         }
     };
@@ -64,35 +67,60 @@ async fn handle(app: &App, dialect: Dialect, operation: Operation, request: Requ
     }
 }
 
-async fn read(app: &App, dialect: Dialect, operation: Operation, request: Request<Body>) -> Result<Call, ApiError> {
+async fn read(
+    app: &App,
+    dialect: Dialect,
+    operation: Operation,
+    request: Request<Body>,
+) -> Result<Call, ApiError> {
     let (parts, body) = request.into_parts();
     let hints = hints(&parts.headers)?;
     let needs = capabilities(&parts.headers)?;
     let session = text(&parts.headers, SESSION)?.map(str::to_owned);
-    if session.as_ref().is_some_and(|session| session.len() > SESSION_MAX) {
+    if session
+        .as_ref()
+        .is_some_and(|session| session.len() > SESSION_MAX)
+    {
         return Err(invalid(SESSION, &format!("is longer than {SESSION_MAX} bytes")));
     }
     let body = bounded(body, app.fixed.max_body_bytes, app.fixed.read_timeout).await?;
-    let inspected = wire::inspect(&Inbound { dialect, operation, body: &body })?;
-    Ok(Call { dialect, operation, body, inspected, hints, needs, session })
+    let inspected = wire::inspect(&Inbound {
+        dialect,
+        operation,
+        body: &body,
+    })?;
+    Ok(Call {
+        dialect,
+        operation,
+        body,
+        inspected,
+        hints,
+        needs,
+        session,
+    })
 }
 
 /// The whole body, at most `limit` bytes, within `patience`.
 async fn bounded(body: Body, limit: usize, patience: Duration) -> Result<Bytes, ApiError> {
     match tokio::time::timeout(patience, Limited::new(body, limit).collect()).await {
         Err(_) => {
-            let mut error = ApiError::new(ErrorKind::Timeout, format!("the request's body did not arrive within {patience:?}"));
+            let mut error = ApiError::new(
+                ErrorKind::Timeout,
+                format!("the request's body did not arrive within {patience:?}"),
+            );
             error.status = 408;
             Err(error.with_code("request_timeout"))
         }
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(ApiError::new(ErrorKind::TooLarge, format!("the request's body is larger than {limit} bytes"))
-                .with_code("request_too_large"))
-        }
-        Ok(Err(error)) => {
-            Err(ApiError::new(ErrorKind::InvalidRequest, format!("cannot read the request's body: {error}")))
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::new(
+            ErrorKind::TooLarge,
+            format!("the request's body is larger than {limit} bytes"),
+        )
+        .with_code("request_too_large")),
+        Ok(Err(error)) => Err(ApiError::new(
+            ErrorKind::InvalidRequest,
+            format!("cannot read the request's body: {error}"),
+        )),
     }
 }
 
@@ -103,32 +131,48 @@ fn hints(headers: &HeaderMap) -> Result<Hints, ApiError> {
     let max_cost = text(headers, MAX_COST)?
         .map(|number| {
             let usd = number.parse().ok().filter(|usd: &f64| *usd >= 0.0);
-            usd.and_then(Money::from_usd).ok_or_else(|| invalid(MAX_COST, "is not a number of dollars"))
+            usd.and_then(Money::from_usd)
+                .ok_or_else(|| invalid(MAX_COST, "is not a number of dollars"))
         })
         .transpose()?;
     let deadline = text(headers, DEADLINE)?
         .map(|number| {
             let millis = number.parse().ok().filter(|millis: &u64| *millis > 0);
-            millis.map(Duration::from_millis).ok_or_else(|| invalid(DEADLINE, "is not a number of milliseconds above 0"))
+            millis
+                .map(Duration::from_millis)
+                .ok_or_else(|| invalid(DEADLINE, "is not a number of milliseconds above 0"))
         })
         .transpose()?;
     let backend = text(headers, BACKEND)?.map(BackendId::new);
-    Ok(Hints { strategy, max_cost, deadline, backend })
+    Ok(Hints {
+        strategy,
+        max_cost,
+        deadline,
+        backend,
+    })
 }
 
 fn capabilities(headers: &HeaderMap) -> Result<Capabilities, ApiError> {
     let words = text(headers, CAPABILITIES)?.unwrap_or_default();
     if words.split(',').count() > CAPABILITIES_MAX {
-        return Err(invalid(CAPABILITIES, &format!("names more than {CAPABILITIES_MAX} capabilities")));
+        return Err(invalid(
+            CAPABILITIES,
+            &format!("names more than {CAPABILITIES_MAX} capabilities"),
+        ));
     }
     Ok(Capabilities::new(words.split(',')))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
     let value = headers.get(name).map(HeaderValue::to_str).transpose();
-    Ok(value.map_err(|_| invalid(name, "is not plain text"))?.map(str::trim).filter(|text| !text.is_empty()))
+    Ok(value
+        .map_err(|_| invalid(name, "is not plain text"))?
+        .map(str::trim)
+        .filter(|text| !text.is_empty()))
 }
 
 fn invalid(header: &str, why: &str) -> ApiError {
-    ApiError::new(ErrorKind::InvalidRequest, format!("header `{header}` {why}")).with_code("invalid_header").with_param(header)
+    ApiError::new(ErrorKind::InvalidRequest, format!("header `{header}` {why}"))
+        .with_code("invalid_header")
+        .with_param(header)
 }

@@ -66,7 +66,10 @@ impl Activity {
     /// Returns once the connection has overstayed its welcome, saying how.
     pub(super) async fn overdue(&self, limits: Limits) -> &'static str {
         loop {
-            let passed = self.opened.elapsed().saturating_sub(Duration::from_micros(self.since.load(Ordering::Acquire)));
+            let passed = self
+                .opened
+                .elapsed()
+                .saturating_sub(Duration::from_micros(self.since.load(Ordering::Acquire)));
             let (limit, why) = if self.in_head.load(Ordering::Acquire) == 1 {
                 (limits.header_timeout, "its request's head did not arrive in time")
             } else {
@@ -77,7 +80,11 @@ impl Activity {
                 return why;
             }
             // Never sleep past the moment a head that has not even begun would be overdue.
-            let next = if running { limits.header_timeout } else { (limit - passed).min(limits.header_timeout) };
+            let next = if running {
+                limits.header_timeout
+            } else {
+                (limit - passed).min(limits.header_timeout)
+            };
             sleep(next.max(Duration::from_millis(1))).await;
         }
     }
@@ -104,7 +111,10 @@ impl<B: Body + Unpin> Body for Guarded<B> {
     type Data = B::Data;
     type Error = B::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let _ = &self.guard;
         Pin::new(&mut self.body).poll_frame(cx)
     }
@@ -128,7 +138,11 @@ pub(super) struct Timed<S> {
 
 impl<S> Timed<S> {
     /// Passes `written` on, or an error once writing has been pending for too long.
-    fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<std::io::Result<T>>) -> Poll<std::io::Result<T>> {
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<std::io::Result<T>>,
+    ) -> Poll<std::io::Result<T>> {
         if written.is_ready() {
             self.stalled = None;
             return written;
@@ -142,7 +156,11 @@ impl<S> Timed<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if buf.filled().len() > before {
@@ -153,7 +171,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watch(cx, written)
     }

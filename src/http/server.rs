@@ -24,7 +24,13 @@ const CONNECTIONS_MAX: usize = 16_384;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` until `stop` is cancelled, then lets running requests end for at most `drain`.
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken, drain: Duration) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+    drain: Duration,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     let hard_stop = CancellationToken::new();
@@ -49,13 +55,20 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: 
     drop(listener);
     connections.close();
     if tokio::time::timeout(drain, connections.wait()).await.is_err() {
-        tracing::warn!(connections = connections.len(), ?drain, "cutting connections that did not end in time");
+        tracing::warn!(
+            connections = connections.len(),
+            ?drain,
+            "cutting connections that did not end in time"
+        );
         hard_stop.cancel();
         connections.wait().await;
     }
 }
 
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
     // The semaphore is never closed.
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
@@ -67,12 +80,21 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpS
     }
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, limits: ConnectionLimits, stop: CancellationToken) {
+async fn serve_connection(
+    stream: TcpStream,
+    router: Router,
+    limits: ConnectionLimits,
+    stop: CancellationToken,
+) {
     // A stream of small events must not wait for full packets; a socket without the option still works.
     let _ = stream.set_nodelay(true);
     let activity = Activity::new();
-    let transport =
-        Timed { stream, activity: Arc::clone(&activity), write_timeout: limits.write_timeout, stalled: None };
+    let transport = Timed {
+        stream,
+        activity: Arc::clone(&activity),
+        write_timeout: limits.write_timeout,
+        stalled: None,
+    };
     let counted = Arc::clone(&activity);
     let service = service_fn(move |request: Request<Incoming>| {
         let (router, guard) = (router.clone(), counted.request());

@@ -34,6 +34,11 @@ impl TokenPrice {
             + self.output.times(usage.total_output())
     }
 
+    /// Price of 1,000 tokens, input and output in equal parts: one figure for people.
+    pub fn mixed_per_1k(&self) -> Money {
+        (self.input + self.output).times(500)
+    }
+
     /// What a request will cost before anything is known of the provider's cache.
     pub fn predict(&self, input_tokens: u32, output_tokens: u32) -> Money {
         self.input.times(u64::from(input_tokens)) + self.output.times(u64::from(output_tokens))

@@ -69,6 +69,27 @@ impl Score {
     }
 }
 
+/// What 1,000 tokens cost at `backend` in general, as shown to people: the machine's price at its
+/// measured throughput, or a provider's list price of its default model with input and output in equal
+/// parts. `None` = unknown.
+pub fn unit_cost(backend: &BackendView, overhead_factor: f64, now: Moment) -> Option<Money> {
+    match &backend.spec.placement {
+        Placement::Cluster { cost_per_hour, .. } => {
+            let speed = f64::from(backend.facts(now)?.report.tokens_per_second?);
+            unit::cost_per_1k(*cost_per_hour, speed, overhead_factor)
+        }
+        Placement::External => {
+            let models = &backend.spec.models;
+            let default = backend.spec.default_model.as_ref();
+            let model = models
+                .iter()
+                .find(|model| Some(&model.name) == default)
+                .or(models.first())?;
+            Some(model.price?.mixed_per_1k())
+        }
+    }
+}
+
 /// `ttft × (running + 1) ÷ places`: one more request shares the places with those running.
 fn loaded(ttft: Duration, running: u64, places: u32) -> Duration {
     let micros = u64::try_from(ttft.as_micros()).unwrap_or(u64::MAX);
