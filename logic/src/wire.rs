@@ -3,14 +3,37 @@
 //! The flow of one request: [`inspect`] reads what routing must know; [`encode`] makes the upstream
 //! request for the chosen backend; a [`Reply`] turns the upstream's bytes into the client's, chunk by
 //! chunk, and reads usage on the way. Nothing here does I/O.
+//!
+//! Where client and backend speak the same dialect, bytes pass through and only what must change is
+//! spliced in ([`json`]). Otherwise a request is decoded into the neutral [`chat::Chat`] and encoded
+//! from it, and an answer into neutral [`answer::Event`]s and encoded from them, so that each dialect is
+//! written once per direction and not once per pair. What a target cannot carry is refused with a 400
+//! naming the field where leaving it out would change what the client gets, and listed in
+//! [`Encoded::dropped`] where it only tunes.
 
+mod answer;
+mod anthropic;
+mod chat;
+mod error;
+mod gemini;
+mod inspect;
+mod json;
+mod llama;
+mod openai;
+mod reply;
+mod request;
 pub mod sse;
+
+pub use error::{client_error, encode_error, read_error};
+pub use inspect::inspect;
+pub use reply::{BODY_BYTES_MAX, Reply, ReplyError};
+pub use request::encode;
 
 use crate::backend::Kind;
 use crate::capability::Capabilities;
-use crate::cost::usage::Usage;
-use crate::fault::{ApiError, UpstreamError};
+use crate::request::ANY_MODEL;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -34,6 +57,10 @@ pub enum Operation {
     Completion,
     /// Embeddings.
     Embedding,
+    /// OpenAI's responses: a chat turn in another shape.
+    Responses,
+    /// Anthropic's `count_tokens`.
+    CountTokens,
 }
 
 /// A client's request as it arrived.
@@ -45,6 +72,36 @@ pub struct Inbound<'a> {
     pub operation: Operation,
     /// The whole body.
     pub body: &'a [u8],
+    /// The model where the path names it, as Gemini's routes do.
+    pub path_model: Option<&'a str>,
+    /// Whether the path asks for a stream, as Gemini's `:streamGenerateContent` does.
+    pub path_stream: bool,
+    /// Whether a stream is wanted as one JSON array: Gemini's streaming without `alt=sse`.
+    pub json_array: bool,
+}
+
+impl<'a> Inbound<'a> {
+    /// A request whose body says everything, as in all dialects but Gemini's.
+    pub fn new(dialect: Dialect, operation: Operation, body: &'a [u8]) -> Self {
+        Self {
+            dialect,
+            operation,
+            body,
+            path_model: None,
+            path_stream: false,
+            json_array: false,
+        }
+    }
+
+    /// A request on one of Gemini's routes; `sse` is whether the query had `alt=sse`.
+    pub fn gemini(operation: Operation, body: &'a [u8], model: &'a str, stream: bool, sse: bool) -> Self {
+        Self {
+            path_model: Some(model),
+            path_stream: stream,
+            json_array: stream && !sse,
+            ..Self::new(Dialect::Gemini, operation, body)
+        }
+    }
 }
 
 /// What [`inspect`] read of a request.
@@ -79,35 +136,8 @@ pub struct Encoded {
     pub streams: bool,
     /// Fields of the client's request that this dialect cannot carry and that were left out.
     pub dropped: Vec<String>,
-}
-
-/// Reads what routing must know, without a full parse where that can be avoided.
-///
-/// # Errors
-/// A body that is not what the dialect allows: an [`ApiError`] naming the field.
-pub fn inspect(inbound: &Inbound<'_>) -> Result<Inspected, ApiError> {
-    let _ = inbound;
-    Ok(Inspected::default())
-}
-
-/// Makes the upstream request for a backend of `kind` that knows the model as `model`.
-///
-/// # Errors
-/// What the target cannot do: an [`ApiError`] naming the field.
-pub fn encode(
-    inbound: &Inbound<'_>,
-    inspected: &Inspected,
-    kind: Kind,
-    model: &str,
-) -> Result<Encoded, ApiError> {
-    let _ = (inspected, kind, model);
-    Ok(Encoded {
-        path: String::new(),
-        body: inbound.body.to_vec(),
-        headers: Vec::new(),
-        streams: false,
-        dropped: Vec::new(),
-    })
+    /// Parts of the request that the client's dialect repeats in its answer, for [`Exchange::echo`].
+    pub echo: Option<Arc<str>>,
 }
 
 /// What a [`Reply`] must know of the exchange it translates.
@@ -127,101 +157,53 @@ pub struct Exchange {
     pub upstream_streams: bool,
     /// The model name the client is shown.
     pub model: String,
-    /// Unique id for responses whose upstream gives none.
+    /// Unique id for responses whose upstream gives none; letters and digits only.
     pub response_id: String,
     /// Creation time for dialects that state it, Unix seconds.
     pub created: u64,
+    /// Whether the client's stream is one JSON array instead of server-sent events.
+    pub json_array: bool,
+    /// [`Encoded::echo`] of this attempt.
+    pub echo: Option<Arc<str>>,
 }
 
-/// Turns the body of one successful upstream response into the body for the client.
-///
-/// Feed it with [`push`](Self::push) as bytes arrive and call [`finish`](Self::finish) at the end of
-/// the body. What is appended to `out` goes to the client as it is: whole events for a stream, the
-/// whole body at `finish` otherwise.
-#[derive(Debug)]
-pub struct Reply {
-    exchange: Exchange,
-}
-
-impl Reply {
-    /// A fresh translation.
-    pub fn new(exchange: Exchange) -> Self {
-        Self { exchange }
+impl Exchange {
+    /// The exchange that `encoded`, made for a backend of `kind`, begins. The client is shown the model
+    /// name it asked for, or `model` where it left the choice to the router.
+    pub fn new(
+        inbound: &Inbound<'_>,
+        inspected: &Inspected,
+        encoded: &Encoded,
+        kind: Kind,
+        model: &str,
+        response_id: impl Into<String>,
+        created: u64,
+    ) -> Self {
+        Self {
+            dialect: inbound.dialect,
+            operation: inbound.operation,
+            client_streams: inspected.stream,
+            include_usage: inspected.include_usage,
+            kind,
+            upstream_streams: encoded.streams,
+            model: inspected
+                .model
+                .clone()
+                .filter(|asked| asked != ANY_MODEL)
+                .unwrap_or_else(|| model.to_owned()),
+            response_id: response_id.into(),
+            created,
+            json_array: inbound.json_array,
+            echo: encoded.echo.clone(),
+        }
     }
 
-    /// Takes upstream bytes in any chunking.
-    ///
-    /// # Errors
-    /// [`ReplyError`] where the upstream sent an error object or bytes its dialect does not allow.
-    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), ReplyError> {
-        out.extend_from_slice(bytes);
-        Ok(())
+    /// The content type of the client's response.
+    pub fn content_type(&self) -> &'static str {
+        if self.client_streams && !self.json_array {
+            "text/event-stream"
+        } else {
+            "application/json"
+        }
     }
-
-    /// The upstream's body ended.
-    ///
-    /// # Errors
-    /// [`ReplyError::Incomplete`] where it ended before a finish reason.
-    pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), ReplyError> {
-        let _ = out;
-        Ok(())
-    }
-
-    /// The proper end of a stream that failed after its first byte: a typed error event and the
-    /// dialect's end of stream.
-    pub fn fail(&mut self, error: &ApiError, out: &mut Vec<u8>) {
-        let _ = (error, out, &self.exchange);
-    }
-
-    /// Whether a content byte (text, tool call, reasoning, vector) was appended to any `out` so far.
-    pub fn has_content(&self) -> bool {
-        false
-    }
-
-    /// Whether the upstream said it is done: bytes after this are only its formal end.
-    pub fn is_complete(&self) -> bool {
-        false
-    }
-
-    /// Usage as far as the upstream reported it.
-    pub fn usage(&self) -> Option<Usage> {
-        None
-    }
-
-    /// Content tokens or, where the upstream gives no count, content events seen so far: the estimate
-    /// that settles a stream whose end was never seen.
-    pub fn output_events(&self) -> u64 {
-        0
-    }
-}
-
-/// What [`Reply`] met instead of an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReplyError {
-    /// An error object where an answer was expected (also "200 with an error body").
-    Upstream {
-        /// Status the error stands for, where the dialect tells.
-        status: Option<u16>,
-        /// The error.
-        error: UpstreamError,
-    },
-    /// The body ended before the answer did.
-    Incomplete(String),
-    /// Not what the dialect allows, or over a bound.
-    Malformed(String),
-}
-
-/// Reads the error object of an upstream's non-2xx body; never fails, falls back to the text.
-pub fn read_error(kind: Kind, body: &[u8]) -> UpstreamError {
-    let _ = kind;
-    UpstreamError {
-        message: String::from_utf8_lossy(body).into_owned(),
-        ..UpstreamError::default()
-    }
-}
-
-/// The body of an error response in the client's dialect.
-pub fn encode_error(dialect: Dialect, error: &ApiError) -> Vec<u8> {
-    let _ = dialect;
-    error.message.clone().into_bytes()
 }

@@ -1,0 +1,464 @@
+//! JSON as translation needs it: a shallow look that keeps offsets, a full parse that refuses
+//! duplicate keys, byte splices, and a cursor whose errors name the field.
+//!
+//! Duplicate keys are refused everywhere, because two readers that choose differently between them
+//! (the router and the upstream) could be made to see two different requests.
+
+use crate::fault::{ApiError, ErrorKind};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Map, Number, Value};
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+/// The members of an object in order, values unparsed and borrowed from the body.
+#[derive(Debug)]
+pub(crate) struct Shallow<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Shallow<'a> {
+    /// Reads one object.
+    pub(crate) fn read(text: &'a str) -> Result<Self, serde_json::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut members: Self::Value = Vec::new();
+                while let Some(key) = map.next_key_seed(Key)? {
+                    // A linear search is fine for the few keys of a real request; the sorted check
+                    // below keeps a hostile object of many keys from costing its square.
+                    if members.len() < 64 && members.iter().any(|(known, _)| *known == key) {
+                        return Err(M::Error::custom(format!("duplicate key `{key}`")));
+                    }
+                    members.push((key, map.next_value()?));
+                }
+                if members.len() > 64 {
+                    let mut keys: Vec<&str> = members.iter().map(|(key, _)| key.as_ref()).collect();
+                    keys.sort_unstable();
+                    if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
+                        return Err(M::Error::custom(format!("duplicate key `{}`", pair[0])));
+                    }
+                }
+                Ok(members)
+            }
+        }
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let members = reader.deserialize_map(Members)?;
+        reader.end()?;
+        Ok(Self(members))
+    }
+
+    /// A member's text; JSON `null` counts as absent, as it does for every dialect's optional fields.
+    pub(crate) fn get(&self, key: &str) -> Option<&'a str> {
+        self.raw(key).filter(|text| *text != "null")
+    }
+
+    /// A member's text, `null` included.
+    pub(crate) fn raw(&self, key: &str) -> Option<&'a str> {
+        self.0
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, raw)| raw.get())
+    }
+}
+
+/// Reads the members of an array, unparsed.
+pub(crate) fn elements(text: &str) -> Option<Vec<&RawValue>> {
+    serde_json::from_str(text).ok()
+}
+
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
+        reader.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(key))
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(key.to_owned()))
+    }
+}
+
+/// Parses a whole text, keeping key order and refusing duplicate keys at any depth.
+pub(crate) fn parse(text: &str) -> Result<Value, serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let value = Strict.deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(value)
+}
+
+struct Strict;
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Value, S::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = seq.next_element_seed(Strict)? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Value, M::Error> {
+        let mut values = Map::new();
+        while let Some(key) = map.next_key_seed(Key)? {
+            let value = map.next_value_seed(Strict)?;
+            if values.insert(key.clone().into_owned(), value).is_some() {
+                return Err(M::Error::custom(format!("duplicate key `{key}`")));
+            }
+        }
+        Ok(Value::Object(values))
+    }
+}
+
+/// Bytes a JSON string stands for, without decoding it into memory; 0 for other values.
+pub(crate) fn string_bytes(raw: &str) -> usize {
+    let Some(inner) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return 0;
+    };
+    let bytes = inner.as_bytes();
+    let (mut at, mut count) = (0, 0);
+    while at < bytes.len() {
+        if bytes[at] != b'\\' {
+            (at, count) = (at + 1, count + 1);
+        } else if bytes.get(at + 1) == Some(&b'u') {
+            let unit = inner
+                .get(at + 2..at + 6)
+                .and_then(|hex| u32::from_str_radix(hex, 16).ok())
+                .unwrap_or(0);
+            // Each half of a surrogate pair counts half of the four bytes it makes.
+            count += match unit {
+                0..=0x7F => 1,
+                0x80..=0x7FF | 0xD800..=0xDFFF => 2,
+                _ => 3,
+            };
+            at += 6;
+        } else {
+            (at, count) = (at + 2, count + 1);
+        }
+    }
+    count
+}
+
+/// Changes to a body, each at a byte range of the original.
+#[derive(Debug, Default)]
+pub(crate) struct Splice(Vec<(Range<usize>, String)>);
+
+impl Splice {
+    /// Replaces `part`, which must be borrowed from `body`.
+    pub(crate) fn replace(&mut self, body: &str, part: &str, with: String) {
+        let start = part.as_ptr() as usize - body.as_ptr() as usize;
+        self.0.push((start..start + part.len(), with));
+    }
+
+    /// Inserts a member at the front of the object `object`, which must be borrowed from `body`.
+    pub(crate) fn insert(&mut self, body: &str, object: &str, key: &str, value: &str) {
+        let Some(brace) = object.find('{') else { return };
+        let at = object.as_ptr() as usize - body.as_ptr() as usize + brace + 1;
+        let empty = object[brace + 1..].trim_start().starts_with('}');
+        let comma = if empty { "" } else { "," };
+        self.0.push((at..at, format!("\"{key}\":{value}{comma}")));
+    }
+
+    /// Sets a member of the whole body: replaces its value or inserts it.
+    pub(crate) fn set(&mut self, body: &str, members: &Shallow<'_>, key: &str, value: String) {
+        match members.raw(key) {
+            Some(old) if old == value => {}
+            Some(old) => self.replace(body, old, value),
+            None => self.insert(body, body, key, &value),
+        }
+    }
+
+    /// The changed body.
+    pub(crate) fn apply(mut self, body: &str) -> Vec<u8> {
+        // Stable, so that several insertions at one place keep their order.
+        self.0.sort_by_key(|(range, _)| range.start);
+        let grown: usize = self.0.iter().map(|(_, with)| with.len()).sum();
+        let mut out = Vec::with_capacity(body.len() + grown);
+        let mut at = 0;
+        for (range, with) in &self.0 {
+            out.extend_from_slice(&body.as_bytes()[at..range.start]);
+            out.extend_from_slice(with.as_bytes());
+            at = range.end;
+        }
+        out.extend_from_slice(&body.as_bytes()[at..]);
+        out
+    }
+}
+
+/// A string as JSON text.
+pub(crate) fn quote(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// A value with its path from the body's root, so that an error can name it.
+#[derive(Clone, Debug)]
+pub(crate) struct Node<'a> {
+    pub(crate) value: &'a Value,
+    pub(crate) path: String,
+}
+
+impl<'a> Node<'a> {
+    /// The root of a body.
+    pub(crate) fn root(value: &'a Value) -> Self {
+        Self {
+            value,
+            path: String::new(),
+        }
+    }
+
+    /// An error that blames this node; `what` continues "`path` …".
+    pub(crate) fn error(&self, what: impl fmt::Display) -> ApiError {
+        if self.path.is_empty() {
+            return ApiError::new(ErrorKind::InvalidRequest, format!("the request body {what}"));
+        }
+        ApiError::new(ErrorKind::InvalidRequest, format!("`{}` {what}", self.path))
+            .with_param(self.path.clone())
+    }
+
+    /// The path of a member.
+    pub(crate) fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
+    }
+
+    /// A member, `null` counting as absent.
+    pub(crate) fn get(&self, key: &str) -> Option<Node<'a>> {
+        let value = self.value.get(key).filter(|value| !value.is_null())?;
+        Some(Node {
+            value,
+            path: self.path_of(key),
+        })
+    }
+
+    #[expect(dead_code, reason = "the Gemini decoder, next in line, is its only user")]
+    /// The first present of several spellings of one member (Gemini allows camelCase and snake_case).
+    pub(crate) fn any(&self, keys: [&str; 2]) -> Option<Node<'a>> {
+        self.get(keys[0]).or_else(|| self.get(keys[1]))
+    }
+
+    /// A member that must be there.
+    pub(crate) fn need(&self, key: &str) -> Result<Node<'a>, ApiError> {
+        self.get(key).ok_or_else(|| {
+            let missing = Node {
+                value: self.value,
+                path: self.path_of(key),
+            };
+            missing.error("is missing")
+        })
+    }
+
+    /// The node as an object.
+    pub(crate) fn object(&self) -> Result<&'a Map<String, Value>, ApiError> {
+        self.value
+            .as_object()
+            .ok_or_else(|| self.error("must be an object"))
+    }
+
+    /// The node as an array of nodes.
+    pub(crate) fn array(&self) -> Result<Vec<Node<'a>>, ApiError> {
+        let values = self
+            .value
+            .as_array()
+            .ok_or_else(|| self.error("must be an array"))?;
+        Ok(values
+            .iter()
+            .enumerate()
+            .map(|(index, value)| Node {
+                value,
+                path: format!("{}[{index}]", self.path),
+            })
+            .collect())
+    }
+
+    /// The node as a string.
+    pub(crate) fn str(&self) -> Result<&'a str, ApiError> {
+        self.value.as_str().ok_or_else(|| self.error("must be a string"))
+    }
+
+    /// The node as an owned string.
+    pub(crate) fn string(&self) -> Result<String, ApiError> {
+        self.str().map(str::to_owned)
+    }
+
+    /// The node as a boolean.
+    pub(crate) fn bool(&self) -> Result<bool, ApiError> {
+        self.value
+            .as_bool()
+            .ok_or_else(|| self.error("must be true or false"))
+    }
+
+    /// The node as a number.
+    pub(crate) fn f64(&self) -> Result<f64, ApiError> {
+        self.value.as_f64().ok_or_else(|| self.error("must be a number"))
+    }
+
+    /// The node as a whole number, at most `u32::MAX`.
+    pub(crate) fn u32(&self) -> Result<u32, ApiError> {
+        whole(self.value)
+            .and_then(|number| u32::try_from(number).ok())
+            .ok_or_else(|| self.error("must be a whole number that is not negative"))
+    }
+
+    /// The node as a whole number with a sign.
+    pub(crate) fn i64(&self) -> Result<i64, ApiError> {
+        whole(self.value).ok_or_else(|| self.error("must be a whole number"))
+    }
+
+    /// The node as one string or an array of strings.
+    pub(crate) fn strings(&self) -> Result<Vec<String>, ApiError> {
+        match self.value {
+            Value::String(one) => Ok(vec![one.clone()]),
+            _ => self.array()?.iter().map(Node::string).collect(),
+        }
+    }
+
+    /// Member keys that are not in `known` and not `null`, as paths.
+    pub(crate) fn unknown(&self, known: &[&str]) -> Vec<String> {
+        let Some(members) = self.value.as_object() else {
+            return Vec::new();
+        };
+        members
+            .iter()
+            .filter(|(key, value)| !value.is_null() && !known.contains(&key.as_str()))
+            .map(|(key, _)| self.path_of(key))
+            .collect()
+    }
+}
+
+/// A whole number, also where it was written like `5.0`.
+fn whole(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| {
+        let float = value.as_f64()?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the range was checked, the fraction is zero"
+        )]
+        (float.fract() == 0.0 && float.abs() < 9.0e15).then_some(float as i64)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn duplicate_keys_are_refused_at_any_depth() {
+        assert!(Shallow::read(r#"{"a":1,"b":2,"a":3}"#).is_err());
+        assert!(Shallow::read(r#"{"a":1,"\u0061":3}"#).is_err());
+        assert!(parse(r#"{"x":[{"a":1,"a":1}]}"#).is_err());
+        let many: String = (0..200).map(|i| format!("\"k{i}\":0,")).collect();
+        assert!(Shallow::read(&format!("{{{many}\"k7\":1}}")).is_err());
+        assert!(Shallow::read(&format!("{{{many}\"z\":1}}")).is_ok());
+    }
+
+    #[test]
+    fn a_parse_keeps_the_order_of_keys() {
+        let text = r#"{"z":1,"a":{"y":true,"b":[1.5,null]}}"#;
+        assert_eq!(parse(text).unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn a_splice_changes_only_what_it_names() {
+        let body = r#"{ "n" : 1.50e1 , "model": "a", "s":{} }"#;
+        let members = Shallow::read(body).unwrap();
+        let mut splice = Splice::default();
+        splice.set(body, &members, "model", "\"b\"".to_owned());
+        splice.set(body, &members, "stream", "true".to_owned());
+        splice.insert(body, members.get("s").unwrap(), "u", "1");
+        let changed = String::from_utf8(splice.apply(body)).unwrap();
+        assert_eq!(
+            changed,
+            r#"{"stream":true, "n" : 1.50e1 , "model": "b", "s":{"u":1} }"#
+        );
+    }
+
+    #[test]
+    fn an_error_names_the_field_by_its_path() {
+        let body = parse(r#"{"messages":[{"role":1}]}"#).unwrap();
+        let role = Node::root(&body).need("messages").unwrap().array().unwrap()[0]
+            .need("role")
+            .unwrap();
+        assert_eq!(role.str().unwrap_err().param.as_deref(), Some("messages[0].role"));
+    }
+
+    proptest! {
+        #[test]
+        fn string_bytes_counts_what_decoding_would_give(text in ".{0,40}") {
+            prop_assert_eq!(string_bytes(&quote(&text)), text.len());
+            let escaped: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+            prop_assert_eq!(string_bytes(&format!("\"{escaped}\"")), text.len());
+        }
+
+        #[test]
+        fn a_strict_parse_agrees_with_the_usual_one(text in r#"[\[\]{}",:0-9a-z\\. -]{0,40}"#) {
+            if let Ok(value) = parse(&text) {
+                prop_assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The upstream request for a client's request: passed through where the dialects are the same, translated
+//! otherwise.
+
+use super::json::{Shallow, Splice, parse, quote};
+use super::{Dialect, Encoded, Inbound, Inspected, Operation, anthropic, gemini, llama, openai};
+use crate::backend::Kind;
+use crate::fault::{ApiError, ErrorKind};
+use serde_json::{Value, json};
+
+/// Makes the upstream request for a backend of `kind` that knows the model as `model`.
+///
+/// # Errors
+/// What the target cannot do: an [`ApiError`] naming the field.
+pub fn encode(
+    inbound: &Inbound<'_>,
+    inspected: &Inspected,
+    kind: Kind,
+    model: &str,
+) -> Result<Encoded, ApiError> {
+    let body = std::str::from_utf8(inbound.body)
+        .map_err(|_| ApiError::new(ErrorKind::InvalidRequest, "the request body is not UTF-8"))?;
+    match (inbound.dialect, kind) {
+        (Dialect::OpenAi, Kind::OpenAi | Kind::Llama) => {
+            pass_openai(inbound.operation, body, inspected, kind, model)
+        }
+        _ => translate(inbound, body, inspected, kind, model),
+    }
+}
+
+fn not_json(error: &serde_json::Error) -> ApiError {
+    ApiError::new(
+        ErrorKind::InvalidRequest,
+        format!("the request body is not valid JSON: {error}"),
+    )
+}
+
+fn pass_openai(
+    operation: Operation,
+    body: &str,
+    inspected: &Inspected,
+    kind: Kind,
+    model: &str,
+) -> Result<Encoded, ApiError> {
+    let members = Shallow::read(body).map_err(|error| not_json(&error))?;
+    let mut splice = Splice::default();
+    splice.set(body, &members, "model", quote(model));
+    let mut streams = inspected.stream;
+    let path = match operation {
+        Operation::Embedding => {
+            streams = false;
+            "/v1/embeddings"
+        }
+        Operation::Chat | Operation::Completion => {
+            if kind == Kind::Llama {
+                streams = true;
+                llama::splice(body, &members, &mut splice)?;
+            } else if inspected.stream && !inspected.include_usage {
+                ask_usage(body, &members, &mut splice)?;
+            }
+            if operation == Operation::Chat {
+                "/v1/chat/completions"
+            } else {
+                "/v1/completions"
+            }
+        }
+        Operation::Responses | Operation::CountTokens => return Err(unsupported(operation)),
+    };
+    Ok(Encoded {
+        path: path.to_owned(),
+        body: splice.apply(body),
+        headers: Vec::new(),
+        streams,
+        dropped: Vec::new(),
+        echo: None,
+    })
+}
+
+/// Sets `stream_options.include_usage`, keeping what else the client set there.
+fn ask_usage(body: &str, members: &Shallow<'_>, splice: &mut Splice) -> Result<(), ApiError> {
+    let Some(options) = members.get("stream_options") else {
+        splice.set(
+            body,
+            members,
+            "stream_options",
+            r#"{"include_usage":true}"#.to_owned(),
+        );
+        return Ok(());
+    };
+    let inner = Shallow::read(options).map_err(|_| {
+        ApiError::new(ErrorKind::InvalidRequest, "`stream_options` must be an object")
+            .with_param("stream_options")
+    })?;
+    match inner.raw("include_usage") {
+        Some(old) => splice.replace(body, old, "true".to_owned()),
+        None => splice.insert(body, options, "include_usage", "true"),
+    }
+    Ok(())
+}
+
+fn translate(
+    inbound: &Inbound<'_>,
+    body: &str,
+    inspected: &Inspected,
+    kind: Kind,
+    model: &str,
+) -> Result<Encoded, ApiError> {
+    let value = parse(body).map_err(|error| not_json(&error))?;
+    let chat = match (inbound.dialect, inbound.operation) {
+        (Dialect::OpenAi, Operation::Chat) => openai::decode::chat(&value)?,
+        (_, operation) => return Err(unsupported(operation)),
+    };
+    let mut dropped = chat.unknown.clone();
+    let mut streams = inspected.stream;
+    let (path, body, headers) = match kind {
+        Kind::OpenAi | Kind::Llama => {
+            streams |= kind == Kind::Llama;
+            let mut body = openai::encode::chat(&chat, kind, model, &mut dropped)?;
+            if streams {
+                body["stream"] = json!(true);
+                body["stream_options"] = json!({"include_usage": true});
+            }
+            ("/v1/chat/completions".to_owned(), body, Vec::new())
+        }
+        Kind::Anthropic => {
+            let mut body = anthropic::encode::chat(&chat, model, &mut dropped)?;
+            if streams {
+                body["stream"] = json!(true);
+            }
+            ("/v1/messages".to_owned(), body, vec![anthropic::version_header()])
+        }
+        Kind::Gemini => {
+            let body = gemini::encode::chat(&chat, &mut dropped)?;
+            (gemini::path(model, streams), body, Vec::new())
+        }
+    };
+    Ok(Encoded {
+        path,
+        body: Value::to_string(&body).into_bytes(),
+        headers,
+        streams,
+        dropped,
+        echo: None,
+    })
+}
+
+fn unsupported(operation: Operation) -> ApiError {
+    let what = match operation {
+        Operation::Chat => "chat",
+        Operation::Completion => "legacy completions",
+        Operation::Embedding => "embeddings",
+        Operation::Responses => "responses",
+        Operation::CountTokens => "token counting",
+    };
+    let text = format!("the backend that serves this model has no {what}; choose another `model`");
+    ApiError::new(ErrorKind::InvalidRequest, text)
+        .with_param("model")
+        .with_code("operation_not_supported")
+}
