@@ -728,3 +728,20 @@ fn the_schema_knows_every_key_of_the_samples_and_closes_every_mapping() {
     }
     assert_eq!(schema["properties"]["costOptimization"]["deprecated"], true);
 }
+
+#[test]
+fn the_manual_has_every_key_with_its_own_description() {
+    let manual = include_str!("../../docs/CONFIG.md");
+    let schema = schema();
+    let mut mappings = vec![&schema];
+    mappings.extend(schema["$defs"].as_object().unwrap().values());
+    for mapping in mappings {
+        for (key, property) in mapping["properties"].as_object().into_iter().flatten() {
+            let description = property["description"].as_str().unwrap().replace('\n', " ");
+            let row = manual.lines().any(|line| {
+                line.starts_with(&format!("| `{key}` |")) && line.ends_with(&format!("| {description} |"))
+            });
+            assert!(row, "docs/CONFIG.md lacks: | `{key}` | … | {description} |");
+        }
+    }
+}
