@@ -173,3 +173,10 @@ impl Mock {
         }
     }
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod wire_test;
+#[cfg(test)]
+mod faulty_test;
