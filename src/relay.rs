@@ -23,9 +23,11 @@ use llm_router_actors::Handle;
 use llm_router_actors::gate::NotAdmitted;
 use llm_router_actors::lease::Lease;
 use llm_router_actors::snapshot::Snapshot;
+use llm_router_logic::backend::Kind;
 use llm_router_logic::capability::Capabilities;
 use llm_router_logic::fault::{ApiError, ErrorKind, Fault};
 use llm_router_logic::ids::BackendId;
+use llm_router_logic::money::Money;
 use llm_router_logic::request::{ANY_MODEL, Hints, Request};
 use llm_router_logic::route::{Plan, Step, plan};
 use llm_router_logic::time::Moment;
@@ -51,6 +53,8 @@ pub struct Call {
     pub dialect: Dialect,
     /// What it wants.
     pub operation: Operation,
+    /// What the path said, on Gemini's routes.
+    pub path: Option<GeminiPath>,
     /// Its body as it came.
     pub body: Bytes,
     /// What was read of it.
@@ -61,6 +65,16 @@ pub struct Call {
     pub needs: Capabilities,
     /// The session named by header.
     pub session: Option<String>,
+}
+
+/// What a path of Gemini's says of the request.
+pub struct GeminiPath {
+    /// The model.
+    pub model: String,
+    /// Whether a stream is wanted.
+    pub stream: bool,
+    /// Whether that stream shall be server-sent events (`alt=sse`) and not one JSON array.
+    pub sse: bool,
 }
 
 /// Carries requests to backends and their answers back.
@@ -155,7 +169,7 @@ impl Relay {
             &plan,
             started,
         );
-        let (step, begun, lease) = match self
+        let (step, mut begun, lease) = match self
             .attempt(&call, &request, &snapshot, &plan, deadline, &mut tally)
             .await
         {
@@ -169,45 +183,28 @@ impl Relay {
         if let (Some(sessions), Some(session)) = (&self.sessions, session) {
             sessions.insert(session, step.backend.clone());
         }
-        tally.committed(&step, lease.ttft());
-        tally.saw(&begun.reply);
         let mut told = Told {
             decision: tally.id().to_owned(),
             attempts: tally.attempts(),
             cost: step.predicted_cost,
+            dropped: std::mem::take(&mut begun.dropped),
         };
-        let patience = Patience {
-            clock,
-            idle: self.timeouts.idle,
-            deadline,
-        };
+        let content_type = begun.content_type;
+        let patience = Patience { clock, idle: self.timeouts.idle, deadline };
         let running = Running::new(step.clone(), begun, lease, tally, patience);
-        let mut response = if call.inspected.stream {
-            let mut response = Response::new(Body::from_stream(running.into_stream()));
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-            response
-                .headers_mut()
-                .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            response
+        let body = if call.inspected.stream {
+            Body::from_stream(running.into_stream())
         } else {
-            let (body, cost) = match running.collect().await {
-                Ok(collected) => collected,
-                Err(error) => {
-                    return Err(Failed {
-                        error,
-                        decision: told.decision,
-                    });
-                }
-            };
+            let (body, cost) = running.complete();
             told.cost = cost;
-            let mut response = Response::new(Body::from(body));
-            response
-                .headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            response
+            Body::from(body)
         };
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if call.inspected.stream {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        }
         self.mark(&mut response, &step, told);
         Ok(response)
     }
@@ -232,12 +229,8 @@ impl Relay {
                 return Err(failure.unwrap_or_else(|| fault::told(&Fault::Deadline, None)));
             }
             let inbound = call.inbound();
-            let encoded = match wire::encode(
-                &inbound,
-                &call.inspected,
-                snapshot.view.backends[step.index].spec.kind,
-                &step.model,
-            ) {
+            let kind = snapshot.view.backends[step.index].spec.kind;
+            let encoded = match wire::encode(&inbound, &call.inspected, kind, &step.model) {
                 Ok(encoded) => encoded,
                 // This dialect cannot carry the request; another backend's may.
                 Err(error) => {
@@ -266,12 +259,10 @@ impl Relay {
             };
             attempts += 1;
             tally.attempt(step);
-            let streams = encoded.streams;
-            match self
-                .first_content(call, step, &mut lease, encoded, streams, deadline, snapshot)
-                .await
-            {
-                Ok(begun) => return Ok((step.clone(), begun, lease)),
+            let exchange = self.exchange(call, &encoded, kind, &step.model);
+            let dropped = encoded.dropped.join(", ");
+            match self.begin(step, &mut lease, encoded, exchange, deadline, tally).await {
+                Ok(begun) => return Ok((step.clone(), Begun { dropped, ..begun }, lease)),
                 Err(fault) => {
                     tracing::warn!(backend = %step.backend, model = %step.model, attempt = attempts, %fault, "attempt failed");
                     tally.failed(step, &fault);
@@ -287,81 +278,57 @@ impl Relay {
         Err(failure.unwrap_or_else(|| fault::nothing_can_serve(request, plan, clock.now())))
     }
 
-    /// Sends the request and reads up to the first content byte, where falling back ends.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one attempt, each used once"
-    )]
-    async fn first_content(
+    /// Sends the request and reads up to where falling back ends: the first content byte of a stream,
+    /// the end of a plain answer, of which the client has seen nothing before.
+    async fn begin(
         &self,
-        call: &Call,
         step: &Step,
         lease: &mut Lease,
         encoded: wire::Encoded,
-        upstream_streams: bool,
+        exchange: Exchange,
         deadline: Moment,
-        snapshot: &Snapshot,
+        tally: &mut Tally,
     ) -> Result<Begun, Fault> {
         let clock = self.handle.clock();
-        let first_byte = clock.now() + self.timeouts.first_byte;
-        let patience = || clock.until(first_byte.min(deadline));
+        let Timeouts { first_byte, idle, .. } = self.timeouts;
+        let first_byte_by = (clock.now() + first_byte).min(deadline);
         let timed_out = |fault: Fault| match fault {
-            Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) if clock.until(deadline).is_zero() => {
-                Fault::Deadline
-            }
-            Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) => {
-                Fault::FirstByteTimeout(self.timeouts.first_byte)
-            }
+            Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) if clock.until(deadline).is_zero() => Fault::Deadline,
+            Fault::FirstByteTimeout(_) => Fault::FirstByteTimeout(first_byte),
             other => other,
         };
-        let mut answer = self
-            .outbound
-            .send(&step.backend, encoded, patience())
-            .await
-            .map_err(timed_out)?;
-        let mut reply = Reply::new(Exchange {
-            dialect: call.dialect,
-            operation: call.operation,
-            client_streams: call.inspected.stream,
-            include_usage: call.inspected.include_usage,
-            kind: snapshot.view.backends[step.index].spec.kind,
-            upstream_streams,
-            model: call
-                .inspected
-                .model
-                .clone()
-                .filter(|model| model != ANY_MODEL)
-                .unwrap_or_else(|| step.model.clone()),
-            response_id: format!("{:016x}", self.handle.draw()),
-            created: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
-        });
+        let client_streams = exchange.client_streams;
+        let content_type = exchange.content_type();
+        let mut reply = Reply::new(exchange);
+        let sent = self.outbound.send(&step.backend, encoded, clock.until(first_byte_by)).await;
+        let mut answer = sent.map_err(timed_out)?;
         let mut head = Vec::new();
-        loop {
-            match answer.chunk(patience()).await.map_err(timed_out)? {
+        let mut ended = false;
+        while !ended && !(client_streams && reply.has_content()) {
+            let chunk = if reply.has_content() {
+                answer.chunk(idle.min(clock.until(deadline))).await
+            } else {
+                let chunk = answer.chunk(clock.until(first_byte_by)).await;
+                chunk.map_err(|fault| match fault {
+                    Fault::IdleTimeout(_) => Fault::FirstByteTimeout(first_byte),
+                    other => other,
+                })
+            };
+            match chunk.map_err(timed_out)? {
                 Some(chunk) => reply.push(&chunk, &mut head).map_err(reply_fault)?,
                 None => {
                     reply.finish(&mut head).map_err(reply_fault)?;
-                    lease.first_token();
-                    return Ok(Begun {
-                        answer,
-                        reply,
-                        head,
-                        ended: true,
-                    });
+                    ended = true;
                 }
             }
-            if reply.has_content() {
+            if reply.has_content() || ended {
                 lease.first_token();
-                return Ok(Begun {
-                    answer,
-                    reply,
-                    head,
-                    ended: false,
-                });
+                tally.began(step, lease.ttft());
             }
+            lease.saw_output(reply.output_events());
+            tally.saw(&reply);
         }
+        Ok(Begun { answer, reply, head, ended, content_type, dropped: String::new() })
     }
 
     /// The headers that tell the decision.
@@ -376,14 +343,21 @@ impl Relay {
             ("x-llm-router-cost-usd", cost),
             ("x-llm-router-attempts", told.attempts.to_string()),
             ("x-llm-router-region", self.handle.topology().region.to_string()),
+            ("x-llm-router-dropped", told.dropped),
         ];
-        for (name, value) in headers {
+        for (name, value) in headers.into_iter().filter(|(_, value)| !value.is_empty()) {
             if let Ok(value) = HeaderValue::from_str(&value) {
                 response
                     .headers_mut()
                     .insert(HeaderName::from_static(name), value);
             }
         }
+    }
+
+    fn exchange(&self, call: &Call, encoded: &wire::Encoded, kind: Kind, model: &str) -> Exchange {
+        let id = format!("{:016x}", self.handle.draw());
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Exchange::new(&call.inbound(), &call.inspected, encoded, kind, model, id, created)
     }
 
     fn request(&self, call: &Call, session: Option<&str>) -> Request {
@@ -434,15 +408,17 @@ struct Told {
     decision: String,
     attempts: usize,
     /// Of a plain answer in truth, of a stream as predicted: its headers go before its end.
-    cost: Option<llm_router_logic::money::Money>,
+    cost: Option<Money>,
+    /// Fields of the request that the backend's dialect could not carry.
+    dropped: String,
 }
 
 impl Call {
-    fn inbound(&self) -> Inbound<'_> {
-        Inbound {
-            dialect: self.dialect,
-            operation: self.operation,
-            body: &self.body,
+    /// The request as the wire reads it.
+    pub(crate) fn inbound(&self) -> Inbound<'_> {
+        match &self.path {
+            Some(path) => Inbound::gemini(self.operation, &self.body, &path.model, path.stream, path.sse),
+            None => Inbound::new(self.dialect, self.operation, &self.body),
         }
     }
 }

@@ -69,7 +69,8 @@ impl Fault {
             | Self::IdleTimeout(_)
             | Self::Broken(_)
             | Self::Malformed(_) => true,
-            Self::Status { status, .. } => *status >= 500,
+            // 501 is a feature the backend lacks, not ill health.
+            Self::Status { status, .. } => *status >= 500 && *status != 501,
             Self::Deadline | Self::QueueTimeout(_) => false,
         }
     }

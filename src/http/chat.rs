@@ -2,9 +2,9 @@
 
 use super::App;
 use super::error::respond;
-use crate::relay::Call;
+use crate::relay::{Call, GeminiPath};
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
@@ -15,7 +15,7 @@ use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
 use llm_router_logic::request::Hints;
 use llm_router_logic::route::Strategy;
-use llm_router_logic::wire::{self, Dialect, Inbound, Operation};
+use llm_router_logic::wire::{self, Dialect, Inspected, Operation};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -30,27 +30,74 @@ const SESSION_MAX: usize = 256;
 /// Capability words taken from one header.
 const CAPABILITIES_MAX: usize = 16;
 
+/// What a route says of a request before its body is read.
+struct Route {
+    dialect: Dialect,
+    operation: Operation,
+    path: Option<GeminiPath>,
+}
+
+impl Route {
+    fn new(dialect: Dialect, operation: Operation) -> Self {
+        Self { dialect, operation, path: None }
+    }
+}
+
 pub(super) async fn chat_completions(State(app): State<App>, request: Request<Body>) -> Response {
-    handle(&app, Dialect::OpenAi, Operation::Chat, request).await
+    handle(&app, Route::new(Dialect::OpenAi, Operation::Chat), request).await
 }
 
 pub(super) async fn completions(State(app): State<App>, request: Request<Body>) -> Response {
-    handle(&app, Dialect::OpenAi, Operation::Completion, request).await
+    handle(&app, Route::new(Dialect::OpenAi, Operation::Completion), request).await
 }
 
 pub(super) async fn embeddings(State(app): State<App>, request: Request<Body>) -> Response {
-    handle(&app, Dialect::OpenAi, Operation::Embedding, request).await
+    handle(&app, Route::new(Dialect::OpenAi, Operation::Embedding), request).await
 }
 
-async fn handle(app: &App, dialect: Dialect, operation: Operation, request: Request<Body>) -> Response {
-    let call = match read(app, dialect, operation, request).await {
+pub(super) async fn responses(State(app): State<App>, request: Request<Body>) -> Response {
+    handle(&app, Route::new(Dialect::OpenAi, Operation::Responses), request).await
+}
+
+pub(super) async fn messages(State(app): State<App>, request: Request<Body>) -> Response {
+    handle(&app, Route::new(Dialect::Anthropic, Operation::Chat), request).await
+}
+
+pub(super) async fn count_tokens(State(app): State<App>, request: Request<Body>) -> Response {
+    handle(&app, Route::new(Dialect::Anthropic, Operation::CountTokens), request).await
+}
+
+/// Gemini's routes: `models/{model}:generateContent` and `:streamGenerateContent`.
+pub(super) async fn generate_content(
+    State(app): State<App>,
+    Path(path): Path<String>,
+    RawQuery(query): RawQuery,
+    request: Request<Body>,
+) -> Response {
+    let (model, stream) = match path.rsplit_once(':') {
+        Some((model, "generateContent")) => (model, false),
+        Some((model, "streamGenerateContent")) => (model, true),
+        _ => {
+            let error = ApiError::new(
+                ErrorKind::NotFound,
+                format!("there is no method `{path}`: use `:generateContent` or `:streamGenerateContent`"),
+            );
+            return respond(Dialect::Gemini, &error);
+        }
+    };
+    let sse = query.is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
+    let path = Some(GeminiPath { model: model.to_owned(), stream, sse });
+    let route = Route { dialect: Dialect::Gemini, operation: Operation::Chat, path };
+    handle(&app, route, request).await
+}
+
+async fn handle(app: &App, route: Route, request: Request<Body>) -> Response {
+    let dialect = route.dialect;
+    let call = match read(app, route, request).await {
         Ok(call) => call,
         Err(error) => {
             let metrics = app.handle.metrics();
-            metrics
-                .requests_total
-                .with_label_values(&["none", &error.status.to_string()])
-                .inc();
+            metrics.requests_total.with_label_values(&["none", &error.status.to_string()]).inc();
             return respond(dialect, &error);
         }
     };
@@ -67,12 +114,7 @@ async fn handle(app: &App, dialect: Dialect, operation: Operation, request: Requ
     }
 }
 
-async fn read(
-    app: &App,
-    dialect: Dialect,
-    operation: Operation,
-    request: Request<Body>,
-) -> Result<Call, ApiError> {
+async fn read(app: &App, route: Route, request: Request<Body>) -> Result<Call, ApiError> {
     let (parts, body) = request.into_parts();
     let hints = hints(&parts.headers)?;
     let needs = capabilities(&parts.headers)?;
@@ -84,20 +126,11 @@ async fn read(
         return Err(invalid(SESSION, &format!("is longer than {SESSION_MAX} bytes")));
     }
     let body = bounded(body, app.fixed.max_body_bytes, app.fixed.read_timeout).await?;
-    let inspected = wire::inspect(&Inbound {
-        dialect,
-        operation,
-        body: &body,
-    })?;
-    Ok(Call {
-        dialect,
-        operation,
-        body,
-        inspected,
-        hints,
-        needs,
-        session,
-    })
+    let Route { dialect, operation, path } = route;
+    let mut call =
+        Call { dialect, operation, path, body, inspected: Inspected::default(), hints, needs, session };
+    call.inspected = wire::inspect(&call.inbound())?;
+    Ok(call)
 }
 
 /// The whole body, at most `limit` bytes, within `patience`.

@@ -221,24 +221,11 @@ async fn measure_speed(outbound: &Outbound, backend: &BackendSpec, model: &str) 
         "stream": true,
     })
     .to_string();
-    let inbound = Inbound {
-        dialect: Dialect::OpenAi,
-        operation: Operation::Chat,
-        body: body.as_bytes(),
-    };
+    let inbound = Inbound::new(Dialect::OpenAi, Operation::Chat, body.as_bytes());
     let inspected = wire::inspect(&inbound).map_err(|error| error.message)?;
     let request = wire::encode(&inbound, &inspected, backend.kind, model).map_err(|error| error.message)?;
-    let mut reply = wire::Reply::new(Exchange {
-        dialect: Dialect::OpenAi,
-        operation: Operation::Chat,
-        client_streams: true,
-        include_usage: true,
-        kind: backend.kind,
-        upstream_streams: request.streams,
-        model: model.to_owned(),
-        response_id: "calibration".into(),
-        created: 0,
-    });
+    let exchange = Exchange::new(&inbound, &inspected, &request, backend.kind, model, "calibration", 0);
+    let mut reply = wire::Reply::new(exchange);
     let patience = Duration::from_secs(20);
     let mut answer = outbound
         .send(&backend.id, request, patience)

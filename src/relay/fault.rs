@@ -1,76 +1,19 @@
-//! The one table from what went wrong to what a client is told.
+//! What a client is told when its request could not be served.
 
 use llm_router_logic::fault::{ApiError, ErrorKind, Fault};
 use llm_router_logic::request::Request;
 use llm_router_logic::route::eligible::Refusal;
 use llm_router_logic::route::{Plan, Step};
 use llm_router_logic::time::Moment;
+use llm_router_logic::wire;
 
 /// What a client is told of a fault at `step`.
 pub(super) fn told(fault: &Fault, step: Option<&Step>) -> ApiError {
-    let backend = step.map_or("the backend", |step| step.backend.as_str());
-    let with_code =
-        |kind, code: &str| ApiError::new(kind, format!("backend `{backend}`: {fault}")).with_code(code);
-    match fault {
-        Fault::Deadline => {
-            ApiError::new(ErrorKind::Timeout, fault.to_string()).with_code("deadline_exceeded")
-        }
-        Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) => {
-            with_code(ErrorKind::Timeout, "upstream_timeout")
-        }
-        Fault::QueueTimeout(_) => with_code(ErrorKind::Unavailable, "overloaded"),
-        Fault::Connect(_) => with_code(ErrorKind::Upstream, "upstream_unreachable"),
-        Fault::Broken(_) => with_code(ErrorKind::Upstream, "upstream_broken"),
-        Fault::Malformed(_) => with_code(ErrorKind::Upstream, "upstream_malformed"),
-        Fault::Status {
-            status: 429,
-            retry_after,
-            ..
-        } => {
-            let error = with_code(ErrorKind::RateLimit, "upstream_rate_limited");
-            match retry_after {
-                Some(wait) => error.with_retry_after(*wait),
-                None => error,
-            }
-        }
-        // The router's own key or the operator's model list is wrong, which no client can mend.
-        Fault::Status {
-            status: 401 | 403, ..
-        } => with_code(ErrorKind::Upstream, "upstream_refused_router"),
-        Fault::Status { status: 404, .. } => with_code(ErrorKind::Upstream, "upstream_not_found"),
-        Fault::Status {
-            status: 413, error, ..
-        } => client_fault(ErrorKind::TooLarge, 413, error),
-        Fault::Status { status, error, .. } if (400..500).contains(status) => {
-            client_fault(ErrorKind::InvalidRequest, *status, error)
-        }
-        Fault::Status {
-            status: 503 | 529,
-            retry_after,
-            ..
-        } => {
-            let error = with_code(ErrorKind::Unavailable, "upstream_unavailable");
-            match retry_after {
-                Some(wait) => error.with_retry_after(*wait),
-                None => error,
-            }
-        }
-        Fault::Status { .. } => with_code(ErrorKind::Upstream, "upstream_error"),
+    let mut error = wire::client_error(fault);
+    if let Some(step) = step {
+        error.message = format!("backend `{}`: {}", step.backend, error.message);
     }
-}
-
-/// The upstream blames the request itself: its words are the ones that help.
-fn client_fault(kind: ErrorKind, status: u16, error: &llm_router_logic::fault::UpstreamError) -> ApiError {
-    let message = if error.message.is_empty() {
-        "the backend refused the request"
-    } else {
-        &error.message
-    };
-    let mut told = ApiError::new(kind, message);
-    told.status = status;
-    told.code.clone_from(&error.code);
-    told.param.clone_from(&error.param);
-    told
+    error
 }
 
 /// What a client is told when the plan is empty: 404 where nobody serves the model, 400 where the

@@ -1,7 +1,6 @@
 //! A backend that has begun to answer: from here on there is no other.
 //!
-//! Pulls the upstream's body through the translation, for a stream as the client's connection polls
-//! it, else to its end. When the client's connection goes, this is dropped, and with it the upstream
+//! Pulls the upstream's body through the translation as the client's connection polls it. When the client's connection goes, this is dropped, and with it the upstream
 //! response (which cancels it there), the lease and the tally, which books what was seen.
 
 use super::tally::Tally;
@@ -27,6 +26,10 @@ pub(super) struct Begun {
     pub(super) head: Vec<u8>,
     /// Whether the upstream's body has ended.
     pub(super) ended: bool,
+    /// Of the client's response.
+    pub(super) content_type: &'static str,
+    /// Fields of the request that this backend's dialect cannot carry.
+    pub(super) dropped: String,
 }
 
 /// How long the rest of an answer may take.
@@ -66,18 +69,10 @@ impl Running {
         })
     }
 
-    /// The whole body of a plain answer, and its cost.
-    ///
-    /// # Errors
-    /// What to tell the client where the answer broke off: none of it has been sent.
-    pub(super) async fn collect(mut self) -> Result<(Bytes, Option<Money>), ApiError> {
-        while !self.begun.ended {
-            if let Err(fault) = self.pull().await {
-                return Err(self.failed(&fault));
-            }
-        }
+    /// The whole body of a plain answer, which has ended, and its cost.
+    pub(super) fn complete(mut self) -> (Bytes, Option<Money>) {
         let cost = self.served();
-        Ok((Bytes::from(self.begun.head), cost))
+        (Bytes::from(self.begun.head), cost)
     }
 
     /// The next bytes for the client; `None` at the end.
@@ -103,12 +98,7 @@ impl Running {
     }
 
     async fn pull(&mut self) -> Result<(), Fault> {
-        let Begun {
-            answer,
-            reply,
-            head,
-            ended,
-        } = &mut self.begun;
+        let Begun { answer, reply, head, ended, .. } = &mut self.begun;
         let Patience {
             clock,
             idle,

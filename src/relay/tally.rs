@@ -109,6 +109,9 @@ impl Tally {
             fault: None,
         });
         self.chosen = Some(step.clone());
+        self.record.ttft_ms = None;
+        self.usage = None;
+        self.output_events = 0;
     }
 
     /// The latest attempt failed.
@@ -124,18 +127,13 @@ impl Tally {
         self.count_external(step, fault.label());
     }
 
-    /// The latest attempt has begun to answer.
-    pub(super) fn committed(&mut self, step: &Step, ttft: Option<Duration>) {
-        self.record.ttft_ms = ttft.map(millis);
+    /// The latest attempt has begun to answer; said again, it changes nothing.
+    pub(super) fn began(&mut self, step: &Step, ttft: Option<Duration>) {
+        let Some(ttft) = ttft.filter(|_| self.record.ttft_ms.is_none()) else { return };
+        self.record.ttft_ms = Some(millis(ttft));
         self.record.predicted_cost = step.predicted_cost;
-        if let Some(ttft) = ttft {
-            let histogram = self
-                .handle
-                .metrics()
-                .ttft_seconds
-                .with_label_values(&[step.backend.as_str()]);
-            histogram.observe(ttft.as_secs_f64());
-        }
+        let histogram = self.handle.metrics().ttft_seconds.with_label_values(&[step.backend.as_str()]);
+        histogram.observe(ttft.as_secs_f64());
     }
 
     /// Notes usage seen so far.
