@@ -297,7 +297,7 @@ impl Relay {
             Fault::FirstByteTimeout(_) => Fault::FirstByteTimeout(first_byte),
             other => other,
         };
-        let client_streams = exchange.client_streams;
+        let Exchange { client_streams, upstream_streams, .. } = exchange;
         let content_type = exchange.content_type();
         let mut reply = Reply::new(exchange);
         let sent = self.outbound.send(&step.backend, encoded, clock.until(first_byte_by)).await;
@@ -322,7 +322,11 @@ impl Relay {
                 }
             }
             if reply.has_content() || ended {
-                lease.first_token();
+                // An upstream that does not stream shows its first token with its last: that is no
+                // time to first token.
+                if upstream_streams {
+                    lease.first_token();
+                }
                 tally.began(step, lease.ttft());
             }
             lease.saw_output(reply.output_events());

@@ -27,6 +27,8 @@ pub(super) struct Tally {
     started: Moment,
     estimated_input: u32,
     chosen: Option<Step>,
+    /// Whether the latest attempt has begun to answer.
+    began: bool,
     usage: Option<Usage>,
     output_events: u64,
     booked: bool,
@@ -85,6 +87,7 @@ impl Tally {
             started,
             estimated_input: request.input_tokens,
             chosen: None,
+            began: false,
             usage: None,
             output_events: 0,
             booked: false,
@@ -109,6 +112,7 @@ impl Tally {
             fault: None,
         });
         self.chosen = Some(step.clone());
+        self.began = false;
         self.record.ttft_ms = None;
         self.usage = None;
         self.output_events = 0;
@@ -129,9 +133,12 @@ impl Tally {
 
     /// The latest attempt has begun to answer; said again, it changes nothing.
     pub(super) fn began(&mut self, step: &Step, ttft: Option<Duration>) {
-        let Some(ttft) = ttft.filter(|_| self.record.ttft_ms.is_none()) else { return };
-        self.record.ttft_ms = Some(millis(ttft));
+        if std::mem::replace(&mut self.began, true) {
+            return;
+        }
         self.record.predicted_cost = step.predicted_cost;
+        let Some(ttft) = ttft else { return };
+        self.record.ttft_ms = Some(millis(ttft));
         let histogram = self.handle.metrics().ttft_seconds.with_label_values(&[step.backend.as_str()]);
         histogram.observe(ttft.as_secs_f64());
     }
@@ -173,7 +180,7 @@ impl Tally {
             return;
         }
         let duration = self.handle.clock().now().since(self.started);
-        let began = self.record.ttft_ms.is_some();
+        let began = self.began;
         let usage = match self.usage {
             Some(usage) => usage,
             // Seen but never told: the prompt by its bytes, the answer by its events.
