@@ -1,1 +1,16 @@
-//! Integration.
+//! Real nodes on ports of their own, mock upstreams, real sockets.
+
+#[path = "integration/actors.rs"]
+mod actors;
+#[path = "integration/decision.rs"]
+mod decision;
+#[path = "integration/edge.rs"]
+mod edge;
+#[path = "integration/fallback.rs"]
+mod fallback;
+#[path = "integration/fixture.rs"]
+mod fixture;
+#[path = "integration/gossip.rs"]
+mod gossip;
+#[path = "integration/life.rs"]
+mod life;
