@@ -148,7 +148,16 @@ pub fn check(path: &Path) -> ExitCode {
     } else {
         config::load(path, &config::process_env).map(|loaded| (summary(&loaded.config), loaded.warnings))
     };
-    report(checked, &mut out, &mut err)
+    report(checked.as_ref(), &mut out, &mut err)
+}
+
+/// Prints the problems of a file on standard error, one a line; the exit code says the file is bad.
+pub fn refuse(problems: &config::Problems) -> ExitCode {
+    report(
+        Err(problems),
+        &mut std::io::stdout().lock(),
+        &mut std::io::stderr().lock(),
+    )
 }
 
 fn summary(config: &config::Config) -> String {
@@ -157,14 +166,14 @@ fn summary(config: &config::Config) -> String {
 }
 
 fn report(
-    checked: Result<(String, Vec<config::Warning>), config::Problems>,
+    checked: Result<&(String, Vec<config::Warning>), &config::Problems>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> ExitCode {
     // A closed standard output or error leaves nobody to tell; the exit code still says it.
     match checked {
         Ok((summary, warnings)) => {
-            for warning in &warnings {
+            for warning in warnings {
                 let _ = writeln!(err, "warning: {warning}");
             }
             let _ = writeln!(out, "ok: {summary}");
@@ -272,7 +281,7 @@ mod tests {
                 .map(|loaded| (summary(&loaded.config), loaded.warnings))
         };
         let good = "clusters: [{name: a, endpoint: 'http://a', costPerHour: 1}]";
-        assert_eq!(report(load(good), &mut out, &mut err), ExitCode::SUCCESS);
+        assert_eq!(report(load(good).as_ref(), &mut out, &mut err), ExitCode::SUCCESS);
         assert_eq!(String::from_utf8(out).unwrap(), "ok: 1 clusters, 0 providers\n");
         assert!(
             String::from_utf8(err)
@@ -282,7 +291,7 @@ mod tests {
 
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let bad = "clusters: [{name: a, costPerHour: -1}]\nfoo: 1";
-        assert_eq!(report(load(bad), &mut out, &mut err), ExitCode::from(64));
+        assert_eq!(report(load(bad).as_ref(), &mut out, &mut err), ExitCode::from(64));
         assert!(out.is_empty());
         let lines = String::from_utf8(err).unwrap();
         let paths: Vec<&str> = lines.lines().filter_map(|line| line.split(": ").next()).collect();

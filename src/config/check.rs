@@ -6,6 +6,7 @@
 mod backend;
 mod edge;
 mod model;
+mod prices;
 mod router;
 mod sidecar;
 
@@ -93,7 +94,7 @@ impl Check<'_> {
         let providers = file.external_providers.unwrap_or_default();
         let backends = self.backends(clusters, providers, &node, &router, &prices);
         Config {
-            server: self.server(file.server.unwrap_or_default()),
+            server: self.server(&file.server.unwrap_or_default()),
             node,
             gossip,
             admin: file.admin.and_then(|admin| self.admin(admin)),

@@ -745,3 +745,129 @@ fn the_manual_has_every_key_with_its_own_description() {
         }
     }
 }
+
+#[test]
+fn known_models_take_price_window_and_capabilities_from_the_table_and_a_file_overrides_it() {
+    let seed = loaded(SEED).config;
+    let turbo = &seed.backends[4].spec.models[0];
+    assert_eq!(turbo.price.unwrap().input, Money::from_pico(500_000));
+    assert!(turbo.context_window.is_some() && turbo.capabilities.contains("chat"));
+    assert!(
+        seed.backends[5].spec.models[0].price.is_some(),
+        "the version date is left out of the look-up"
+    );
+
+    let directory = tempfile::tempdir().unwrap();
+    let own = r#"{"models":[{"kind":"openai","model":"m","input":2,"output":4,"capabilities":["chat"],"source":"contract","date":"2026-01-02"}]}"#;
+    std::fs::write(directory.path().join("own.json"), own).unwrap();
+    let text = provider("") + "pricesFile: own.json\n";
+    let loaded = load_str(&text, directory.path(), &empty).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(
+        loaded.config.backends[0].spec.models[0].price.unwrap().output,
+        Money::from_pico(4_000_000)
+    );
+
+    std::fs::write(directory.path().join("own.json"), own.replace("contract", "")).unwrap();
+    let problem = load_str(&text, directory.path(), &empty).unwrap_err().to_string();
+    assert!(
+        problem.starts_with("pricesFile: ") && problem.contains("`source` is empty"),
+        "{problem}"
+    );
+    assert!(only_problem(&text).starts_with("pricesFile: `./own.json`: cannot read"));
+}
+
+#[test]
+fn a_model_without_a_known_price_is_named() {
+    let warnings = loaded(&provider("")).warnings;
+    assert!(
+        warnings
+            .iter()
+            .any(|w| w.path == "externalProviders[0].defaultModel" && w.message.contains("`m` is not known"))
+    );
+}
+
+/// Calls `change` with every place in `tree` and what is there.
+fn each_place(at: &path::Path, value: &Value, change: &mut impl FnMut(&path::Path, &Value)) {
+    change(at, value);
+    match value {
+        Value::Object(keys) => keys
+            .iter()
+            .for_each(|(key, value)| each_place(&at.key(key), value, change)),
+        Value::Array(values) => {
+            values
+                .iter()
+                .enumerate()
+                .for_each(|(index, value)| each_place(&at.index(index), value, change));
+        }
+        _ => {}
+    }
+}
+
+/// The problems of `tree` with `value` put at `path`; JSON is YAML.
+fn problems_with(tree: &Value, path: &path::Path, value: Value) -> Vec<String> {
+    let mut tree = tree.clone();
+    *path.find(&mut tree).unwrap() = value;
+    problems(&tree.to_string(), &full)
+}
+
+#[test]
+fn a_wrong_type_anywhere_is_reported_there_and_nowhere_else() {
+    for text in [SEED, EXAMPLE] {
+        let tree = tree::parse(text, &mut Findings::default()).unwrap();
+        let mut places = 0;
+        each_place(&path::Path::default(), &tree, &mut |at, value| {
+            let is_name_of_model = at.to_string().contains("models[") && value.is_string();
+            let switched_off = at.to_string().starts_with("externalProviders[2]");
+            if at.steps().is_empty() || is_name_of_model {
+                return;
+            }
+            places += 1;
+            let found = problems_with(&tree, at, serde_json::json!([[true]]));
+            let expected = format!("{at}");
+            let inside = |line: &String| line.starts_with(&expected);
+            assert!(!found.is_empty() && found.iter().all(inside), "{at}: {found:#?}");
+            if !value.is_array() && !switched_off {
+                assert_eq!(found.len(), 1, "{at}: {found:#?}");
+            }
+        });
+        assert!(places > 60, "{places}");
+    }
+}
+
+#[test]
+fn an_unknown_key_in_any_mapping_is_reported_there_and_nowhere_else() {
+    for text in [SEED, EXAMPLE] {
+        let tree = tree::parse(text, &mut Findings::default()).unwrap();
+        each_place(&path::Path::default(), &tree, &mut |at, value| {
+            if let Value::Object(keys) = value {
+                let mut keys = keys.clone();
+                keys.insert("qqqqqq".to_owned(), Value::Bool(true));
+                let found = problems_with(&tree, at, Value::Object(keys));
+                assert_eq!(found.len(), 1, "{at}: {found:#?}");
+                assert!(
+                    found[0].starts_with(&format!("{}: unknown key (known here: ", at.key("qqqqqq"))),
+                    "{found:?}"
+                );
+            }
+        });
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_loading_panic(text in "[a-z0-9:{}\\[\\]&*!|>'\"#%@,.$ \n-]{0,200}") {
+        let _ = load_str(&text, Path::new("."), &empty);
+        let _ = load_sidecar_str(&text, &empty);
+    }
+
+    #[test]
+    fn no_value_anywhere_makes_loading_panic(place in 0_usize..200, text in "\\PC{0,40}", number in proptest::num::f64::ANY) {
+        let tree = tree::parse(EXAMPLE, &mut Findings::default()).unwrap();
+        let mut places = Vec::new();
+        each_place(&path::Path::default(), &tree, &mut |at, _| places.push(at.clone()));
+        let at = &places[place % places.len()];
+        for value in [Value::from(text.clone()), Value::from(number), Value::from(i64::MIN), Value::Null] {
+            let _ = problems_with(&tree, at, value);
+        }
+    }
+}

@@ -1,6 +1,5 @@
 //! The lists `clusters` and `externalProviders`.
 
-use super::model::Prices;
 use super::router::Router;
 use super::{Check, is_loopback_url};
 use crate::config::decode::nearest;
@@ -8,6 +7,7 @@ use crate::config::file::{ClusterFile, ProviderFile, RateLimitFile};
 use crate::config::path::Path;
 use crate::config::settings::{Auth, Backend, Connection, Node, kind_of};
 use llm_router_logic::backend::{BackendSpec, Kind, Placement};
+use llm_router_logic::cost::price::PriceTable;
 use llm_router_logic::guard::limit::RateLimit;
 use llm_router_logic::ids::{BackendId, Region};
 use llm_router_logic::money::Money;
@@ -27,7 +27,7 @@ impl Check<'_> {
         providers: Vec<Option<ProviderFile>>,
         node: &Node,
         router: &Router,
-        prices: &Prices,
+        prices: &PriceTable,
     ) -> Vec<Backend> {
         let root = Path::default();
         let (clusters_at, providers_at) = (root.key("clusters"), root.key("externalProviders"));
@@ -265,7 +265,7 @@ impl Check<'_> {
         );
     }
 
-    fn provider(&mut self, at: &Path, file: ProviderFile, prices: &Prices) -> Option<Backend> {
+    fn provider(&mut self, at: &Path, file: ProviderFile, prices: &PriceTable) -> Option<Backend> {
         let name = self.required(&at.key("name"), file.name, "openai");
         if let Some(name) = &name {
             self.name(&at.key("name"), name);
@@ -311,7 +311,11 @@ impl Check<'_> {
         }
         let default = file.default_model.as_deref();
         // Without a kind the prices cannot be looked up, but the models can still be checked.
-        let models = self.provider_models(at, file.models, default, kind.unwrap_or(Kind::OpenAi), prices);
+        let kind_or_any = kind.unwrap_or(Kind::OpenAi);
+        let elsewhere = base_url
+            .as_deref()
+            .is_some_and(|base| base != own_address(kind_or_any) && !is_loopback_url(base));
+        let models = self.provider_models(at, file.models, default, kind_or_any, prices, elsewhere);
         self.model_names(at, &models, default);
         let default_model = file
             .default_model

@@ -12,7 +12,7 @@ use std::time::Duration;
 const GOSSIP_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
 
 impl Check<'_> {
-    pub(super) fn server(&mut self, file: ServerFile) -> Server {
+    pub(super) fn server(&mut self, file: &ServerFile) -> Server {
         let at = Path::default().key("server");
         let host_at = at.key("host");
         match &file.host {
@@ -39,7 +39,11 @@ impl Check<'_> {
         }
         let read_timeout = self.timeout(&at.key("readTimeout"), file.read_timeout, Duration::from_secs(30));
         Server {
-            host: file.host.unwrap_or_else(|| "127.0.0.1".to_owned()),
+            host: file
+                .host
+                .as_deref()
+                .map_or("127.0.0.1", without_brackets)
+                .to_owned(),
             port: file.port.unwrap_or(8080),
             read_timeout,
             header_timeout: self.timeout(&at.key("headerTimeout"), file.header_timeout, read_timeout),
@@ -194,6 +198,13 @@ impl Check<'_> {
             rate_limit_per_ip,
         })
     }
+}
+
+/// `[::1]` as the socket wants it.
+fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host)
 }
 
 fn is_host_and_port(text: &str) -> bool {
