@@ -208,7 +208,7 @@ routter: {}
 fn a_key_in_the_wrong_section_is_sent_home() {
     assert_eq!(
         only_problem(&with_cluster("stickinessWindow: 5s")),
-        "stickinessWindow: unknown key here (it belongs in `router`)"
+        "stickinessWindow: unknown key here (it belongs in `router`) [line 4]"
     );
     assert!(only_problem(&with_cluster("node: {endpoint: x}")).contains("it belongs in `clusters[]`"));
 }
@@ -218,7 +218,7 @@ fn a_key_given_twice_is_found_with_its_path() {
     let text = with_cluster("router:\n  maxQueueDepth: 1\n  maxQueueDepth: 2");
     assert_eq!(
         only_problem(&text),
-        "router.maxQueueDepth: this key is given more than once (keep one of them)"
+        "router.maxQueueDepth: this key is given more than once (keep one of them) [line 6]"
     );
 }
 
@@ -870,4 +870,31 @@ proptest::proptest! {
             let _ = problems_with(&tree, at, value);
         }
     }
+}
+
+#[test]
+fn each_problem_names_the_line_of_its_key_or_of_what_lacks_it() {
+    let text = "# first
+server:
+  host: localhost
+  prot: 1
+clusters:
+  - name: a
+    endpoint: http://a
+    costPerHour:
+      - 1
+  - name: b
+    endpoint: http://b
+";
+    let lines: Vec<(String, Option<u64>)> = load_str(text, Path::new("."), &empty)
+        .unwrap_err()
+        .iter()
+        .map(|problem| (problem.path.clone(), problem.line))
+        .collect();
+    let expected = [
+        ("clusters[0].costPerHour", 8),
+        ("clusters[1].costPerHour", 10),
+        ("server.prot", 4),
+    ];
+    assert_eq!(lines, expected.map(|(path, line)| (path.to_owned(), Some(line))));
 }

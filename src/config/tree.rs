@@ -5,9 +5,9 @@
 use crate::config::Env;
 use crate::config::path::Path;
 use crate::config::problem::{Findings, Problems};
-use serde::de::{self, DeserializeSeed};
+use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
-use std::cell::RefCell;
+use serde_saphyr::Spanned;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -18,7 +18,7 @@ const DEPTH_MAX: usize = 32;
 /// Most values, with anchors and aliases written out.
 const VALUES_MAX: usize = 100_000;
 
-/// Parses `text`. Keys given twice are found too.
+/// Parses `text`; its lines and the keys given twice go to `findings`.
 pub(super) fn parse(text: &str, findings: &mut Findings) -> Result<Value, Problems> {
     if text.len() > FILE_BYTES_MAX {
         return Err(Problems::of_file(format!(
@@ -36,17 +36,9 @@ pub(super) fn parse(text: &str, findings: &mut Findings) -> Result<Value, Proble
         strict_booleans: true,
         with_snippet: false,
     };
-    let repeated = RefCell::new(Vec::new());
-    let seed = Branch {
-        at: Path::default(),
-        repeated: &repeated,
-    };
-    let tree =
-        serde_saphyr::with_deserializer_from_str_with_options(text, options, |de| seed.deserialize(de))
-            .map_err(|error| Problems::of_file(syntax(&error)))?;
-    for path in repeated.into_inner() {
-        findings.problem(&path, "this key is given more than once (keep one of them)");
-    }
+    let root: Spanned<Node> = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| Problems::of_file(syntax(&error)))?;
+    let tree = planted(&Path::default(), root.value, findings);
     match tree {
         Value::Object(_) => Ok(tree),
         Value::Null => Err(Problems::of_file(
@@ -73,92 +65,111 @@ fn syntax(error: &serde_saphyr::Error) -> String {
     }
 }
 
-/// Reads one value into a [`Value`], knowing where it stands.
-struct Branch<'a> {
-    at: Path,
-    repeated: &'a RefCell<Vec<Path>>,
+/// One value as parsed, with the lines of what is in it.
+enum Node {
+    Scalar(Value),
+    List(Vec<Spanned<Node>>),
+    /// Keys in the file's order, repeated ones included.
+    Mapping(Vec<(Spanned<String>, Spanned<Node>)>),
 }
 
-impl<'de> DeserializeSeed<'de> for Branch<'_> {
-    type Value = Value;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
+/// `node` as a [`Value`]; its lines and repeated keys go to `findings`.
+fn planted(at: &Path, node: Node, findings: &mut Findings) -> Value {
+    match node {
+        Node::Scalar(value) => value,
+        Node::List(nodes) => {
+            let mut values = Vec::with_capacity(nodes.len());
+            for (index, node) in nodes.into_iter().enumerate() {
+                let at = at.index(index);
+                findings.line(&at, node.referenced.line());
+                values.push(planted(&at, node.value, findings));
+            }
+            Value::Array(values)
+        }
+        Node::Mapping(nodes) => {
+            let mut values = Map::new();
+            for (key, node) in nodes {
+                let at = at.key(&key.value);
+                findings.line(&at, key.referenced.line());
+                let value = planted(&at, node.value, findings);
+                if values.insert(key.value, value).is_some() {
+                    findings.problem(&at, "this key is given more than once (keep one of them)");
+                }
+            }
+            Value::Object(values)
+        }
     }
 }
 
-impl<'de> de::Visitor<'de> for Branch<'_> {
-    type Value = Value;
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> de::Visitor<'de> for NodeVisitor {
+    type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Scalar(Value::Null))
     }
 
-    fn visit_none<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Scalar(Value::Null))
     }
 
-    fn visit_some<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        self.deserialize(deserializer)
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        Node::deserialize(deserializer)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Scalar(value.into()))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Scalar(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Scalar(value.into()))
     }
 
-    fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
-        Ok((value as f64).into())
+    fn visit_i128<E>(self, value: i128) -> Result<Node, E> {
+        Ok(Node::Scalar((value as f64).into()))
     }
 
-    fn visit_u128<E>(self, value: u128) -> Result<Value, E> {
-        Ok((value as f64).into())
+    fn visit_u128<E>(self, value: u128) -> Result<Node, E> {
+        Ok(Node::Scalar((value as f64).into()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Scalar(value.into()))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+        Ok(Node::Scalar(value.into()))
     }
 
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-        let mut values = Vec::new();
-        let element = |index| Branch {
-            at: self.at.index(index),
-            repeated: self.repeated,
-        };
-        while let Some(value) = list.next_element_seed(element(values.len()))? {
-            values.push(value);
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+        let mut nodes = Vec::new();
+        while let Some(node) = list.next_element()? {
+            nodes.push(node);
         }
-        Ok(Value::Array(values))
+        Ok(Node::List(nodes))
     }
 
-    fn visit_map<A: de::MapAccess<'de>>(self, mut mapping: A) -> Result<Value, A::Error> {
-        let mut values = Map::new();
-        while let Some(key) = mapping.next_key::<String>()? {
-            let at = self.at.key(&key);
-            let value = mapping.next_value_seed(Branch {
-                at: at.clone(),
-                repeated: self.repeated,
-            })?;
-            if values.insert(key, value).is_some() {
-                self.repeated.borrow_mut().push(at);
-            }
+    fn visit_map<A: de::MapAccess<'de>>(self, mut mapping: A) -> Result<Node, A::Error> {
+        let mut nodes = Vec::new();
+        while let Some(entry) = mapping.next_entry()? {
+            nodes.push(entry);
         }
-        Ok(Value::Object(values))
+        Ok(Node::Mapping(nodes))
     }
 }
 
