@@ -54,11 +54,7 @@ pub struct Problems(Vec<Problem>);
 impl Problems {
     /// A file that cannot be read at all.
     pub(crate) fn of_file(message: impl Into<String>) -> Self {
-        Self(vec![Problem {
-            path: String::new(),
-            message: message.into(),
-            line: None,
-        }])
+        Self(vec![Problem { path: String::new(), message: message.into(), line: None }])
     }
 
     /// Each problem, in the order of the paths.
@@ -129,21 +125,13 @@ impl Findings {
         if self.problems.is_empty() {
             let warnings = self.warnings.into_iter();
             return Ok(warnings
-                .map(|(path, message)| Warning {
-                    path: path.to_string(),
-                    message,
-                    line: line(&path),
-                })
+                .map(|(path, message)| Warning { path: path.to_string(), message, line: line(&path) })
                 .collect());
         }
         let problems = self.problems.into_iter();
         Err(Problems(
             problems
-                .map(|(path, message)| Problem {
-                    path: path.to_string(),
-                    message,
-                    line: line(&path),
-                })
+                .map(|(path, message)| Problem { path: path.to_string(), message, line: line(&path) })
                 .collect(),
         ))
     }

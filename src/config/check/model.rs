@@ -24,10 +24,7 @@ impl Check<'_> {
         let mut served = Vec::new();
         for (at, entry) in self.model_entries(at, models) {
             if entry.price.is_some() {
-                self.findings.warning(
-                    &at.key("price"),
-                    "not used: a cluster costs what `costPerHour` says",
-                );
+                self.findings.warning(&at.key("price"), "not used: a cluster costs what `costPerHour` says");
             }
             served.extend(self.model(&at, entry, None));
         }
@@ -47,10 +44,7 @@ impl Check<'_> {
     ) -> Vec<ServedModel> {
         let mut entries = self.model_entries(&at.key("models"), models);
         if let (true, Some(default)) = (entries.is_empty(), default) {
-            let entry = ModelEntry {
-                name: Some(default.to_owned()),
-                ..ModelEntry::default()
-            };
+            let entry = ModelEntry { name: Some(default.to_owned()), ..ModelEntry::default() };
             entries.push((at.key("defaultModel"), entry));
         }
         let mut served = Vec::new();
@@ -141,12 +135,8 @@ impl Check<'_> {
             Money::from_usd(usd? / TOKENS_PER_PRICE)
         };
         let (input, output) = (per_token("input", input), per_token("output", output));
-        let cached_read = price
-            .cached_read
-            .map_or(input, |usd| per_token("cachedRead", Some(usd)));
-        let cache_write = price
-            .cache_write
-            .map_or(input, |usd| per_token("cacheWrite", Some(usd)));
+        let cached_read = price.cached_read.map_or(input, |usd| per_token("cachedRead", Some(usd)));
+        let cache_write = price.cache_write.map_or(input, |usd| per_token("cacheWrite", Some(usd)));
         Some(TokenPrice {
             input: input?,
             cached_read: cached_read?,
@@ -187,10 +177,7 @@ impl Check<'_> {
             let names: Vec<String> = models.iter().map(|model| format!("`{}`", model.name)).collect();
             self.findings.problem(
                 &at.key("defaultModel"),
-                format!(
-                    "`{default}` is not in `models` (add it, or use one of {})",
-                    names.join(", ")
-                ),
+                format!("`{default}` is not in `models` (add it, or use one of {})", names.join(", ")),
             );
         }
     }

@@ -14,8 +14,7 @@ impl Check<'_> {
     pub(super) fn prices(&mut self, file: Option<&str>) -> PriceTable {
         let at = Path::default().key("pricesFile");
         let mut table = PriceTable::parse(BUILT_IN).unwrap_or_else(|error| {
-            self.findings
-                .problem(&at, format!("the built-in table is wrong: {error}"));
+            self.findings.problem(&at, format!("the built-in table is wrong: {error}"));
             PriceTable::default()
         });
         if let Some(file) = file {
