@@ -148,7 +148,12 @@ pub fn check(path: &Path) -> ExitCode {
     } else {
         config::load(path, &config::process_env).map(|loaded| (summary(&loaded.config), loaded.warnings))
     };
-    report(checked, &mut out, &mut err)
+    report(checked.as_ref(), &mut out, &mut err)
+}
+
+/// Prints the problems of a file on standard error, one a line; the exit code says the file is bad.
+pub fn refuse(problems: &config::Problems) -> ExitCode {
+    report(Err(problems), &mut std::io::stdout().lock(), &mut std::io::stderr().lock())
 }
 
 fn summary(config: &config::Config) -> String {
@@ -157,14 +162,14 @@ fn summary(config: &config::Config) -> String {
 }
 
 fn report(
-    checked: Result<(String, Vec<config::Warning>), config::Problems>,
+    checked: Result<&(String, Vec<config::Warning>), &config::Problems>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> ExitCode {
     // A closed standard output or error leaves nobody to tell; the exit code still says it.
     match checked {
         Ok((summary, warnings)) => {
-            for warning in &warnings {
+            for warning in warnings {
                 let _ = writeln!(err, "warning: {warning}");
             }
             let _ = writeln!(out, "ok: {summary}");
@@ -190,9 +195,7 @@ mod tests {
     use super::*;
 
     fn command(line: &str) -> Result<Command, ErrorKind> {
-        Cli::try_parse_from(line.split_whitespace())
-            .map(|cli| cli.command)
-            .map_err(|error| error.kind())
+        Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command).map_err(|error| error.kind())
     }
 
     #[test]
@@ -200,23 +203,14 @@ mod tests {
         assert!(
             matches!(command("llm-router serve --config a.yaml"), Ok(Command::Serve(file)) if file.config == Path::new("a.yaml"))
         );
-        assert!(matches!(
-            command("llm-router check --config a.yaml"),
-            Ok(Command::Check(_))
-        ));
-        assert!(matches!(
-            command("llm-router sidecar --config a.yaml"),
-            Ok(Command::Sidecar(_))
-        ));
+        assert!(matches!(command("llm-router check --config a.yaml"), Ok(Command::Check(_))));
+        assert!(matches!(command("llm-router sidecar --config a.yaml"), Ok(Command::Sidecar(_))));
         assert!(matches!(command("llm-router schema"), Ok(Command::Schema)));
         let Ok(Command::Demo(demo)) = command("llm-router demo --port 9000 --duration 1m30s --no-open")
         else {
             panic!("demo is not read");
         };
-        assert_eq!(
-            (demo.port, demo.duration, demo.no_open),
-            (9000, Some(Duration::from_secs(90)), true)
-        );
+        assert_eq!((demo.port, demo.duration, demo.no_open), (9000, Some(Duration::from_secs(90)), true));
         let Ok(Command::Demo(demo)) = command("llm-router demo") else {
             panic!("demo is not read");
         };
@@ -255,11 +249,7 @@ mod tests {
             let kind = command(line).err().unwrap_or_else(|| panic!("{line} is good"));
             assert_eq!(exit_code(kind), ExitCode::from(64), "{line}");
         }
-        for line in [
-            "llm-router --help",
-            "llm-router --version",
-            "llm-router serve --help",
-        ] {
+        for line in ["llm-router --help", "llm-router --version", "llm-router serve --help"] {
             assert_eq!(exit_code(command(line).unwrap_err()), ExitCode::SUCCESS, "{line}");
         }
     }
@@ -272,17 +262,13 @@ mod tests {
                 .map(|loaded| (summary(&loaded.config), loaded.warnings))
         };
         let good = "clusters: [{name: a, endpoint: 'http://a', costPerHour: 1}]";
-        assert_eq!(report(load(good), &mut out, &mut err), ExitCode::SUCCESS);
+        assert_eq!(report(load(good).as_ref(), &mut out, &mut err), ExitCode::SUCCESS);
         assert_eq!(String::from_utf8(out).unwrap(), "ok: 1 clusters, 0 providers\n");
-        assert!(
-            String::from_utf8(err)
-                .unwrap()
-                .starts_with("warning: server.host: ")
-        );
+        assert!(String::from_utf8(err).unwrap().starts_with("warning: server.host: "));
 
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let bad = "clusters: [{name: a, costPerHour: -1}]\nfoo: 1";
-        assert_eq!(report(load(bad), &mut out, &mut err), ExitCode::from(64));
+        assert_eq!(report(load(bad).as_ref(), &mut out, &mut err), ExitCode::from(64));
         assert!(out.is_empty());
         let lines = String::from_utf8(err).unwrap();
         let paths: Vec<&str> = lines.lines().filter_map(|line| line.split(": ").next()).collect();

@@ -1,8 +1,8 @@
 //! Configuration: from a YAML file to settings that are known to be usable, or to the whole list of
 //! what is wrong with the file.
 //!
-//! The way of a file: `tree` parses the text and fills in the environment, `decode` finds unknown keys
-//! and wrong types against the shapes in `file`, `check` judges what the values mean and makes the
+//! The way of a file: `tree` parses the text, `environment` fills in `${NAME}`, `decode` finds unknown
+//! keys and wrong types against the shapes in `file`, `check` judges what the values mean and makes the
 //! `settings`. Problems of all steps are reported together.
 //!
 //! Owns the file's format, its checks, its JSON Schema and the watch on the file. Never opens a
@@ -11,6 +11,7 @@
 mod check;
 mod decode;
 mod duration;
+mod environment;
 mod file;
 mod path;
 mod problem;
@@ -61,7 +62,7 @@ pub fn load(path: &Path, env: &Env<'_>) -> Result<Loaded, Problems> {
 pub fn load_str(text: &str, directory: &Path, env: &Env<'_>) -> Result<Loaded, Problems> {
     let mut findings = Findings::default();
     let mut tree = tree::parse(text, &mut findings)?;
-    let substituted = tree::substitute(&mut tree, env, &[SIDECAR], &mut findings);
+    let substituted = environment::substitute(&mut tree, env, &[SIDECAR], &mut findings);
     let file = decode::decode(tree, &substituted, &mut findings);
     let config = file.map(|file| check::config(file, directory, env, &mut findings));
     let (config, warnings) = concluded(config, findings)?;
@@ -88,7 +89,7 @@ pub fn load_sidecar_str(text: &str, env: &Env<'_>) -> Result<(SidecarConfig, Vec
         let known = schema::keys_at(&path::Path::default());
         sections.retain(|name, _| name == SIDECAR || !known.contains(name));
     }
-    let substituted = tree::substitute(&mut tree, env, &[], &mut findings);
+    let substituted = environment::substitute(&mut tree, env, &[], &mut findings);
     let file = decode::decode(tree, &substituted, &mut findings);
     let sidecar = file.and_then(|file| check::sidecar(file.sidecar, env, &mut findings));
     concluded(sidecar, findings)
@@ -126,14 +127,10 @@ fn read(path: &Path) -> Result<String, Problems> {
     let file = std::fs::File::open(path).map_err(|error| cannot(&error))?;
     // One byte more than allowed shows that there is too much, however much that is.
     let mut text = String::new();
-    file.take(tree::FILE_BYTES_MAX as u64 + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| cannot(&error))?;
+    file.take(tree::FILE_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(|error| cannot(&error))?;
     Ok(text)
 }
 
 fn directory_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

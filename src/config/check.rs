@@ -3,9 +3,11 @@
 //! Every check goes on after a problem, so that all of them are reported together. A setting made after
 //! a problem was found is never used: it only lets the other checks run.
 
+mod address;
 mod backend;
 mod edge;
 mod model;
+mod prices;
 mod router;
 mod sidecar;
 
@@ -16,9 +18,7 @@ use crate::config::path::Path;
 use crate::config::problem::Findings;
 use crate::config::settings::{Config, SidecarConfig};
 use llm_router_logic::money::Money;
-use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
-use std::net::SocketAddr;
 use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
@@ -43,12 +43,7 @@ pub(super) struct Check<'a> {
 
 /// Checks a router node's file.
 pub(super) fn config(file: File, directory: &FilePath, env: &Env<'_>, findings: &mut Findings) -> Config {
-    Check {
-        findings,
-        directory,
-        env,
-    }
-    .config(file)
+    Check { findings, directory, env }.config(file)
 }
 
 /// Checks a sidecar's section; `None` only where a problem was found.
@@ -57,12 +52,7 @@ pub(super) fn sidecar(
     env: &Env<'_>,
     findings: &mut Findings,
 ) -> Option<SidecarConfig> {
-    Check {
-        findings,
-        directory: FilePath::new("."),
-        env,
-    }
-    .sidecar(file)
+    Check { findings, directory: FilePath::new("."), env }.sidecar(file)
 }
 
 impl Check<'_> {
@@ -72,11 +62,7 @@ impl Check<'_> {
             &root,
             &[
                 ("metrics", file.metrics.is_some(), "`/metrics` is always served"),
-                (
-                    "logging",
-                    file.logging.is_some(),
-                    "set `LOG_LEVEL` in the environment",
-                ),
+                ("logging", file.logging.is_some(), "set `LOG_LEVEL` in the environment"),
                 (
                     "costOptimization",
                     file.cost_optimization.is_some(),
@@ -93,7 +79,7 @@ impl Check<'_> {
         let providers = file.external_providers.unwrap_or_default();
         let backends = self.backends(clusters, providers, &node, &router, &prices);
         Config {
-            server: self.server(file.server.unwrap_or_default()),
+            server: self.server(&file.server.unwrap_or_default()),
             node,
             gossip,
             admin: file.admin.and_then(|admin| self.admin(admin)),
@@ -113,8 +99,7 @@ impl Check<'_> {
     fn not_honoured(&mut self, at: &Path, keys: &[(&str, bool, &str)]) {
         for (key, given, instead) in keys {
             if *given {
-                self.findings
-                    .warning(&at.key(key), format!("accepted but not honoured: {instead}"));
+                self.findings.warning(&at.key(key), format!("accepted but not honoured: {instead}"));
             }
         }
     }
@@ -122,8 +107,7 @@ impl Check<'_> {
     /// A value that must be there.
     fn required<T>(&mut self, at: &Path, value: Option<T>, example: &str) -> Option<T> {
         if value.is_none() {
-            self.findings
-                .problem(at, format!("missing (for example `{example}`)"));
+            self.findings.problem(at, format!("missing (for example `{example}`)"));
         }
         value
     }
@@ -132,8 +116,7 @@ impl Check<'_> {
     fn duration(&mut self, at: &Path, value: Option<Span>, default: Duration, least: Duration) -> Duration {
         let value = value.map_or(default, |Span(duration)| duration);
         if value < least {
-            self.findings
-                .problem(at, format!("must be at least `{least:?}`, is `{value:?}`"));
+            self.findings.problem(at, format!("must be at least `{least:?}`, is `{value:?}`"));
         }
         value
     }
@@ -147,8 +130,7 @@ impl Check<'_> {
     fn factor(&mut self, at: &Path, value: Option<f64>, default: f64) -> f64 {
         let value = value.unwrap_or(default);
         if !value.is_finite() || value < 1.0 {
-            self.findings
-                .problem(at, format!("must be a number of at least 1, is `{value}`"));
+            self.findings.problem(at, format!("must be a number of at least 1, is `{value}`"));
         }
         value
     }
@@ -156,8 +138,7 @@ impl Check<'_> {
     /// A count of at least 1.
     fn count(&mut self, at: &Path, value: Option<u32>) -> Option<u32> {
         if value == Some(0) {
-            self.findings
-                .problem(at, "must be at least 1 (leave the key out for the default)");
+            self.findings.problem(at, "must be at least 1 (leave the key out for the default)");
         }
         value
     }
@@ -167,10 +148,7 @@ impl Check<'_> {
         let usd = value?;
         let money = Money::from_usd(usd).filter(|money| *money >= Money::ZERO);
         if money.is_none() {
-            self.findings.problem(
-                at,
-                format!("must be an amount of dollars from 0 to 10^12, is `{usd}`"),
-            );
+            self.findings.problem(at, format!("must be an amount of dollars from 0 to 10^12, is `{usd}`"));
         }
         money
     }
@@ -179,10 +157,7 @@ impl Check<'_> {
     fn body_bytes(&mut self, at: &Path, value: Option<usize>) -> usize {
         let value = value.unwrap_or(BODY_BYTES_DEFAULT);
         if !(1..=BODY_BYTES_MAX).contains(&value) {
-            self.findings.problem(
-                at,
-                format!("must be from 1 to {BODY_BYTES_MAX} bytes, is `{value}`"),
-            );
+            self.findings.problem(at, format!("must be from 1 to {BODY_BYTES_MAX} bytes, is `{value}`"));
         }
         value
     }
@@ -191,10 +166,7 @@ impl Check<'_> {
     fn name(&mut self, at: &Path, name: &str) {
         let length = name.chars().count();
         if length == 0 || length > NAME_CHARS_MAX {
-            self.findings.problem(
-                at,
-                format!("must have 1 to {NAME_CHARS_MAX} characters, has {length}"),
-            );
+            self.findings.problem(at, format!("must have 1 to {NAME_CHARS_MAX} characters, has {length}"));
         } else if let Some(odd) = name.chars().find(|c| !may_stand_in_name(*c)) {
             self.findings.problem(
                 at,
@@ -231,39 +203,12 @@ impl Check<'_> {
         let secret = secret?;
         let text = secret.expose_secret();
         if text.is_empty() {
-            self.findings
-                .problem(at, "is empty (is its environment variable set?)");
+            self.findings.problem(at, "is empty (is its environment variable set?)");
         } else if !text.chars().all(|c| c.is_ascii_graphic() || c == ' ') || text.trim() != text {
-            self.findings.problem(
-                at,
-                "holds characters a secret cannot have (line breaks, outer blanks, non-ASCII)",
-            );
+            self.findings
+                .problem(at, "holds characters a secret cannot have (line breaks, outer blanks, non-ASCII)");
         }
         Some(secret)
-    }
-
-    /// An `address:port`.
-    fn address(&mut self, at: &Path, text: Option<String>) -> Option<SocketAddr> {
-        let text = text?;
-        let address = text.parse().ok();
-        if address.is_none() {
-            self.findings.problem(
-                at,
-                format!("expected an IP address and a port such as `127.0.0.1:9090`, found `{text}`"),
-            );
-        }
-        address
-    }
-
-    /// The base of an upstream's address, without a final slash and version.
-    fn base_url(&mut self, at: &Path, text: &str, schemes: &[&str]) -> Option<String> {
-        match base_url(text, schemes) {
-            Ok(base) => Some(base),
-            Err(message) => {
-                self.findings.problem(at, message);
-                None
-            }
-        }
     }
 
     fn file_path(&self, path: &str) -> PathBuf {
@@ -287,102 +232,4 @@ impl Check<'_> {
 
 fn may_stand_in_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
-}
-
-/// Checks an upstream's address and cuts it down to what wire paths such as `/v1/models` are added to.
-fn base_url(text: &str, schemes: &[&str]) -> Result<String, String> {
-    let expected = || {
-        format!(
-            "expected an address such as `{}://host:8080`, found `{text}`",
-            schemes[0]
-        )
-    };
-    // Credentials in the text must not be printed.
-    if text.contains('@') {
-        return Err("an address may not hold a user or password (use the keys for secrets)".to_owned());
-    }
-    let url = Url::parse(text).map_err(|_| expected())?;
-    if !schemes.contains(&url.scheme()) {
-        return Err(expected());
-    }
-    if url.host_str().is_none_or(str::is_empty) || url.port() == Some(0) {
-        return Err(expected());
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("an address may not hold `?` or `#` (only scheme, host, port and path)".to_owned());
-    }
-    let base = url.as_str().trim_end_matches('/');
-    let base = ["/v1", "/v1beta"]
-        .iter()
-        .find_map(|version| base.strip_suffix(version))
-        .unwrap_or(base);
-    Ok(base.trim_end_matches('/').to_owned())
-}
-
-/// Whether an address is this machine's own, so that nothing sent there crosses a network.
-fn is_loopback_url(base: &str) -> bool {
-    Url::parse(base).is_ok_and(|url| url.host_str().is_some_and(is_loopback_host))
-}
-
-fn is_loopback_host(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || address
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_loses_its_version_and_final_slashes() {
-        for (text, base) in [
-            ("http://10.0.0.1:8080", "http://10.0.0.1:8080"),
-            ("https://api.openai.com/v1", "https://api.openai.com"),
-            ("https://api.openai.com/v1/", "https://api.openai.com"),
-            (
-                "https://generativelanguage.googleapis.com/v1beta",
-                "https://generativelanguage.googleapis.com",
-            ),
-            ("https://openrouter.ai/api/v1", "https://openrouter.ai/api"),
-            ("http://[::1]:8080/", "http://[::1]:8080"),
-            ("https://host/v12", "https://host/v12"),
-        ] {
-            assert_eq!(base_url(text, &["http", "https"]).as_deref(), Ok(base), "{text}");
-        }
-    }
-
-    #[test]
-    fn refuses_what_cannot_be_asked() {
-        for text in [
-            "",
-            "host:8080",
-            "ftp://host",
-            "http://",
-            "http://host:0",
-            "http://host/?key=1",
-            "http://host/#a",
-            "http://host:99999",
-            "unix:/socket",
-            "mock://cluster",
-        ] {
-            assert!(base_url(text, &["http", "https"]).is_err(), "{text}");
-        }
-        let refusal = base_url("http://user:hunter2@host", &["http"]).unwrap_err();
-        assert!(!refusal.contains("hunter2"), "{refusal}");
-    }
-
-    #[test]
-    fn knows_its_own_machine() {
-        for (url, own) in [
-            ("http://localhost:1", true),
-            ("http://127.8.0.1", true),
-            ("http://[::1]:8", true),
-            ("http://10.0.0.1", false),
-        ] {
-            assert_eq!(is_loopback_url(url), own, "{url}");
-        }
-    }
 }

@@ -45,9 +45,7 @@ pub(super) fn decode(mut tree: Value, substituted: &BTreeSet<Path>, findings: &m
                     *value = meant;
                     continue;
                 }
-                let secret = at
-                    .parent_and_key()
-                    .is_some_and(|(_, key)| SECRET_KEYS.contains(&key));
+                let secret = at.parent_and_key().is_some_and(|(_, key)| SECRET_KEYS.contains(&key));
                 findings.problem(&at, wrong_value(value, &error, secret || from_env));
                 *value = Value::Null;
             }
@@ -64,11 +62,7 @@ fn refuse_lists_for_mappings(at: &Path, value: &mut Value, findings: &mut Findin
             *value = Value::Null;
         }
         Value::Array(values) => {
-            for (index, value) in values
-                .iter_mut()
-                .enumerate()
-                .filter(|(_, value)| holds_more(value))
-            {
+            for (index, value) in values.iter_mut().enumerate().filter(|(_, value)| holds_more(value)) {
                 refuse_lists_for_mappings(&at.index(index), value, findings);
             }
         }
@@ -107,9 +101,7 @@ fn wrong_value(value: &Value, error: &serde_json::Error, hide: bool) -> String {
     let text = error.to_string();
     // The values serde quotes hold no `, expected ` of ours unless the author put it there; then only
     // the wording suffers, since the last one counts.
-    let wanted = text
-        .rsplit_once(", expected ")
-        .map_or("another value", |(_, wanted)| wanted);
+    let wanted = text.rsplit_once(", expected ").map_or("another value", |(_, wanted)| wanted);
     let wanted = match wanted {
         "a boolean" => "`true` or `false`",
         "a string" => "text",
@@ -147,10 +139,8 @@ fn unknown_key(path: &Path) -> String {
     if let Some(meant) = nearest(key, known.iter().map(String::as_str)) {
         return format!("unknown key (did you mean `{meant}`?)");
     }
-    let homes: Vec<String> = schema::sections_with(key)
-        .iter()
-        .map(|section| format!("`{section}`"))
-        .collect();
+    let homes: Vec<String> =
+        schema::sections_with(key).iter().map(|section| format!("`{section}`")).collect();
     match homes.as_slice() {
         [] => format!("unknown key (known here: {})", known.join(", ")),
         homes => format!("unknown key here (it belongs in {})", homes.join(" or ")),
@@ -213,12 +203,7 @@ mod tests {
 
     #[test]
     fn counts_single_slips() {
-        for (a, b, slips) in [
-            ("", "abc", 3),
-            ("abc", "abc", 0),
-            ("abc", "acb", 1),
-            ("abc", "xbcd", 2),
-        ] {
+        for (a, b, slips) in [("", "abc", 3), ("abc", "abc", 0), ("abc", "acb", 1), ("abc", "xbcd", 2)] {
             assert_eq!(distance(a, b), slips, "{a} {b}");
             assert_eq!(distance(b, a), slips, "{b} {a}");
         }

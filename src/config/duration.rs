@@ -35,17 +35,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err(wrong());
     }
     while !rest.is_empty() {
-        let number_end = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .ok_or_else(wrong)?;
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
         let (number, tail) = rest.split_at(number_end);
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
+        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
-        let nanos = unit_nanos(unit)
-            .and_then(|unit| scaled(number, unit))
-            .ok_or_else(wrong)?;
+        let nanos = unit_nanos(unit).and_then(|unit| scaled(number, unit)).ok_or_else(wrong)?;
         total = total.saturating_add(nanos);
         rest = tail;
     }
@@ -78,29 +72,19 @@ fn scaled(number: &str, unit: u128) -> Option<u128> {
     // Eighteen places are finer than a nanosecond in every unit; further ones cannot count.
     let fraction = &fraction[..fraction.len().min(18)];
     let places = u32::try_from(fraction.len()).ok()?;
-    let fraction: u128 = if fraction.is_empty() {
-        0
-    } else {
-        fraction.parse().ok()?
-    };
-    whole
-        .checked_mul(unit)?
-        .checked_add(fraction * unit / 10_u128.pow(places))
+    let fraction: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
+    whole.checked_mul(unit)?.checked_add(fraction * unit / 10_u128.pow(places))
 }
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_any(DurationVisitor { bare_millis: false })
-            .map(Self)
+        deserializer.deserialize_any(DurationVisitor { bare_millis: false }).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for Millis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_any(DurationVisitor { bare_millis: true })
-            .map(Self)
+        deserializer.deserialize_any(DurationVisitor { bare_millis: true }).map(Self)
     }
 }
 
@@ -191,9 +175,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_duration() {
-        for text in [
-            "", "30", "s", "-1s", "+1s", "1 s", "30sec", "1d", "1..5s", ".s", "1m 30s", "1e3s", "8761h",
-        ] {
+        for text in
+            ["", "30", "s", "-1s", "+1s", "1 s", "30sec", "1d", "1..5s", ".s", "1m 30s", "1e3s", "8761h"]
+        {
             assert!(parse_duration(text).is_err(), "{text}");
         }
         assert!(parse_duration(&format!("{}h", "9".repeat(60))).is_err());

@@ -397,10 +397,7 @@ impl<'de> Deserialize<'de> for ModelFile {
             }
 
             fn visit_str<E: de::Error>(self, name: &str) -> Result<ModelFile, E> {
-                Ok(ModelFile(ModelEntry {
-                    name: Some(name.to_owned()),
-                    ..ModelEntry::default()
-                }))
+                Ok(ModelFile(ModelEntry { name: Some(name.to_owned()), ..ModelEntry::default() }))
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<ModelFile, A::Error> {

@@ -30,6 +30,11 @@ impl Path {
         Self(steps)
     }
 
+    /// This place, what it is in, and so on up to the file.
+    pub(super) fn upwards(&self) -> impl Iterator<Item = Self> {
+        (0..=self.0.len()).rev().map(|length| Self(self.0[..length].to_vec()))
+    }
+
     /// Whether `other` is this place or lies inside it.
     pub(super) fn contains(&self, other: &Self) -> bool {
         other.0.starts_with(&self.0)

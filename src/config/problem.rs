@@ -1,6 +1,7 @@
 //! What is wrong with a file, said so that a person can mend it: the path, the fact, the cure.
 
 use crate::config::path::Path;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// One thing that keeps a file from being used.
@@ -10,6 +11,8 @@ pub struct Problem {
     pub path: String,
     /// What is wrong and what to do.
     pub message: String,
+    /// The line of the file, where one is known: the key's own, or that of what it is missing in.
+    pub line: Option<u64>,
 }
 
 /// One thing that is used differently from what its author may expect.
@@ -19,26 +22,29 @@ pub struct Warning {
     pub path: String,
     /// What the router does instead.
     pub message: String,
+    /// The line of the file, as in [`Problem::line`].
+    pub line: Option<u64>,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        located(f, &self.path, &self.message)
+        located(f, &self.path, &self.message, self.line)
     }
 }
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        located(f, &self.path, &self.message)
+        located(f, &self.path, &self.message, self.line)
     }
 }
 
-fn located(f: &mut fmt::Formatter<'_>, path: &str, message: &str) -> fmt::Result {
-    if path.is_empty() {
-        f.write_str(message)
-    } else {
-        write!(f, "{path}: {message}")
+/// `path: message [line 7]`.
+fn located(f: &mut fmt::Formatter<'_>, path: &str, message: &str, line: Option<u64>) -> fmt::Result {
+    if !path.is_empty() {
+        write!(f, "{path}: ")?;
     }
+    f.write_str(message)?;
+    line.map_or(Ok(()), |line| write!(f, " [line {line}]"))
 }
 
 /// All problems of one file, never none.
@@ -48,10 +54,7 @@ pub struct Problems(Vec<Problem>);
 impl Problems {
     /// A file that cannot be read at all.
     pub(crate) fn of_file(message: impl Into<String>) -> Self {
-        Self(vec![Problem {
-            path: String::new(),
-            message: message.into(),
-        }])
+        Self(vec![Problem { path: String::new(), message: message.into(), line: None }])
     }
 
     /// Each problem, in the order of the paths.
@@ -87,6 +90,7 @@ impl std::error::Error for Problems {}
 pub(super) struct Findings {
     problems: Vec<(Path, String)>,
     warnings: Vec<(Path, String)>,
+    lines: BTreeMap<Path, u64>,
 }
 
 impl Findings {
@@ -103,6 +107,11 @@ impl Findings {
         self.warnings.push((path.clone(), message.into()));
     }
 
+    /// Records the line of the key or list element at `path`.
+    pub(super) fn line(&mut self, path: &Path, line: u64) {
+        self.lines.insert(path.clone(), line);
+    }
+
     /// Whether nothing is known to be wrong at `path` or around it.
     pub(super) fn sound(&self, path: &Path) -> bool {
         !self.problems.iter().any(|(known, _)| known.contains(path))
@@ -112,22 +121,17 @@ impl Findings {
     pub(super) fn conclude(mut self) -> Result<Vec<Warning>, Problems> {
         self.problems.sort();
         self.warnings.sort();
+        let line = |path: &Path| path.upwards().find_map(|place| self.lines.get(&place).copied());
         if self.problems.is_empty() {
             let warnings = self.warnings.into_iter();
             return Ok(warnings
-                .map(|(path, message)| Warning {
-                    path: path.to_string(),
-                    message,
-                })
+                .map(|(path, message)| Warning { path: path.to_string(), message, line: line(&path) })
                 .collect());
         }
         let problems = self.problems.into_iter();
         Err(Problems(
             problems
-                .map(|(path, message)| Problem {
-                    path: path.to_string(),
-                    message,
-                })
+                .map(|(path, message)| Problem { path: path.to_string(), message, line: line(&path) })
                 .collect(),
         ))
     }

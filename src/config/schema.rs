@@ -14,11 +14,8 @@ pub fn schema() -> Value {
 
 /// The keys a mapping at `path` may have, accepted but not honoured ones left out.
 pub(super) fn keys_at(path: &Path) -> Vec<String> {
-    let mut keys: Vec<String> = places(path)
-        .into_iter()
-        .flat_map(properties)
-        .map(|(key, _)| key.clone())
-        .collect();
+    let mut keys: Vec<String> =
+        places(path).into_iter().flat_map(properties).map(|(key, _)| key.clone()).collect();
     keys.sort();
     keys
 }
@@ -34,11 +31,8 @@ pub(super) fn is_mapping(path: &Path) -> bool {
 fn places(path: &Path) -> Vec<&'static Value> {
     let mut places = vec![&*SCHEMA];
     for step in path.steps() {
-        places = places
-            .into_iter()
-            .flat_map(alternatives)
-            .filter_map(|schema| inside(schema, step))
-            .collect();
+        places =
+            places.into_iter().flat_map(alternatives).filter_map(|schema| inside(schema, step)).collect();
     }
     places.into_iter().flat_map(alternatives).collect()
 }
@@ -46,19 +40,13 @@ fn places(path: &Path) -> Vec<&'static Value> {
 /// The sections and lists whose mappings have `key`, for example `clusters[]`.
 pub(super) fn sections_with(key: &str) -> Vec<String> {
     let has = |schemas: Vec<&'static Value>| {
-        schemas
-            .into_iter()
-            .flat_map(properties)
-            .any(|(known, _)| known == key)
+        schemas.into_iter().flat_map(properties).any(|(known, _)| known == key)
     };
     let mut sections = Vec::new();
     for (section, schema) in properties(&SCHEMA) {
         let mappings = alternatives(schema);
-        let elements = mappings
-            .iter()
-            .filter_map(|schema| schema.get("items"))
-            .flat_map(alternatives)
-            .collect();
+        let elements =
+            mappings.iter().filter_map(|schema| schema.get("items")).flat_map(alternatives).collect();
         if has(elements) {
             sections.push(format!("{section}[]"));
         } else if has(mappings) {

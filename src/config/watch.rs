@@ -123,24 +123,14 @@ impl Stamp {
     fn of(path: &Path) -> Option<Self> {
         let target = path.canonicalize().ok()?;
         let metadata = target.metadata().ok()?;
-        Some(Self {
-            target,
-            modified: metadata.modified().ok(),
-            length: metadata.len(),
-        })
+        Some(Self { target, modified: metadata.modified().ok(), length: metadata.len() })
     }
 }
 
 fn watch_directory(path: &Path, events: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading the file is an event too; an error means events were lost, so look.
-        if !matches!(
-            event,
-            Ok(notify::Event {
-                kind: EventKind::Access(_),
-                ..
-            })
-        ) {
+        if !matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. })) {
             events.notify_one();
         }
     })?;
@@ -213,10 +203,7 @@ mod tests {
 
         fs::write(directory.path().join("other.txt"), "noise").unwrap();
         let more = tokio::time::timeout(DEBOUNCE * 3, watcher.changed()).await;
-        assert!(
-            more.is_err(),
-            "another file in the directory is no reason: {more:?}"
-        );
+        assert!(more.is_err(), "another file in the directory is no reason: {more:?}");
     }
 
     #[cfg(unix)]
@@ -234,11 +221,7 @@ mod tests {
         let mut watcher = Watcher::new(&directory.path().join("router.yaml")).unwrap();
 
         symlink("..v2", directory.path().join("..data_tmp")).unwrap();
-        fs::rename(
-            directory.path().join("..data_tmp"),
-            directory.path().join("..data"),
-        )
-        .unwrap();
+        fs::rename(directory.path().join("..data_tmp"), directory.path().join("..data")).unwrap();
         assert_eq!(next(&mut watcher).await, Some(Trigger::Changed));
     }
 

@@ -1,13 +1,14 @@
 //! The lists `clusters` and `externalProviders`.
 
-use super::model::Prices;
+use super::Check;
+use super::address::is_loopback_url;
 use super::router::Router;
-use super::{Check, is_loopback_url};
 use crate::config::decode::nearest;
 use crate::config::file::{ClusterFile, ProviderFile, RateLimitFile};
 use crate::config::path::Path;
 use crate::config::settings::{Auth, Backend, Connection, Node, kind_of};
 use llm_router_logic::backend::{BackendSpec, Kind, Placement};
+use llm_router_logic::cost::price::PriceTable;
 use llm_router_logic::guard::limit::RateLimit;
 use llm_router_logic::ids::{BackendId, Region};
 use llm_router_logic::money::Money;
@@ -27,7 +28,7 @@ impl Check<'_> {
         providers: Vec<Option<ProviderFile>>,
         node: &Node,
         router: &Router,
-        prices: &Prices,
+        prices: &PriceTable,
     ) -> Vec<Backend> {
         let root = Path::default();
         let (clusters_at, providers_at) = (root.key("clusters"), root.key("externalProviders"));
@@ -75,10 +76,8 @@ impl Check<'_> {
     fn something_can_serve(&mut self, clusters: usize, providers: usize, router: &Router) {
         let root = Path::default();
         if clusters + providers == 0 {
-            self.findings.problem(
-                &root.key("clusters"),
-                "there is no backend (add a cluster or an enabled provider)",
-            );
+            self.findings
+                .problem(&root.key("clusters"), "there is no backend (add a cluster or an enabled provider)");
         } else if clusters == 0
             && !router.policy.enable_external_fallback
             && matches!(router.policy.strategy, Strategy::Hybrid | Strategy::ClusterFirst)
@@ -114,18 +113,13 @@ impl Check<'_> {
         let endpoint = self.required(&endpoint_at, file.endpoint.clone(), "http://10.0.1.20:8080");
         let base_url = endpoint.and_then(|text| {
             if text.starts_with("mock:") && !mocking {
-                self.findings
-                    .problem(&endpoint_at, "`mock://` needs `router.enableSmartMocking: true`");
+                self.findings.problem(&endpoint_at, "`mock://` needs `router.enableSmartMocking: true`");
                 return None;
             }
             self.base_url(
                 &endpoint_at,
                 &text,
-                if mocking {
-                    &["http", "https", "mock"]
-                } else {
-                    &["http", "https"]
-                },
+                if mocking { &["http", "https", "mock"] } else { &["http", "https"] },
             )
         });
         let auth = self.cluster_auth(at, &file, base_url.as_deref(), mocking);
@@ -144,9 +138,7 @@ impl Check<'_> {
         let region = self.name_or(&at.key("region"), file.region, node.region.as_str());
         let models = self.cluster_models(&at.key("models"), file.models);
         self.model_names(at, &models, file.default_model.as_deref());
-        let default_model = file
-            .default_model
-            .or_else(|| models.first().map(|model| model.name.clone()));
+        let default_model = file.default_model.or_else(|| models.first().map(|model| model.name.clone()));
         let capabilities = self.capabilities(&at.key("capabilities"), file.capabilities);
         let slots = self.count(&at.key("slots"), file.slots);
         let placement = Placement::Cluster {
@@ -164,13 +156,7 @@ impl Check<'_> {
             rate_limit: None,
             slots,
         };
-        Some(Backend {
-            spec: Arc::new(spec),
-            connection: Connection {
-                base_url: base_url?,
-                auth,
-            },
-        })
+        Some(Backend { spec: Arc::new(spec), connection: Connection { base_url: base_url?, auth } })
     }
 
     fn cluster_auth(&mut self, at: &Path, file: &ClusterFile, base_url: Option<&str>, mocking: bool) -> Auth {
@@ -183,53 +169,40 @@ impl Check<'_> {
             (None, false) => "none",
         });
         if secret.is_some() && matches!(word, "mtls" | "none") {
-            self.findings
-                .warning(&secret_at, format!("not used: `authType` is `{word}`"));
+            self.findings.warning(&secret_at, format!("not used: `authType` is `{word}`"));
         }
         if certified && matches!(word, "hmac" | "none") {
-            self.findings
-                .warning(&at.key("certFile"), format!("not used: `authType` is `{word}`"));
+            self.findings.warning(&at.key("certFile"), format!("not used: `authType` is `{word}`"));
         }
         match word {
             "none" => Auth::None,
             "mock" if mocking => Auth::None,
-            "hmac" => self
-                .required(&secret_at, secret, "${LLM_SHARED_SECRET}")
-                .map_or(Auth::None, Auth::Hmac),
+            "hmac" => {
+                self.required(&secret_at, secret, "${LLM_SHARED_SECRET}").map_or(Auth::None, Auth::Hmac)
+            }
             "mtls" => {
                 if base_url.is_some_and(|base| base.starts_with("http:")) {
-                    self.findings
-                        .problem(&at.key("endpoint"), "`mtls` needs an `https://` address");
+                    self.findings.problem(&at.key("endpoint"), "`mtls` needs an `https://` address");
                 }
                 let cert = self.required(&at.key("certFile"), file.cert_file.as_deref(), "certs/client.pem");
-                let key = self.required(
-                    &at.key("keyFile"),
-                    file.key_file.as_deref(),
-                    "certs/client-key.pem",
-                );
+                let key = self.required(&at.key("keyFile"), file.key_file.as_deref(), "certs/client-key.pem");
                 for (name, path) in [("certFile", cert), ("keyFile", key)] {
                     if let Some(path) = path.map(|path| self.file_path(path))
                         && let Err(error) = std::fs::File::open(&path)
                     {
-                        self.findings.warning(
-                            &at.key(name),
-                            format!("cannot read `{}`: {error}", path.display()),
-                        );
+                        self.findings
+                            .warning(&at.key(name), format!("cannot read `{}`: {error}", path.display()));
                     }
                 }
                 match (cert, key) {
-                    (Some(cert), Some(key)) => Auth::Mtls {
-                        cert: self.file_path(cert),
-                        key: self.file_path(key),
-                    },
+                    (Some(cert), Some(key)) => {
+                        Auth::Mtls { cert: self.file_path(cert), key: self.file_path(key) }
+                    }
                     _ => Auth::None,
                 }
             }
             "mock" => {
-                self.findings.problem(
-                    &at.key("authType"),
-                    "`mock` needs `router.enableSmartMocking: true`",
-                );
+                self.findings.problem(&at.key("authType"), "`mock` needs `router.enableSmartMocking: true`");
                 Auth::None
             }
             word => {
@@ -246,26 +219,14 @@ impl Check<'_> {
         self.not_honoured(
             at,
             &[
-                (
-                    "costPerToken",
-                    file.cost_per_token.is_some(),
-                    "set `price` at a model",
-                ),
-                (
-                    "budgetLimit",
-                    file.budget_limit.is_some(),
-                    "budgets are not enforced yet",
-                ),
-                (
-                    "dailyBudgetLimit",
-                    file.daily_budget_limit.is_some(),
-                    "budgets are not enforced yet",
-                ),
+                ("costPerToken", file.cost_per_token.is_some(), "set `price` at a model"),
+                ("budgetLimit", file.budget_limit.is_some(), "budgets are not enforced yet"),
+                ("dailyBudgetLimit", file.daily_budget_limit.is_some(), "budgets are not enforced yet"),
             ],
         );
     }
 
-    fn provider(&mut self, at: &Path, file: ProviderFile, prices: &Prices) -> Option<Backend> {
+    fn provider(&mut self, at: &Path, file: ProviderFile, prices: &PriceTable) -> Option<Backend> {
         let name = self.required(&at.key("name"), file.name, "openai");
         if let Some(name) = &name {
             self.name(&at.key("name"), name);
@@ -303,22 +264,18 @@ impl Check<'_> {
 
         let names_models = file.models.as_ref().is_some_and(|models| !models.is_empty());
         if !names_models {
-            self.required(
-                &at.key("defaultModel"),
-                file.default_model.as_deref(),
-                "gpt-4o-mini",
-            );
+            self.required(&at.key("defaultModel"), file.default_model.as_deref(), "gpt-4o-mini");
         }
         let default = file.default_model.as_deref();
         // Without a kind the prices cannot be looked up, but the models can still be checked.
-        let models = self.provider_models(at, file.models, default, kind.unwrap_or(Kind::OpenAi), prices);
+        let kind_or_any = kind.unwrap_or(Kind::OpenAi);
+        let elsewhere = base_url
+            .as_deref()
+            .is_some_and(|base| base != own_address(kind_or_any) && !is_loopback_url(base));
+        let models = self.provider_models(at, file.models, default, kind_or_any, prices, elsewhere);
         self.model_names(at, &models, default);
-        let default_model = file
-            .default_model
-            .or_else(|| models.first().map(|model| model.name.clone()));
-        let rate_limit = file
-            .rate_limit
-            .and_then(|limit| self.rate_limit(&at.key("rateLimit"), &limit));
+        let default_model = file.default_model.or_else(|| models.first().map(|model| model.name.clone()));
+        let rate_limit = file.rate_limit.and_then(|limit| self.rate_limit(&at.key("rateLimit"), &limit));
         let slots = self.count(&at.key("maxConcurrent"), file.max_concurrent);
         let capabilities = self.capabilities(&at.key("capabilities"), file.capabilities);
         let spec = BackendSpec {
@@ -332,13 +289,7 @@ impl Check<'_> {
             slots,
         };
         let auth = api_key.map_or(Auth::None, Auth::ApiKey);
-        Some(Backend {
-            spec: Arc::new(spec),
-            connection: Connection {
-                base_url: base_url?,
-                auth,
-            },
-        })
+        Some(Backend { spec: Arc::new(spec), connection: Connection { base_url: base_url?, auth } })
     }
 
     /// The account's limits; `None` where neither is given, since then there is nothing to hold to.

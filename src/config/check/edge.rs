@@ -1,6 +1,7 @@
 //! The sections about this node's own doors: `server`, `node`, `gossip`, `admin`, `timeouts`, `demo`.
 
-use super::{Check, LOCAL, is_loopback_host};
+use super::address::is_loopback_host;
+use super::{Check, LOCAL};
 use crate::config::file::{AdminFile, DemoFile, GossipFile, NodeFile, ServerFile, TimeoutsFile};
 use crate::config::path::Path;
 use crate::config::settings::{Admin, Demo, Gossip, Node, Server, Timeouts};
@@ -12,7 +13,7 @@ use std::time::Duration;
 const GOSSIP_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
 
 impl Check<'_> {
-    pub(super) fn server(&mut self, file: ServerFile) -> Server {
+    pub(super) fn server(&mut self, file: &ServerFile) -> Server {
         let at = Path::default().key("server");
         let host_at = at.key("host");
         match &file.host {
@@ -22,14 +23,10 @@ impl Check<'_> {
             ),
             Some(host)
                 if host.is_empty()
-                    || !host
-                        .chars()
-                        .all(|c| c.is_ascii_alphanumeric() || "-_.:[]".contains(c)) =>
+                    || !host.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:[]".contains(c)) =>
             {
-                self.findings.problem(
-                    &host_at,
-                    format!("expected a host name or an IP address, found `{host}`"),
-                );
+                self.findings
+                    .problem(&host_at, format!("expected a host name or an IP address, found `{host}`"));
             }
             Some(host) if !is_loopback_host(host) => self.findings.warning(
                 &host_at,
@@ -39,7 +36,7 @@ impl Check<'_> {
         }
         let read_timeout = self.timeout(&at.key("readTimeout"), file.read_timeout, Duration::from_secs(30));
         Server {
-            host: file.host.unwrap_or_else(|| "127.0.0.1".to_owned()),
+            host: file.host.as_deref().map_or("127.0.0.1", without_brackets).to_owned(),
             port: file.port.unwrap_or(8080),
             read_timeout,
             header_timeout: self.timeout(&at.key("headerTimeout"), file.header_timeout, read_timeout),
@@ -66,11 +63,7 @@ impl Check<'_> {
         self.name(&at.key("name"), &name);
         let region = self.name_or(&at.key("region"), file.region, LOCAL);
         let cloud = self.name_or(&at.key("cloud"), file.cloud, LOCAL);
-        Node {
-            name: NodeId::new(name),
-            region: Region::new(region),
-            cloud,
-        }
+        Node { name: NodeId::new(name), region: Region::new(region), cloud }
     }
 
     pub(super) fn gossip(&mut self, file: Option<GossipFile>, node: &Node, named: bool) -> Option<Gossip> {
@@ -92,18 +85,14 @@ impl Check<'_> {
             if is_host_and_port(&seed) {
                 seeds.push(seed);
             } else {
-                self.findings
-                    .problem(&at, format!("expected `host:port`, found `{seed}`"));
+                self.findings.problem(&at, format!("expected `host:port`, found `{seed}`"));
             }
         }
         let interval_at = at.key("interval");
         let (least, most) = GOSSIP_INTERVALS.into_inner();
         let interval = self.duration(&interval_at, file.interval, Duration::from_millis(200), least);
         if interval > most {
-            self.findings.problem(
-                &interval_at,
-                format!("must be at most `{most:?}`, is `{interval:?}`"),
-            );
+            self.findings.problem(&interval_at, format!("must be at most `{most:?}`, is `{interval:?}`"));
         }
         Some(Gossip {
             listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
@@ -158,16 +147,8 @@ impl Check<'_> {
         self.not_honoured(
             &at,
             &[
-                (
-                    "mockResponseDelay",
-                    file.mock_response_delay.is_some(),
-                    "see `router.mockClusterLatency`",
-                ),
-                (
-                    "smartRoutingEnabled",
-                    file.smart_routing_enabled.is_some(),
-                    "see `router.routingStrategy`",
-                ),
+                ("mockResponseDelay", file.mock_response_delay.is_some(), "see `router.mockClusterLatency`"),
+                ("smartRoutingEnabled", file.smart_routing_enabled.is_some(), "see `router.routingStrategy`"),
                 (
                     "budgetTrackingEnabled",
                     file.budget_tracking_enabled.is_some(),
@@ -180,29 +161,23 @@ impl Check<'_> {
         }
         let password = self.required(&at.key("password"), file.password, "${DEMO_PASSWORD}");
         let password = self.secret(&at.key("password"), password);
-        let session_timeout = self.timeout(
-            &at.key("sessionTimeout"),
-            file.session_timeout,
-            Duration::from_secs(3600),
-        );
-        let rate_limit_per_ip = self
-            .count(&at.key("rateLimitPerIP"), file.rate_limit_per_ip)
-            .unwrap_or(60);
-        Some(Demo {
-            password: password?,
-            session_timeout,
-            rate_limit_per_ip,
-        })
+        let session_timeout =
+            self.timeout(&at.key("sessionTimeout"), file.session_timeout, Duration::from_secs(3600));
+        let rate_limit_per_ip = self.count(&at.key("rateLimitPerIP"), file.rate_limit_per_ip).unwrap_or(60);
+        Some(Demo { password: password?, session_timeout, rate_limit_per_ip })
     }
+}
+
+/// `[::1]` as the socket wants it.
+fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 fn is_host_and_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else {
         return false;
     };
-    let host_is_good = !host.is_empty()
-        && host
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-_.:[]".contains(c));
+    let host_is_good =
+        !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:[]".contains(c));
     host_is_good && port.parse::<u16>().is_ok_and(|port| port > 0)
 }

@@ -5,7 +5,7 @@ use crate::config::file::{ModelEntry, ModelFile, PriceFile};
 use crate::config::path::Path;
 use llm_router_logic::backend::{Kind, ServedModel};
 use llm_router_logic::capability::Capabilities;
-use llm_router_logic::cost::price::TokenPrice;
+use llm_router_logic::cost::price::{PriceRow, PriceTable, TokenPrice};
 use llm_router_logic::money::Money;
 use llm_router_logic::request::ANY_MODEL;
 use std::collections::BTreeMap;
@@ -14,28 +14,7 @@ use std::collections::BTreeMap;
 const MODEL_NAME_CHARS_MAX: usize = 256;
 const TOKENS_PER_PRICE: f64 = 1e6;
 
-/// What is known of models the file names without details.
-pub(super) struct Prices;
-
-/// What the table knows of one model.
-#[derive(Default)]
-struct Known {
-    price: Option<TokenPrice>,
-    context_window: Option<u32>,
-    capabilities: Capabilities,
-}
-
-impl Prices {
-    fn find(&self, _kind: Kind, _model: &str) -> Option<Known> {
-        None
-    }
-}
-
 impl Check<'_> {
-    pub(super) fn prices(&mut self, _file: Option<&str>) -> Prices {
-        Prices
-    }
-
     /// The models of a cluster.
     pub(super) fn cluster_models(
         &mut self,
@@ -45,42 +24,34 @@ impl Check<'_> {
         let mut served = Vec::new();
         for (at, entry) in self.model_entries(at, models) {
             if entry.price.is_some() {
-                self.findings.warning(
-                    &at.key("price"),
-                    "not used: a cluster costs what `costPerHour` says",
-                );
+                self.findings.warning(&at.key("price"), "not used: a cluster costs what `costPerHour` says");
             }
-            served.extend(self.model(&at, entry, &Known::default()));
+            served.extend(self.model(&at, entry, None));
         }
         served
     }
 
-    /// The models of a provider, each with its price where one is known.
+    /// The models of a provider, each with its price where one is known. `elsewhere` says that it is not
+    /// the provider's own address, where others may set the prices.
     pub(super) fn provider_models(
         &mut self,
         at: &Path,
         models: Option<Vec<Option<ModelFile>>>,
         default: Option<&str>,
         kind: Kind,
-        prices: &Prices,
+        prices: &PriceTable,
+        elsewhere: bool,
     ) -> Vec<ServedModel> {
         let mut entries = self.model_entries(&at.key("models"), models);
         if let (true, Some(default)) = (entries.is_empty(), default) {
-            let entry = ModelEntry {
-                name: Some(default.to_owned()),
-                ..ModelEntry::default()
-            };
+            let entry = ModelEntry { name: Some(default.to_owned()), ..ModelEntry::default() };
             entries.push((at.key("defaultModel"), entry));
         }
         let mut served = Vec::new();
         for (at, entry) in entries {
-            let known = entry
-                .name
-                .as_deref()
-                .and_then(|name| prices.find(kind, name))
-                .unwrap_or_default();
+            let known = entry.name.as_deref().and_then(|name| prices.lookup(kind, name));
             let priced = entry.price.is_some();
-            let Some(model) = self.model(&at, entry, &known) else {
+            let Some(model) = self.model(&at, entry, known) else {
                 continue;
             };
             // A wrong price has been reported: that it is missing then is no news.
@@ -89,6 +60,11 @@ impl Check<'_> {
                 self.findings.warning(
                     &at,
                     format!("the price of `{name}` is not known, so it is never chosen on cost (add `price` or a `pricesFile`)"),
+                );
+            } else if elsewhere && !priced {
+                self.findings.warning(
+                    &at,
+                    format!("`{}` is taken to cost what its maker charges (add `price` if this address charges otherwise)", model.name),
                 );
             }
             served.push(model);
@@ -112,7 +88,7 @@ impl Check<'_> {
         entries
     }
 
-    fn model(&mut self, at: &Path, entry: ModelEntry, known: &Known) -> Option<ServedModel> {
+    fn model(&mut self, at: &Path, entry: ModelEntry, known: Option<&PriceRow>) -> Option<ServedModel> {
         let name = self.required(&at.key("name"), entry.name, "llama-3.1-8b")?;
         self.model_name(at, &name);
         let mut aliases = Vec::new();
@@ -126,9 +102,9 @@ impl Check<'_> {
         Some(ServedModel {
             name,
             aliases,
-            context_window: context_window.or(known.context_window),
-            price: price.unwrap_or(known.price),
-            capabilities: stated.union(&known.capabilities),
+            context_window: context_window.or(known.and_then(|row| row.context_window)),
+            price: price.unwrap_or(known.map(|row| row.price)),
+            capabilities: known.map_or(stated.clone(), |row| stated.union(&row.capabilities)),
         })
     }
 
@@ -159,12 +135,8 @@ impl Check<'_> {
             Money::from_usd(usd? / TOKENS_PER_PRICE)
         };
         let (input, output) = (per_token("input", input), per_token("output", output));
-        let cached_read = price
-            .cached_read
-            .map_or(input, |usd| per_token("cachedRead", Some(usd)));
-        let cache_write = price
-            .cache_write
-            .map_or(input, |usd| per_token("cacheWrite", Some(usd)));
+        let cached_read = price.cached_read.map_or(input, |usd| per_token("cachedRead", Some(usd)));
+        let cache_write = price.cache_write.map_or(input, |usd| per_token("cacheWrite", Some(usd)));
         Some(TokenPrice {
             input: input?,
             cached_read: cached_read?,
@@ -205,10 +177,7 @@ impl Check<'_> {
             let names: Vec<String> = models.iter().map(|model| format!("`{}`", model.name)).collect();
             self.findings.problem(
                 &at.key("defaultModel"),
-                format!(
-                    "`{default}` is not in `models` (add it, or use one of {})",
-                    names.join(", ")
-                ),
+                format!("`{default}` is not in `models` (add it, or use one of {})", names.join(", ")),
             );
         }
     }

@@ -39,31 +39,19 @@ impl Check<'_> {
             &at,
             &[
                 ("demoMode", file.demo_mode.is_some(), "use `llm-router demo`"),
-                (
-                    "apiRateLimit",
-                    file.api_rate_limit.is_some(),
-                    "set `rateLimit` at each provider",
-                ),
+                ("apiRateLimit", file.api_rate_limit.is_some(), "set `rateLimit` at each provider"),
             ],
         );
         let budget_at = at.key("monthlyAPIBudget");
         if self.dollars(&budget_at, file.monthly_api_budget).is_some() {
             self.findings.warning(&budget_at, "budgets are not enforced yet");
         }
-        let max_latency_ms = self
-            .count(&at.key("maxLatencyMs"), file.max_latency_ms)
-            .unwrap_or(5_000);
-        let threshold = self.dollars(
-            &at.key("clusterCostThreshold"),
-            Some(file.cluster_cost_threshold.unwrap_or(0.01)),
-        );
-        let mock_cost = self.dollars(
-            &at.key("mockClusterCost"),
-            Some(file.mock_cluster_cost.unwrap_or(0.001)),
-        );
-        let Millis(mock_latency) = file
-            .mock_cluster_latency
-            .unwrap_or(Millis(Duration::from_millis(100)));
+        let max_latency_ms = self.count(&at.key("maxLatencyMs"), file.max_latency_ms).unwrap_or(5_000);
+        let threshold =
+            self.dollars(&at.key("clusterCostThreshold"), Some(file.cluster_cost_threshold.unwrap_or(0.01)));
+        let mock_cost =
+            self.dollars(&at.key("mockClusterCost"), Some(file.mock_cluster_cost.unwrap_or(0.001)));
+        let Millis(mock_latency) = file.mock_cluster_latency.unwrap_or(Millis(Duration::from_millis(100)));
         let poll = |check: &mut Self, key: &str, value| {
             check.duration(&at.key(key), value, POLL_DEFAULT, POLL_LEAST)
         };
@@ -80,19 +68,14 @@ impl Check<'_> {
                 cluster_cost_threshold: threshold.unwrap_or(Money::ZERO),
                 enable_external_fallback: file.enable_external_fallback.unwrap_or(true),
             },
-            stickiness_window: file
-                .stickiness_window
-                .map_or(Duration::from_secs(60), |span| span.0),
+            stickiness_window: file.stickiness_window.map_or(Duration::from_secs(60), |span| span.0),
             health_check_interval: poll(self, "healthCheckInterval", file.health_check_interval),
             metrics_update_interval: poll(self, "metricsUpdateInterval", file.metrics_update_interval),
             calibrate_throughput: file.calibrate_throughput.unwrap_or(true),
-            smart_mocking: file
-                .enable_smart_mocking
-                .unwrap_or(false)
-                .then_some(SmartMocking {
-                    cluster_latency: mock_latency,
-                    cluster_cost: mock_cost.unwrap_or(Money::ZERO),
-                }),
+            smart_mocking: file.enable_smart_mocking.unwrap_or(false).then_some(SmartMocking {
+                cluster_latency: mock_latency,
+                cluster_cost: mock_cost.unwrap_or(Money::ZERO),
+            }),
         }
     }
 
@@ -112,8 +95,7 @@ impl Check<'_> {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("use {}", names.join(", ")),
         };
-        self.findings
-            .problem(at, format!("unknown strategy `{word}` ({cure})"));
+        self.findings.problem(at, format!("unknown strategy `{word}` ({cure})"));
         Strategy::default()
     }
 }

@@ -23,8 +23,7 @@ impl Check<'_> {
             Some("hmac") => self.required(&secret_at, secret, "${LLM_SHARED_SECRET}"),
             Some("none") => {
                 if secret.is_some() {
-                    self.findings
-                        .warning(&secret_at, "not used: `authType` is `none`");
+                    self.findings.warning(&secret_at, "not used: `authType` is `none`");
                 }
                 None
             }
@@ -36,10 +35,8 @@ impl Check<'_> {
                 None
             }
             Some(word) => {
-                self.findings.problem(
-                    &at.key("authType"),
-                    format!("expected `hmac` or `none`, found `{word}`"),
-                );
+                self.findings
+                    .problem(&at.key("authType"), format!("expected `hmac` or `none`, found `{word}`"));
                 None
             }
             None => secret,
@@ -55,11 +52,8 @@ impl Check<'_> {
         let name = self.name_or(&at.key("name"), file.name, &default_name);
         let provider = self.name_or(&at.key("provider"), file.provider, LOCAL);
         let region = self.name_or(&at.key("region"), file.region, LOCAL);
-        let overhead_factor = self.factor(
-            &at.key("overheadFactor"),
-            file.overhead_factor,
-            OVERHEAD_FACTOR_DEFAULT,
-        );
+        let overhead_factor =
+            self.factor(&at.key("overheadFactor"), file.overhead_factor, OVERHEAD_FACTOR_DEFAULT);
         let upstream_api_key = self.secret(&at.key("upstreamApiKey"), file.upstream_api_key);
         let max_body_bytes = self.body_bytes(&at.key("maxBodyBytes"), file.max_body_bytes);
         Some(SidecarConfig {
