@@ -132,7 +132,7 @@ impl ResponseVoice {
             "id": self.id, "object": "response", "created_at": self.created, "status": status,
             "model": self.model, "output": output, "error": null,
             "incomplete_details": if incomplete { json!({"reason": "max_output_tokens"}) } else { Value::Null },
-            "store": false, "truncation": "disabled", "user": null, "background": false,
+            "store": false, "truncation": "disabled", "background": false,
         });
         for (field, value) in &self.echo {
             response[field] = value.clone();
