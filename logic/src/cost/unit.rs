@@ -3,8 +3,8 @@
 use crate::money::Money;
 use crate::time::Moment;
 
-/// Time constant, in busy seconds, with which old measurements fade.
-const FADE_BUSY_SECS: f64 = 120.0;
+/// Busy seconds that are remembered: what was measured before fades as more is measured.
+const REMEMBERED_BUSY_SECS: f64 = 120.0;
 /// Fewer output tokens than this say nothing of a machine's speed.
 const TOKENS_MIN: u64 = 8;
 
@@ -41,13 +41,16 @@ pub fn request_cost(per_1k: Money, input_tokens: u64, output_tokens: u64) -> Mon
 /// Measures aggregate output tokens per second of busy time.
 ///
 /// Busy is the union of the intervals in which at least one request runs: four requests at once count
-/// their tokens together and their time once. Old measurements fade with busy time, so that an idle
-/// machine keeps the figure it was last measured at.
+/// their tokens together and their time once. Busy time counts from the moment the tokens made in it
+/// are told, so that an answer still being made does not look like slowness. What is measured fades
+/// only as more is measured: an idle machine keeps its figure.
 #[derive(Clone, Debug, Default)]
 pub struct ThroughputMeter {
     running: u32,
     /// Up to when busy time is counted.
     counted_to: Moment,
+    /// Busy time since tokens were told last.
+    untold_secs: f64,
     busy_secs: f64,
     tokens: f64,
     tokens_ever: u64,
@@ -60,12 +63,16 @@ impl ThroughputMeter {
         self.running = self.running.saturating_add(1);
     }
 
-    /// `count` output tokens arrived. Telling them as they arrive measures best: tokens told only at
-    /// the end of a long answer overstate the speed for a while after it.
+    /// `count` output tokens arrived.
     pub fn tokens(&mut self, count: u64, now: Moment) {
         self.advance(now);
         self.tokens += count as f64;
         self.tokens_ever = self.tokens_ever.saturating_add(count);
+        self.busy_secs += std::mem::take(&mut self.untold_secs);
+        if self.busy_secs > REMEMBERED_BUSY_SECS {
+            self.tokens *= REMEMBERED_BUSY_SECS / self.busy_secs;
+            self.busy_secs = REMEMBERED_BUSY_SECS;
+        }
     }
 
     /// A request ended, having made `output_tokens` that were not told by [`tokens`](Self::tokens).
@@ -75,20 +82,20 @@ impl ThroughputMeter {
     }
 
     /// Tokens per second of busy time; `None` until 8 tokens were measured.
+    ///
+    /// A machine that has been busy for two minutes without a single token told is no longer between
+    /// two answers: what goes beyond counts against it.
     pub fn tokens_per_second(&self, now: Moment) -> Option<f64> {
         let mut current = self.clone();
         current.advance(now);
-        let speed = current.tokens / current.busy_secs;
-        (current.tokens_ever >= TOKENS_MIN && speed.is_finite() && speed > 0.0).then_some(speed)
+        let stalled_secs = (current.untold_secs - REMEMBERED_BUSY_SECS).max(0.0);
+        let speed = self.tokens / (self.busy_secs + stalled_secs);
+        (self.tokens_ever >= TOKENS_MIN && speed.is_finite() && speed > 0.0).then_some(speed)
     }
 
     fn advance(&mut self, now: Moment) {
         if self.running > 0 {
-            let passed = now.since(self.counted_to).as_secs_f64();
-            let kept = (-passed / FADE_BUSY_SECS).exp();
-            self.tokens *= kept;
-            // The passing time fades like what it measures.
-            self.busy_secs = self.busy_secs * kept + FADE_BUSY_SECS * (1.0 - kept);
+            self.untold_secs += now.since(self.counted_to).as_secs_f64();
         }
         self.counted_to = self.counted_to.max(now);
     }
@@ -147,7 +154,33 @@ mod tests {
         meter.finished(50, Moment::from_secs(10));
         meter.finished(50, Moment::from_secs(10));
         let speed = meter.tokens_per_second(Moment::from_secs(10)).unwrap();
-        assert!((speed - 10.0).abs() < 0.5, "100 tokens in 10 s, was {speed}");
+        assert!((speed - 10.0).abs() < 1e-9, "100 tokens in 10 s, was {speed}");
+    }
+
+    #[test]
+    fn a_long_answer_told_only_at_its_end_neither_slows_nor_speeds_the_figure() {
+        let mut meter = ThroughputMeter::default();
+        for answer in 0..5 {
+            let start = answer * 100;
+            meter.started(Moment::from_secs(start));
+            if answer > 0 {
+                let halfway = meter.tokens_per_second(Moment::from_secs(start + 40)).unwrap();
+                assert!((halfway - 10.0).abs() < 1e-9, "was {halfway}");
+            }
+            meter.finished(800, Moment::from_secs(start + 80));
+            let after = meter.tokens_per_second(Moment::from_secs(start + 80)).unwrap();
+            assert!((after - 10.0).abs() < 1e-9, "was {after}");
+        }
+    }
+
+    #[test]
+    fn a_machine_that_stalls_for_minutes_becomes_slow() {
+        let mut meter = ThroughputMeter::default();
+        meter.started(Moment::from_secs(0));
+        meter.finished(1_200, Moment::from_secs(120));
+        meter.started(Moment::from_secs(1_000));
+        assert_eq!(meter.tokens_per_second(Moment::from_secs(1_120)), Some(10.0));
+        assert_eq!(meter.tokens_per_second(Moment::from_secs(1_240)), Some(5.0));
     }
 
     #[test]
@@ -210,7 +243,7 @@ mod tests {
                 meter.tokens(speed * secs, now);
             }
             let measured = meter.tokens_per_second(now).unwrap_or(0.0);
-            prop_assert!((measured / speed as f64 - 1.0).abs() < 0.15, "{speed} measured as {measured}");
+            prop_assert!((measured / speed as f64 - 1.0).abs() < 1e-6, "{speed} measured as {measured}");
         }
 
         #[test]

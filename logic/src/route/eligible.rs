@@ -29,7 +29,7 @@ pub enum Refusal {
     },
     /// It does not serve the model asked for.
     ModelNotServed,
-    /// The client left the model to the router, and nothing is known of this backend's models yet.
+    /// Nothing is known of its models yet.
     ModelsUnknown,
     /// The model lacks something the request needs.
     MissingCapability {
@@ -239,6 +239,9 @@ pub(crate) fn resolve<'m>(
     models: &'m [ServedModel],
     request: &Request,
 ) -> Result<&'m ServedModel, Refusal> {
+    if models.is_empty() {
+        return Err(Refusal::ModelsUnknown);
+    }
     if let Some(asked) = request.model.as_deref().filter(|name| *name != ANY_MODEL) {
         let model = serves(models, asked).ok_or(Refusal::ModelNotServed)?;
         return fits(spec, model, request).map(|()| model);

@@ -90,10 +90,12 @@ pub fn unit_cost(backend: &BackendView, overhead_factor: f64, now: Moment) -> Op
     }
 }
 
-/// `ttft × (running + 1) ÷ places`: one more request shares the places with those running.
+/// `ttft × (running + 1) ÷ places`, and never below `ttft`: while there is a free place one more request
+/// waits for nobody, and an idle backend of many places is not faster than it ever was.
 fn loaded(ttft: Duration, running: u64, places: u32) -> Duration {
+    let (sharing, places) = ((running + 1).max(u64::from(places)), u64::from(places));
     let micros = u64::try_from(ttft.as_micros()).unwrap_or(u64::MAX);
-    Duration::from_micros(micros.saturating_mul(running + 1) / u64::from(places))
+    Duration::from_micros(micros.saturating_mul(sharing) / places)
 }
 
 /// Price per 1,000 tokens and of the request.

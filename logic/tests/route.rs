@@ -1,0 +1,17 @@
+//! The decision, told as scenes: backends with facts in, ordered attempts with reasons out.
+
+#[cfg(test)]
+#[path = "route/eligibility.rs"]
+mod eligibility;
+#[cfg(test)]
+#[path = "route/explanation.rs"]
+mod explanation;
+#[cfg(test)]
+#[path = "route/properties.rs"]
+mod properties;
+#[cfg(test)]
+#[path = "route/scene.rs"]
+mod scene;
+#[cfg(test)]
+#[path = "route/strategies.rs"]
+mod strategies;
