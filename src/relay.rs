@@ -220,6 +220,7 @@ impl Relay {
             Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) => Fault::FirstByteTimeout(self.timeouts.first_byte),
             other => other,
         };
+        let echo = encoded.echo.clone();
         let mut answer = self.outbound.send(&step.backend, encoded, patience()).await.map_err(timed_out)?;
         let mut reply = Reply::new(Exchange {
             dialect: call.dialect,
@@ -231,6 +232,8 @@ impl Relay {
             model: call.inspected.model.clone().filter(|model| model != ANY_MODEL).unwrap_or_else(|| step.model.clone()),
             response_id: format!("{:016x}", self.handle.draw()),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            json_array: false,
+            echo,
         });
         let mut head = Vec::new();
         loop {
@@ -310,7 +313,7 @@ struct Told {
 
 impl Call {
     fn inbound(&self) -> Inbound<'_> {
-        Inbound { dialect: self.dialect, operation: self.operation, body: &self.body }
+        Inbound::new(self.dialect, self.operation, &self.body)
     }
 }
 

@@ -73,7 +73,7 @@ async fn read(app: &App, dialect: Dialect, operation: Operation, request: Reques
         return Err(invalid(SESSION, &format!("is longer than {SESSION_MAX} bytes")));
     }
     let body = bounded(body, app.fixed.max_body_bytes, app.fixed.read_timeout).await?;
-    let inspected = wire::inspect(&Inbound { dialect, operation, body: &body })?;
+    let inspected = wire::inspect(&Inbound::new(dialect, operation, &body))?;
     Ok(Call { dialect, operation, body, inspected, hints, needs, session })
 }
 
