@@ -480,6 +480,12 @@ impl Reply {
         self.sent_content
     }
 
+    /// Whether content was read of the upstream, also where the client's body is still being gathered:
+    /// the moment of the first token.
+    pub fn has_read_content(&self) -> bool {
+        self.content_events > 0
+    }
+
     /// Whether the upstream said it is done: bytes after this are only its formal end.
     pub fn is_complete(&self) -> bool {
         self.done
