@@ -41,7 +41,7 @@ class Router(Service):
         draft.replace(self.file)
 
     def start(self) -> None:
-        """Starts it and waits until it says it is ready."""
+        """Starts it and waits until it says it is ready, which takes one healthy backend."""
         super().start()
         self.wait_until(lambda: self.get("/readyz").status_code == 200, READY_WITHIN, "answers /readyz with 200")
 

@@ -53,8 +53,8 @@ def test_an_idle_node_stops_at_once(crew):
         assert router.terminate(within=5) == 0
 
 
-def test_ctrl_c_stops_a_node_like_a_term_signal(crew):
-    router = stage.router(crew, settings.node())
+def test_ctrl_c_stops_a_node_like_a_term_signal(crew, slow):
+    router = stage.router(crew, settings.node(providers=[settings.provider("paid", slow.url)]))
     router.signal(signal.SIGINT)
     assert router.wait(5) == 0
 
