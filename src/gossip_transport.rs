@@ -47,13 +47,8 @@ impl LoopbackUdp {
         if !listen.ip().is_loopback() {
             return Err(TransportError::NotLoopback(listen));
         }
-        let socket = UdpSocket::bind(listen)
-            .await
-            .map_err(|error| TransportError::Bind(listen, error))?;
-        Ok(Self {
-            socket: Arc::new(socket),
-            metrics,
-        })
+        let socket = UdpSocket::bind(listen).await.map_err(|error| TransportError::Bind(listen, error))?;
+        Ok(Self { socket: Arc::new(socket), metrics })
     }
 
     /// The bound address.
@@ -68,10 +63,7 @@ impl LoopbackUdp {
 #[async_trait]
 impl GossipTransport for LoopbackUdp {
     async fn open(&self, _listen: SocketAddr) -> anyhow::Result<Box<dyn GossipSocket>> {
-        Ok(Box::new(Channel {
-            transport: self.clone(),
-            buffer: vec![0; DATAGRAM_MAX],
-        }))
+        Ok(Box::new(Channel { transport: self.clone(), buffer: vec![0; DATAGRAM_MAX] }))
     }
 }
 
@@ -84,11 +76,7 @@ struct Channel {
 impl GossipSocket for Channel {
     async fn send(&mut self, to: SocketAddr, message: GossipMessage) -> anyhow::Result<()> {
         let bytes = message.serialize_to_vec();
-        let counted = self
-            .transport
-            .metrics
-            .gossip_bytes_total
-            .with_label_values(&["sent"]);
+        let counted = self.transport.metrics.gossip_bytes_total.with_label_values(&["sent"]);
         match self.transport.socket.send_to(&bytes, to).await {
             Ok(sent) => counted.inc_by(sent as u64),
             // One packet lost: the next round makes up for it.
@@ -105,17 +93,11 @@ impl GossipSocket for Channel {
                 continue;
             };
             let metrics = &self.transport.metrics;
-            metrics
-                .gossip_bytes_total
-                .with_label_values(&["received"])
-                .inc_by(length as u64);
+            metrics.gossip_bytes_total.with_label_values(&["received"]).inc_by(length as u64);
             let mut bytes = &self.buffer[..length];
             match GossipMessage::deserialize(&mut bytes) {
                 Ok(message) => return Ok((from, message)),
-                Err(_) => metrics
-                    .gossip_refused_total
-                    .with_label_values(&["malformed_packet"])
-                    .inc(),
+                Err(_) => metrics.gossip_refused_total.with_label_values(&["malformed_packet"]).inc(),
             }
         }
     }

@@ -55,11 +55,7 @@ async fn serve(path: &Path) -> ExitCode {
 }
 
 async fn run_mock(options: cli::Mock) -> ExitCode {
-    let faults = match options
-        .faults
-        .as_deref()
-        .map_or_else(|| Ok(Faults::none()), Faults::load)
-    {
+    let faults = match options.faults.as_deref().map_or_else(|| Ok(Faults::none()), Faults::load) {
         Ok(faults) => faults,
         Err(error) => {
             tracing::error!("{error}");

@@ -122,18 +122,8 @@ pub async fn start(listen: SocketAddr, config: MockConfig, faults: Faults) -> an
     // A dropped sender ends the server too, but then its task is being aborted anyway.
     let stopped = async { stopped.await.unwrap_or_default() };
     let routes = app.routes();
-    let task = AbortOnDropHandle::new(tokio::spawn(server::serve(
-        listener,
-        routes,
-        stopped,
-        SHUTDOWN_GRACE,
-    )));
-    Ok(Mock {
-        addr,
-        app,
-        stop,
-        task,
-    })
+    let task = AbortOnDropHandle::new(tokio::spawn(server::serve(listener, routes, stopped, SHUTDOWN_GRACE)));
+    Ok(Mock { addr, app, stop, task })
 }
 
 impl Mock {
@@ -175,8 +165,8 @@ impl Mock {
 }
 
 #[cfg(test)]
+mod faulty_test;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod wire_test;
-#[cfg(test)]
-mod faulty_test;

@@ -124,10 +124,7 @@ impl Node {
             relay: Arc::new(ArcSwap::from_pointee(relay)),
             decisions,
             readiness: Arc::new(Readiness::new(
-                config
-                    .gossip
-                    .as_ref()
-                    .is_some_and(|gossip| !gossip.seeds.is_empty()),
+                config.gossip.as_ref().is_some_and(|gossip| !gossip.seeds.is_empty()),
             )),
             fixed: Arc::new(Fixed::new(&config, simulated || config.smart_mocking.is_some())),
             reload,
@@ -139,13 +136,7 @@ impl Node {
             write_timeout: config.server.write_timeout,
         };
         let serve = |listener: TcpListener, router: Router| {
-            tokio::spawn(server::serve(
-                listener,
-                router,
-                limits,
-                stop.clone(),
-                config.server.drain_timeout,
-            ))
+            tokio::spawn(server::serve(listener, router, limits, stop.clone(), config.server.drain_timeout))
         };
         let mut listeners = Vec::new();
         let mut admin_addr = None;
@@ -202,11 +193,7 @@ impl Node {
         }
         self.outbound.reconfigure(&config.backends)?;
         self.app.handle.reconfigure(topology(&config)).await?;
-        let relay = self
-            .app
-            .relay
-            .load()
-            .reconfigured(config.timeouts, config.stickiness_window);
+        let relay = self.app.relay.load().reconfigured(config.timeouts, config.stickiness_window);
         self.app.relay.store(Arc::new(relay));
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
@@ -257,14 +244,8 @@ pub async fn serve(
 }
 
 async fn reload(node: &Node, path: &Path) {
-    let counted = |result: &str| {
-        node.app
-            .handle
-            .metrics()
-            .config_reloads_total
-            .with_label_values(&[result])
-            .inc()
-    };
+    let counted =
+        |result: &str| node.app.handle.metrics().config_reloads_total.with_label_values(&[result]).inc();
     let loaded = match config::load(path, &config::process_env) {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -316,11 +297,7 @@ fn topology(config: &Config) -> Topology {
         node: config.node.name.clone(),
         region: config.node.region.clone(),
         policy: config.policy.clone(),
-        backends: config
-            .backends
-            .iter()
-            .map(|backend| Arc::clone(&backend.spec))
-            .collect(),
+        backends: config.backends.iter().map(|backend| Arc::clone(&backend.spec)).collect(),
         health_check_interval: config.health_check_interval,
         metrics_update_interval: config.metrics_update_interval,
         calibrate_throughput: config.calibrate_throughput,
@@ -335,12 +312,8 @@ async fn gossip(
         return Ok(None);
     };
     let transport = LoopbackUdp::bind(gossip.listen, metrics.clone()).await?;
-    let bound = transport
-        .local_addr()
-        .map_err(|error| TransportError::Bind(gossip.listen, error))?;
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
+    let bound = transport.local_addr().map_err(|error| TransportError::Bind(gossip.listen, error))?;
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let settings = GossipSettings {
         cluster_id: gossip.cluster_id.clone(),
         listen: bound,
@@ -357,17 +330,11 @@ async fn bind(
     address: impl tokio::net::ToSocketAddrs + std::fmt::Debug,
 ) -> Result<TcpListener, NodeError> {
     let shown = format!("{address:?}");
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| listen_error(what, &shown, source))
+    TcpListener::bind(address).await.map_err(|source| listen_error(what, &shown, source))
 }
 
 fn listen_error(what: &'static str, address: &str, source: std::io::Error) -> NodeError {
-    NodeError::Listen {
-        what,
-        address: address.to_owned(),
-        source,
-    }
+    NodeError::Listen { what, address: address.to_owned(), source }
 }
 
 /// Keys whose change a running node cannot take over.
@@ -380,13 +347,7 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
             "admin.listen",
             running.admin.as_ref().map(|admin| admin.listen) != new.admin.as_ref().map(|admin| admin.listen),
         ),
-        (
-            "timeouts.connect",
-            running.timeouts.connect != new.timeouts.connect,
-        ),
+        ("timeouts.connect", running.timeouts.connect != new.timeouts.connect),
     ];
-    changed
-        .into_iter()
-        .filter_map(|(key, changed)| changed.then_some(key))
-        .collect()
+    changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
 }

@@ -87,10 +87,7 @@ impl Outbound {
     /// # Errors
     /// [`OutboundError`] where a client certificate cannot be used.
     pub fn new(backends: &[Backend], timeouts: Timeouts) -> Result<Self, OutboundError> {
-        let outbound = Self {
-            routes: ArcSwap::default(),
-            timeouts,
-        };
+        let outbound = Self { routes: ArcSwap::default(), timeouts };
         outbound.reconfigure(backends)?;
         Ok(outbound)
     }
@@ -108,9 +105,7 @@ impl Outbound {
         let mut routes = HashMap::new();
         for backend in backends {
             let id = &backend.spec.id;
-            let kept = before
-                .get(id)
-                .filter(|route| route.connection == backend.connection);
+            let kept = before.get(id).filter(|route| route.connection == backend.connection);
             let client = match (&backend.connection.auth, kept) {
                 // A certificate is read anew at each reload: that is how it is rotated.
                 (Auth::Mtls { cert, key }, _) => self.client(Some(identity(id, cert, key)?))?,
@@ -121,14 +116,7 @@ impl Outbound {
                 },
             };
             let (kind, connection) = (backend.spec.kind, backend.connection.clone());
-            routes.insert(
-                id.clone(),
-                Arc::new(Route {
-                    kind,
-                    connection,
-                    client,
-                }),
-            );
+            routes.insert(id.clone(), Arc::new(Route { kind, connection, client }));
         }
         self.routes.store(Arc::new(routes));
         Ok(())
@@ -161,9 +149,7 @@ impl Outbound {
         patience: Duration,
     ) -> Result<Answer, Fault> {
         let Some(route) = self.routes.load().get(backend).cloned() else {
-            return Err(Fault::Connect(format!(
-                "backend `{backend}` is no longer configured"
-            )));
+            return Err(Fault::Connect(format!("backend `{backend}` is no longer configured")));
         };
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -182,15 +168,9 @@ impl Outbound {
             return Ok(Answer { response });
         }
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
-        let body = read_bounded(response, ERROR_BODY_MAX, patience)
-            .await
-            .unwrap_or_default();
+        let body = read_bounded(response, ERROR_BODY_MAX, patience).await.unwrap_or_default();
         let error = wire::read_error(route.kind, &body);
-        Err(Fault::Status {
-            status: status.as_u16(),
-            retry_after,
-            error,
-        })
+        Err(Fault::Status { status: status.as_u16(), retry_after, error })
     }
 
     /// Asks with GET, for probes: status and at most `limit` bytes of body.
@@ -206,10 +186,8 @@ impl Outbound {
         };
         let mut headers = HeaderMap::new();
         if route.kind == Kind::Anthropic {
-            headers.insert(
-                HeaderName::from_static("anthropic-version"),
-                HeaderValue::from_static("2023-06-01"),
-            );
+            headers
+                .insert(HeaderName::from_static("anthropic-version"), HeaderValue::from_static("2023-06-01"));
         }
         let call = route.call(Method::GET, path, headers, Bytes::new());
         let response = match tokio::time::timeout(patience, call).await {
@@ -218,9 +196,7 @@ impl Outbound {
             Ok(Ok(response)) => response,
         };
         let status = response.status();
-        let body = read_bounded(response, limit, patience)
-            .await
-            .map_err(|why| format!("{path}: {why}"))?;
+        let body = read_bounded(response, limit, patience).await.map_err(|why| format!("{path}: {why}"))?;
         Ok((status, body))
     }
 }
@@ -245,9 +221,8 @@ impl Route {
                 }
             }
             Auth::Hmac(secret) => {
-                let timestamp = SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |since| since.as_secs());
+                let timestamp =
+                    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
                 // The path as sent upstream, without the query: the original's format.
                 let path = path_of(&url);
                 let secret = secret.expose_secret().as_bytes();
@@ -267,14 +242,8 @@ impl Route {
 fn api_key_header(kind: Kind, key: &SecretString) -> (HeaderName, Option<HeaderValue>) {
     let (name, value) = match kind {
         Kind::OpenAi | Kind::Llama => (AUTHORIZATION, format!("Bearer {}", key.expose_secret())),
-        Kind::Anthropic => (
-            HeaderName::from_static("x-api-key"),
-            key.expose_secret().to_owned(),
-        ),
-        Kind::Gemini => (
-            HeaderName::from_static("x-goog-api-key"),
-            key.expose_secret().to_owned(),
-        ),
+        Kind::Anthropic => (HeaderName::from_static("x-api-key"), key.expose_secret().to_owned()),
+        Kind::Gemini => (HeaderName::from_static("x-goog-api-key"), key.expose_secret().to_owned()),
     };
     let value = HeaderValue::from_str(&value).ok().map(|mut value| {
         value.set_sensitive(true);
@@ -286,9 +255,7 @@ fn api_key_header(kind: Kind, key: &SecretString) -> (HeaderName, Option<HeaderV
 /// The path of an absolute URL, query left out.
 fn path_of(url: &str) -> &str {
     let after_scheme = url.find("://").map_or(0, |at| at + 3);
-    let path = url[after_scheme..]
-        .find('/')
-        .map_or("/", |at| &url[after_scheme + at..]);
+    let path = url[after_scheme..].find('/').map_or("/", |at| &url[after_scheme + at..]);
     path.split('?').next().unwrap_or(path)
 }
 

@@ -95,20 +95,9 @@ impl Relay {
         timeouts: Timeouts,
         stickiness: Duration,
     ) -> Self {
-        let cache = || {
-            Cache::builder()
-                .max_capacity(SESSIONS_MAX)
-                .time_to_live(stickiness)
-                .build()
-        };
+        let cache = || Cache::builder().max_capacity(SESSIONS_MAX).time_to_live(stickiness).build();
         let sessions = (!stickiness.is_zero()).then(cache);
-        Self {
-            handle,
-            outbound,
-            decisions,
-            timeouts,
-            sessions,
-        }
+        Self { handle, outbound, decisions, timeouts, sessions }
     }
 
     /// The same relay with other timeouts; sessions are kept while the window stays the same.
@@ -140,26 +129,12 @@ impl Relay {
         let snapshot = self.handle.snapshot();
         let session = self.session_key(&call);
         let request = self.request(&call, session.as_deref());
-        let deadline = started
-            + request
-                .hints
-                .deadline
-                .unwrap_or(self.timeouts.total)
-                .min(self.timeouts.total);
+        let deadline =
+            started + request.hints.deadline.unwrap_or(self.timeouts.total).min(self.timeouts.total);
 
         let planning = std::time::Instant::now();
-        let plan = plan(
-            &snapshot.view,
-            &*snapshot,
-            &request,
-            &snapshot.policy,
-            self.handle.draw(),
-            started,
-        );
-        self.handle
-            .metrics()
-            .decision_duration_seconds
-            .observe(planning.elapsed().as_secs_f64());
+        let plan = plan(&snapshot.view, &*snapshot, &request, &snapshot.policy, self.handle.draw(), started);
+        self.handle.metrics().decision_duration_seconds.observe(planning.elapsed().as_secs_f64());
 
         let mut tally = Tally::open(
             self.handle.clone(),
@@ -169,17 +144,15 @@ impl Relay {
             &plan,
             started,
         );
-        let (step, mut begun, lease) = match self
-            .attempt(&call, &request, &snapshot, &plan, deadline, &mut tally)
-            .await
-        {
-            Ok(attempted) => attempted,
-            Err(error) => {
-                let decision = tally.id().to_owned();
-                tally.refused(&error);
-                return Err(Failed { error, decision });
-            }
-        };
+        let (step, mut begun, lease) =
+            match self.attempt(&call, &request, &snapshot, &plan, deadline, &mut tally).await {
+                Ok(attempted) => attempted,
+                Err(error) => {
+                    let decision = tally.id().to_owned();
+                    tally.refused(&error);
+                    return Err(Failed { error, decision });
+                }
+            };
         if let (Some(sessions), Some(session)) = (&self.sessions, session) {
             sessions.insert(session, step.backend.clone());
         }
@@ -241,15 +214,9 @@ impl Relay {
             // The last candidate is waited for as long as the client waits; the others for as long
             // as a cluster may take to be eligible at all.
             let is_last = nth + 1 == plan.steps.len();
-            let max_wait = if is_last {
-                left
-            } else {
-                left.min(snapshot.policy.max_latency)
-            };
-            let admitted = self
-                .handle
-                .lease(snapshot, step, tokens, max_wait, snapshot.policy.max_queue_depth)
-                .await;
+            let max_wait = if is_last { left } else { left.min(snapshot.policy.max_latency) };
+            let admitted =
+                self.handle.lease(snapshot, step, tokens, max_wait, snapshot.policy.max_queue_depth).await;
             let mut lease = match admitted {
                 Ok(lease) => lease,
                 Err(refused) => {
@@ -293,7 +260,9 @@ impl Relay {
         let Timeouts { first_byte, idle, .. } = self.timeouts;
         let first_byte_by = (clock.now() + first_byte).min(deadline);
         let timed_out = |fault: Fault| match fault {
-            Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) if clock.until(deadline).is_zero() => Fault::Deadline,
+            Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) if clock.until(deadline).is_zero() => {
+                Fault::Deadline
+            }
             Fault::FirstByteTimeout(_) => Fault::FirstByteTimeout(first_byte),
             other => other,
         };
@@ -337,9 +306,7 @@ impl Relay {
 
     /// The headers that tell the decision.
     fn mark(&self, response: &mut Response, step: &Step, told: Told) {
-        let cost = told
-            .cost
-            .map_or_else(|| "unpriced".to_owned(), |cost| cost.to_string());
+        let cost = told.cost.map_or_else(|| "unpriced".to_owned(), |cost| cost.to_string());
         let headers = [
             ("x-llm-router-backend", step.backend.to_string()),
             ("x-llm-router-reason", step.reason.as_str().to_owned()),
@@ -351,9 +318,7 @@ impl Relay {
         ];
         for (name, value) in headers.into_iter().filter(|(_, value)| !value.is_empty()) {
             if let Ok(value) = HeaderValue::from_str(&value) {
-                response
-                    .headers_mut()
-                    .insert(HeaderName::from_static(name), value);
+                response.headers_mut().insert(HeaderName::from_static(name), value);
             }
         }
     }
@@ -367,19 +332,12 @@ impl Relay {
     fn request(&self, call: &Call, session: Option<&str>) -> Request {
         let inspected = &call.inspected;
         let input_tokens = u32::try_from(inspected.text_bytes.div_ceil(BYTES_PER_TOKEN)).unwrap_or(u32::MAX);
-        let assumed = if call.operation == Operation::Embedding {
-            0
-        } else {
-            OUTPUT_TOKENS_ASSUMED
-        };
+        let assumed = if call.operation == Operation::Embedding { 0 } else { OUTPUT_TOKENS_ASSUMED };
         Request {
             model: inspected.model.clone().filter(|model| model != ANY_MODEL),
             needs: inspected.needs.union(&call.needs),
             input_tokens,
-            output_tokens: inspected
-                .max_output_tokens
-                .unwrap_or(assumed)
-                .min(assumed.max(1) * 16),
+            output_tokens: inspected.max_output_tokens.unwrap_or(assumed).min(assumed.max(1) * 16),
             stream: inspected.stream,
             hints: call.hints.clone(),
             sticky: session.and_then(|session| self.sessions.as_ref()?.get(session)),
@@ -391,10 +349,7 @@ impl Relay {
         self.sessions.as_ref()?;
         let session = call.session.as_ref().or(call.inspected.session.as_ref())?;
         let model = call.inspected.model.as_deref().unwrap_or(ANY_MODEL);
-        Some(format!(
-            "{session}\u{0}{model}\u{0}{:?}\u{0}{:?}",
-            call.hints.strategy, call.operation
-        ))
+        Some(format!("{session}\u{0}{model}\u{0}{:?}\u{0}{:?}", call.hints.strategy, call.operation))
     }
 }
 
@@ -429,11 +384,9 @@ impl Call {
 
 fn reply_fault(error: ReplyError) -> Fault {
     match error {
-        ReplyError::Upstream { status, error } => Fault::Status {
-            status: status.unwrap_or(502),
-            retry_after: None,
-            error,
-        },
+        ReplyError::Upstream { status, error } => {
+            Fault::Status { status: status.unwrap_or(502), retry_after: None, error }
+        }
         ReplyError::Incomplete(why) => Fault::Broken(why),
         ReplyError::Malformed(why) => Fault::Malformed(why),
     }
@@ -448,17 +401,10 @@ fn not_admitted(refused: NotAdmitted, step: &Step, now: Moment) -> ApiError {
         )
         .with_code("rate_limited")
         .with_retry_after(until.since(now)),
-        NotAdmitted::QueueFull => busy(format!(
-            "backend `{}` is busy and its queue is full",
-            step.backend
-        )),
-        NotAdmitted::TimedOut(waited) => busy(format!(
-            "no slot became free at backend `{}` within {waited:?}",
-            step.backend
-        )),
-        NotAdmitted::TrialTaken => busy(format!(
-            "backend `{}` is being tried after an outage",
-            step.backend
-        )),
+        NotAdmitted::QueueFull => busy(format!("backend `{}` is busy and its queue is full", step.backend)),
+        NotAdmitted::TimedOut(waited) => {
+            busy(format!("no slot became free at backend `{}` within {waited:?}", step.backend))
+        }
+        NotAdmitted::TrialTaken => busy(format!("backend `{}` is being tried after an outage", step.backend)),
     }
 }

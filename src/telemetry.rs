@@ -14,17 +14,12 @@ pub fn start(default: &str) {
     let filter = EnvFilter::try_new(format!("{QUIET},{}", wanted.to_ascii_lowercase()))
         .or_else(|_| EnvFilter::try_new(format!("{QUIET},{default}")))
         .unwrap_or_default();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let json = std::env::var("LOG_FORMAT").is_ok_and(|format| format.eq_ignore_ascii_case("json"));
     // A second start, as in tests, keeps the first one's settings.
     let _ = if json {
         builder.json().flatten_event(true).try_init()
     } else {
-        builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .try_init()
+        builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
     };
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Messages that may wait in one mailbox. ractor's mailboxes are unbounded, so the bound is here.
 const MAILBOX_BOUND: usize = 10_000;
 
-/// The current incarnation of an actor. Its supervisor replaces the reference on each restart;
-/// senders notice nothing but that messages to a dead actor are lost, which every protocol here
+/// The current incarnation of an actor. Each incarnation moves in as it starts, before anything can
+/// answer it; senders notice nothing but that messages to a dead actor are lost, which every protocol here
 /// allows.
 #[derive(Debug)]
 pub(crate) struct Address<M> {
@@ -19,20 +19,14 @@ pub(crate) struct Address<M> {
 
 impl<M> Clone for Address<M> {
     fn clone(&self) -> Self {
-        Self {
-            current: Arc::clone(&self.current),
-            waiting: Arc::clone(&self.waiting),
-        }
+        Self { current: Arc::clone(&self.current), waiting: Arc::clone(&self.waiting) }
     }
 }
 
 impl<M: Message> Address<M> {
     /// An address nobody lives at yet.
     pub(crate) fn vacant() -> Self {
-        Self {
-            current: Arc::new(ArcSwapOption::empty()),
-            waiting: Arc::new(AtomicUsize::new(0)),
-        }
+        Self { current: Arc::new(ArcSwapOption::empty()), waiting: Arc::new(AtomicUsize::new(0)) }
     }
 
     /// A new incarnation moves in, with an empty mailbox.
@@ -61,8 +55,6 @@ impl<M: Message> Address<M> {
 
     /// The actor took one message out; it calls this once per message received.
     pub(crate) fn received(&self) {
-        let _ = self
-            .waiting
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        let _ = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
     }
 }

@@ -98,6 +98,7 @@ impl Actor for Backend {
 
     async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
         me.cast(Msg::RestartProber)?;
+        arguments.door.actor.occupy(me);
         arguments.metrics.show_health(&arguments.spec, Health::Unknown);
         Ok(State {
             arguments,
@@ -159,13 +160,7 @@ impl Actor for Backend {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         if let SupervisionEvent::ActorFailed(_, _) | SupervisionEvent::ActorTerminated(_, _, _) = event {
-            let Arguments {
-                spec,
-                clock,
-                draw,
-                metrics,
-                ..
-            } = &state.arguments;
+            let Arguments { spec, clock, draw, metrics, .. } = &state.arguments;
             let delay = state.prober_restarts.next_delay(clock.now(), draw());
             metrics.actor_restarts_total.with_label_values(&["prober"]).inc();
             tracing::warn!(backend = %spec.id, ?delay, "prober died, restarting it");
@@ -177,14 +172,7 @@ impl Actor for Backend {
 
 impl State {
     async fn start_prober(&self, me: &ActorRef<Msg>) -> Result<(), ActorProcessingErr> {
-        let Arguments {
-            spec,
-            door,
-            probe,
-            clock,
-            interval,
-            ..
-        } = &self.arguments;
+        let Arguments { spec, door, probe, clock, interval, .. } = &self.arguments;
         let arguments = prober::Arguments {
             me: self.prober.clone(),
             spec: Arc::clone(spec),
@@ -194,8 +182,7 @@ impl State {
             clock: *clock,
             interval: (*interval).max(prober::MIN_GAP),
         };
-        let (prober, _) = Actor::spawn_linked(None, Prober, arguments, me.get_cell()).await?;
-        self.prober.occupy(prober);
+        Actor::spawn_linked(None, Prober, arguments, me.get_cell()).await?;
         Ok(())
     }
 
@@ -221,10 +208,8 @@ impl State {
         };
         self.observed_at = Some(now);
         if self.breakers.len() < BREAKERS_MAX || self.breakers.contains_key(&ended.model) {
-            let breaker = self
-                .breakers
-                .entry(ended.model)
-                .or_insert_with(|| Breaker::new(BreakerPolicy::default()));
+            let breaker =
+                self.breakers.entry(ended.model).or_insert_with(|| Breaker::new(BreakerPolicy::default()));
             breaker.record(ok, now);
         }
     }
@@ -235,11 +220,7 @@ impl State {
         let spec = Arc::clone(&self.arguments.spec);
         match looked {
             Ok(reading) => {
-                let sighting = if reading.loading {
-                    Sighting::Loading
-                } else {
-                    Sighting::Ok
-                };
+                let sighting = if reading.loading { Sighting::Loading } else { Sighting::Ok };
                 self.health.observe(sighting);
                 if sighting == Sighting::Ok {
                     for breaker in self.breakers.values_mut() {
@@ -272,12 +253,7 @@ impl State {
     /// A cluster whose speed nobody measured yet has no cost and would never be chosen on cost: it is
     /// measured once, while idle.
     fn calibrate_if_unknown(&mut self, now: Moment) {
-        let Arguments {
-            spec,
-            calibrate,
-            door,
-            ..
-        } = &self.arguments;
+        let Arguments { spec, calibrate, door, .. } = &self.arguments;
         let idle = self
             .reading
             .as_ref()
@@ -308,11 +284,8 @@ impl State {
     /// The best aggregate rate anyone measured: the machine delivers at least that. The one
     /// calibration counts only until real traffic was measured.
     fn tokens_per_second(&self, now: Moment) -> Option<f64> {
-        let told = self
-            .reading
-            .as_ref()
-            .and_then(|reading| reading.tokens_per_second)
-            .filter(|rate| *rate > 0.0);
+        let told =
+            self.reading.as_ref().and_then(|reading| reading.tokens_per_second).filter(|rate| *rate > 0.0);
         let own = self.throughput.tokens_per_second(now);
         match (told, own) {
             (Some(told), Some(own)) => Some(told.max(own)),
@@ -332,9 +305,8 @@ impl State {
             return;
         }
         let now = self.arguments.clock.now();
-        let wait = self
-            .published_at
-            .map_or(Duration::ZERO, |last| PUBLISH_GAP.saturating_sub(now.since(last)));
+        let wait =
+            self.published_at.map_or(Duration::ZERO, |last| PUBLISH_GAP.saturating_sub(now.since(last)));
         self.publish_due = true;
         me.send_after(wait, || Msg::Publish);
     }
@@ -343,14 +315,7 @@ impl State {
         let Some(observed_at) = self.observed_at else {
             return;
         };
-        let Arguments {
-            spec,
-            door,
-            dispatcher,
-            clock,
-            metrics,
-            ..
-        } = &self.arguments;
+        let Arguments { spec, door, dispatcher, clock, metrics, .. } = &self.arguments;
         let now = clock.now();
         let load = door.gate.load(0, now);
         let reading = self.reading.as_ref();
@@ -388,23 +353,11 @@ impl State {
         };
         let id = spec.id.as_str();
         metrics.show_health(spec, report.health);
-        metrics
-            .backend_in_flight
-            .with_label_values(&[id])
-            .set(i64::from(report.in_flight));
-        metrics
-            .backend_queue_depth
-            .with_label_values(&[id])
-            .set(i64::from(report.queue_depth));
-        metrics
-            .backend_breaker_open
-            .with_label_values(&[id])
-            .set(i64::from(!broken.is_empty()));
+        metrics.backend_in_flight.with_label_values(&[id]).set(i64::from(report.in_flight));
+        metrics.backend_queue_depth.with_label_values(&[id]).set(i64::from(report.queue_depth));
+        metrics.backend_breaker_open.with_label_values(&[id]).set(i64::from(!broken.is_empty()));
         if let Some(rate) = tokens_per_second {
-            metrics
-                .backend_tokens_per_second
-                .with_label_values(&[id])
-                .set(rate);
+            metrics.backend_tokens_per_second.with_label_values(&[id]).set(rate);
         }
         let fact = OwnFact {
             report,

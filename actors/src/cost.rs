@@ -1,7 +1,8 @@
 //! Keeps the books of this node: requests, tokens, spend and gross savings.
 //!
-//! Started by `Root`, receives one settlement per request, tells nobody: it publishes a [`Book`] and
-//! metrics. Lost on restart: nothing, it goes on from the book it published last.
+//! Started by `Root`, takes settlements out of an [`Inbox`], tells nobody: it publishes a [`Book`] and
+//! metrics. Lost on restart: nothing, it goes on from the book it published last and from an inbox
+//! that outlives it.
 
 use crate::address::Address;
 use crate::clock::Clock;
@@ -16,7 +17,7 @@ use llm_router_logic::route::score::unit_cost;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What one finished request came to.
@@ -109,6 +110,30 @@ impl Sums {
     }
 }
 
+/// Settlements not yet in the book; requests put them in without waiting.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    waiting: Mutex<Vec<Settlement>>,
+}
+
+impl Inbox {
+    /// Adds one. `true` where the inbox was empty: the books should be woken. Beyond
+    /// [`INBOX_MAX`] it is dropped and logged: the books are then known to be short.
+    pub(crate) fn put(&self, settlement: Settlement) -> bool {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() >= INBOX_MAX {
+            tracing::error!(?settlement, "the books do not keep up, a settlement is lost");
+            return false;
+        }
+        waiting.push(settlement);
+        waiting.len() == 1
+    }
+
+    fn take(&self) -> Vec<Settlement> {
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 pub(crate) struct Cost;
 
 #[derive(Clone)]
@@ -117,29 +142,32 @@ pub(crate) struct Arguments {
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) published: Arc<ArcSwap<Snapshot>>,
+    pub(crate) inbox: Arc<Inbox>,
     pub(crate) book: Arc<ArcSwap<Book>>,
     pub(crate) topology: Arc<ArcSwap<Topology>>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Msg {
-    /// A request is over.
-    Settled(Box<Settlement>),
+    /// The inbox is no longer empty.
+    Woken,
     /// Compute unit costs anew.
     Tick,
-    /// Publish the book.
-    Publish,
+    /// Book what is in the inbox.
+    Book,
     /// Panic, to prove that the supervisor answers it.
     Poison,
 }
 
-/// Settlements are gathered for this long before the book is published.
+/// Settlements waiting at once.
+const INBOX_MAX: usize = 100_000;
+/// Settlements are gathered for this long before they are booked and the book is published.
 const GATHER: Duration = Duration::from_millis(100);
 
 pub(crate) struct State {
     arguments: Arguments,
     book: Book,
-    publish_due: bool,
+    book_due: bool,
 }
 
 impl Actor for Cost {
@@ -149,12 +177,10 @@ impl Actor for Cost {
 
     async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
         me.cast(Msg::Tick)?;
+        me.cast(Msg::Book)?;
+        arguments.me.occupy(me);
         let book = Book::clone(&arguments.book.load());
-        Ok(State {
-            arguments,
-            book,
-            publish_due: false,
-        })
+        Ok(State { arguments, book, book_due: false })
     }
 
     async fn handle(
@@ -163,18 +189,20 @@ impl Actor for Cost {
         message: Msg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        if matches!(message, Msg::Settled(_)) {
+        if matches!(message, Msg::Woken) {
             state.arguments.me.received();
         }
         match message {
-            Msg::Settled(settlement) => {
-                state.settle(&settlement);
-                if !std::mem::replace(&mut state.publish_due, true) {
-                    me.send_after(GATHER, || Msg::Publish);
+            Msg::Woken => {
+                if !std::mem::replace(&mut state.book_due, true) {
+                    me.send_after(GATHER, || Msg::Book);
                 }
             }
-            Msg::Publish => {
-                state.publish_due = false;
+            Msg::Book => {
+                state.book_due = false;
+                for settlement in state.arguments.inbox.take() {
+                    state.settle(&settlement);
+                }
                 state.arguments.book.store(Arc::new(state.book.clone()));
             }
             Msg::Tick => {
@@ -204,20 +232,15 @@ impl State {
                 ("reasoning", usage.reasoning),
             ];
             for (class, tokens) in classes.into_iter().filter(|(_, tokens)| *tokens > 0) {
-                metrics
-                    .tokens_total
-                    .with_label_values(&[id.as_str(), class])
-                    .inc_by(tokens);
+                metrics.tokens_total.with_label_values(&[id.as_str(), class]).inc_by(tokens);
             }
             match settlement.cost {
-                Some(cost) => metrics
-                    .spend_usd_total
-                    .with_label_values(&[id.as_str()])
-                    .inc_by(cost.as_usd().max(0.0)),
-                None if settlement.served => metrics
-                    .unpriced_requests_total
-                    .with_label_values(&[id.as_str()])
-                    .inc(),
+                Some(cost) => {
+                    metrics.spend_usd_total.with_label_values(&[id.as_str()]).inc_by(cost.as_usd().max(0.0))
+                }
+                None if settlement.served => {
+                    metrics.unpriced_requests_total.with_label_values(&[id.as_str()]).inc()
+                }
                 None => {}
             }
             if settlement.fallback && settlement.served {
@@ -225,20 +248,12 @@ impl State {
             }
         }
         if let (Some(cost), Some(external)) = (settlement.cost, settlement.external_cost) {
-            metrics
-                .gross_savings_usd_total
-                .inc_by((external - cost).as_usd().max(0.0));
+            metrics.gross_savings_usd_total.inc_by((external - cost).as_usd().max(0.0));
         }
     }
 
     fn show_unit_costs(&self) {
-        let Arguments {
-            metrics,
-            published,
-            clock,
-            topology,
-            ..
-        } = &self.arguments;
+        let Arguments { metrics, published, clock, topology, .. } = &self.arguments;
         let snapshot = published.load();
         let overhead = topology.load().policy.overhead_factor;
         let now = clock.now();
@@ -255,9 +270,8 @@ impl State {
                 continue;
             }
             for (model, price) in spec.models.iter().filter_map(|model| Some((model, model.price?))) {
-                let gauge = metrics
-                    .provider_cost_per_1k_tokens
-                    .with_label_values(&[spec.id.as_str(), &model.name]);
+                let gauge =
+                    metrics.provider_cost_per_1k_tokens.with_label_values(&[spec.id.as_str(), &model.name]);
                 gauge.set(price.mixed_per_1k().as_usd());
             }
         }

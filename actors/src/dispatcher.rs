@@ -97,16 +97,16 @@ impl Actor for Dispatcher {
             topology,
             doors,
         };
-        let known = last.view.backends.iter().flat_map(|backend| {
-            backend
-                .peers
-                .iter()
-                .map(|fact| (backend.spec.id.clone(), fact.clone()))
-        });
+        let known = last
+            .view
+            .backends
+            .iter()
+            .flat_map(|backend| backend.peers.iter().map(|fact| (backend.spec.id.clone(), fact.clone())));
         for (id, fact) in known.chain(last.view.foreign.iter().cloned()) {
             state.peers.entry(id).or_default().insert(fact.node.clone(), fact);
         }
         me.cast(Msg::Tick)?;
+        state.arguments.me.occupy(me);
         Ok(state)
     }
 
@@ -175,11 +175,7 @@ impl State {
     fn heard(&mut self, id: BackendId, fact: PeerFact) {
         let configured = self.topology.backends.iter().any(|spec| spec.id == id);
         if !configured && !self.peers.contains_key(&id) && self.peers.len() >= FOREIGN_MAX {
-            self.arguments
-                .metrics
-                .gossip_refused_total
-                .with_label_values(&["too_many_backends"])
-                .inc();
+            self.arguments.metrics.gossip_refused_total.with_label_values(&["too_many_backends"]).inc();
             return;
         }
         self.peers.entry(id).or_default().insert(fact.node.clone(), fact);
@@ -187,11 +183,8 @@ impl State {
 
     /// Facts of nodes that are dead or gone are dropped with them.
     fn meet(&mut self, members: Vec<Member>) {
-        let live: BTreeSet<&NodeId> = members
-            .iter()
-            .filter(|member| member.live)
-            .map(|member| &member.node)
-            .collect();
+        let live: BTreeSet<&NodeId> =
+            members.iter().filter(|member| member.live).map(|member| &member.node).collect();
         for facts in self.peers.values_mut() {
             facts.retain(|node, _| live.contains(node));
         }
@@ -224,10 +217,7 @@ impl State {
     fn publish(&mut self) {
         let now = self.arguments.clock.now();
         let facts_of = |id: &BackendId| {
-            self.peers
-                .get(id)
-                .map(|facts| facts.values().cloned().collect::<Vec<_>>())
-                .unwrap_or_default()
+            self.peers.get(id).map(|facts| facts.values().cloned().collect::<Vec<_>>()).unwrap_or_default()
         };
         let backends: Vec<BackendView> = self
             .topology
@@ -248,15 +238,8 @@ impl State {
             .filter(|(id, _)| !backends.iter().any(|backend| backend.spec.id == **id))
             .flat_map(|(id, facts)| facts.values().map(|fact| (id.clone(), fact.clone())))
             .collect();
-        let peers = self
-            .members
-            .iter()
-            .filter(|member| member.live && !member.this_node)
-            .count();
-        self.arguments
-            .metrics
-            .gossip_peers
-            .set(i64::try_from(peers).unwrap_or(i64::MAX));
+        let peers = self.members.iter().filter(|member| member.live && !member.this_node).count();
+        self.arguments.metrics.gossip_peers.set(i64::try_from(peers).unwrap_or(i64::MAX));
         self.arguments.published.store(Arc::new(Snapshot {
             view: ClusterView {
                 node: self.topology.node.clone(),
@@ -275,10 +258,7 @@ impl State {
 /// there, but never none, so that no router is starved by another.
 fn share(backend: &BackendView, now: llm_router_logic::time::Moment) -> u32 {
     let told = backend.own.as_ref().and_then(|own| own.report.slots).or_else(|| {
-        let fresh = backend
-            .peers
-            .iter()
-            .filter(|fact| now.since(fact.arrived_at) <= PEER_FACT_LIMIT);
+        let fresh = backend.peers.iter().filter(|fact| now.since(fact.arrived_at) <= PEER_FACT_LIMIT);
         fresh.filter_map(|fact| fact.report.slots).next_back()
     });
     match backend.spec.slots.or(told) {

@@ -103,10 +103,7 @@ impl Gate {
             if state.in_flight < state.limit && state.waiting.is_empty() {
                 state.in_flight += 1;
                 state.trial_taken |= trial;
-                return Ok(Slot {
-                    gate: Arc::clone(self),
-                    trial,
-                });
+                return Ok(Slot { gate: Arc::clone(self), trial });
             }
             if trial || max_wait.is_zero() || state.waiting.len() >= max_waiting as usize {
                 if let Some(limiter) = &mut state.limiter {
@@ -118,11 +115,7 @@ impl Gate {
             state.next_ticket += 1;
             let (give, given) = oneshot::channel();
             state.waiting.push_back((ticket, give));
-            Waiter {
-                gate: Arc::clone(self),
-                ticket,
-                given,
-            }
+            Waiter { gate: Arc::clone(self), ticket, given }
         };
         let slot = waiter.wait(max_wait).await;
         if slot.is_err()
@@ -160,18 +153,13 @@ impl Gate {
 
     /// What is left of a closure by `Retry-After`.
     pub fn backoff_left(&self) -> Duration {
-        self.state()
-            .backoff_until
-            .map_or(Duration::ZERO, |until| self.clock.until(until))
+        self.state().backoff_until.map_or(Duration::ZERO, |until| self.clock.until(until))
     }
 
     /// The load as the plan reads it, for a request of `tokens` estimated tokens.
     pub fn load(&self, tokens: u32, now: Moment) -> LocalLoad {
         let state = self.state();
-        let limited = state
-            .limiter
-            .as_ref()
-            .and_then(|limiter| limiter.check(tokens, now).err());
+        let limited = state.limiter.as_ref().and_then(|limiter| limiter.check(tokens, now).err());
         LocalLoad {
             in_flight: state.in_flight,
             waiting: u32::try_from(state.waiting.len()).unwrap_or(u32::MAX),
@@ -196,10 +184,7 @@ impl Gate {
                 give
             };
             // A waiter that has just given up drops the slot, which fills again.
-            let _ = give.send(Slot {
-                gate: Arc::clone(self),
-                trial: false,
-            });
+            let _ = give.send(Slot { gate: Arc::clone(self), trial: false });
         }
     }
 }
@@ -235,10 +220,7 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        self.gate
-            .state()
-            .waiting
-            .retain(|(ticket, _)| *ticket != self.ticket);
+        self.gate.state().waiting.retain(|(ticket, _)| *ticket != self.ticket);
     }
 }
 
@@ -261,10 +243,7 @@ mod tests {
             let (gate, peak) = (Arc::clone(&gate), Arc::clone(&peak));
             async move {
                 let _slot = gate.admit(1, false, LONG, 100).await.unwrap();
-                peak.fetch_max(
-                    gate.load(0, Moment::ZERO).in_flight,
-                    std::sync::atomic::Ordering::SeqCst,
-                );
+                peak.fetch_max(gate.load(0, Moment::ZERO).in_flight, std::sync::atomic::Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         });
@@ -301,10 +280,7 @@ mod tests {
             async move { gate.admit(1, false, LONG, 1).await.is_ok() }
         });
         tokio::task::yield_now().await;
-        assert_eq!(
-            gate.admit(1, false, LONG, 1).await.err(),
-            Some(NotAdmitted::QueueFull)
-        );
+        assert_eq!(gate.admit(1, false, LONG, 1).await.err(), Some(NotAdmitted::QueueFull));
         gate.set_limit(2);
         assert!(next.await.unwrap());
     }
@@ -315,10 +291,7 @@ mod tests {
         let until = gate.clock.now() + Duration::from_secs(2);
         gate.back_off(until);
         gate.back_off(gate.clock.now() + Duration::from_secs(1));
-        assert_eq!(
-            gate.admit(1, false, LONG, 1).await.err(),
-            Some(NotAdmitted::Closed(until))
-        );
+        assert_eq!(gate.admit(1, false, LONG, 1).await.err(), Some(NotAdmitted::Closed(until)));
         tokio::time::advance(Duration::from_secs(2)).await;
         assert!(gate.admit(1, false, LONG, 1).await.is_ok());
     }
@@ -327,10 +300,7 @@ mod tests {
     async fn a_half_open_breaker_lets_one_trial_through() {
         let gate = gate(4);
         let trial = gate.admit(1, true, LONG, 1).await.unwrap();
-        assert_eq!(
-            gate.admit(1, true, LONG, 1).await.err(),
-            Some(NotAdmitted::TrialTaken)
-        );
+        assert_eq!(gate.admit(1, true, LONG, 1).await.err(), Some(NotAdmitted::TrialTaken));
         drop(trial);
         assert!(gate.admit(1, true, LONG, 1).await.is_ok());
     }

@@ -16,6 +16,7 @@ use llm_router_logic::gossip::codec::{self, NodeFact};
 use llm_router_logic::gossip::key::Key;
 use llm_router_logic::ids::{BackendId, NodeId, Region};
 use llm_router_logic::report::Report;
+use llm_router_logic::time::Moment;
 use llm_router_logic::view::{Member, PeerFact};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,20 +50,11 @@ pub(crate) struct Arguments {
 #[derive(Debug)]
 pub(crate) enum Msg {
     /// Tell peers a fact.
-    Tell {
-        backend: BackendId,
-        report: Report,
-        beat: u8,
-        models: Arc<[ServedModel]>,
-    },
+    Tell { backend: BackendId, report: Report, beat: u8, models: Arc<[ServedModel]> },
     /// Tell peers that we no longer know this backend.
     Withdraw(BackendId),
     /// A peer's value changed.
-    Heard {
-        peer: ChitchatId,
-        key: String,
-        value: String,
-    },
+    Heard { peer: ChitchatId, key: String, value: String },
     /// Look at the members.
     Tick,
     /// chitchat's task ended.
@@ -83,8 +75,15 @@ pub(crate) struct State {
 struct Peer {
     generation: u64,
     region: Region,
-    models: BTreeMap<BackendId, Arc<[ServedModel]>>,
-    reports: BTreeMap<BackendId, Report>,
+    /// Its facts; those whose models came first have no report yet.
+    facts: BTreeMap<BackendId, Fact>,
+}
+
+/// What a peer says of one backend: its report and its models come as two values, in any order.
+#[derive(Default)]
+struct Fact {
+    report: Option<(Report, Moment)>,
+    models: Arc<[ServedModel]>,
 }
 
 impl Actor for Gossip {
@@ -93,13 +92,7 @@ impl Actor for Gossip {
     type Arguments = Arguments;
 
     async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments {
-            settings,
-            node,
-            region,
-            clock,
-            ..
-        } = &arguments;
+        let Arguments { settings, node, region, clock, .. } = &arguments;
         // Time since the clock's start keeps generations growing over restarts of this actor.
         let generation = settings.generation + clock.now().micros() / 1_000;
         let config = ChitchatConfig {
@@ -130,11 +123,7 @@ impl Actor for Gossip {
                         if *event.node.node_id != *this.as_str() {
                             let (key, value) = (event.key.to_owned(), event.value.to_owned());
                             // A dead actor hears nothing; its successor is sent everything anew.
-                            let _ = ears.cast(Msg::Heard {
-                                peer: event.node.clone(),
-                                key,
-                                value,
-                            });
+                            let _ = ears.cast(Msg::Heard { peer: event.node.clone(), key, value });
                         }
                     })
                     .forever();
@@ -147,12 +136,8 @@ impl Actor for Gossip {
             let _ = watched.cast(Msg::Terminated);
         });
         me.cast(Msg::Tick)?;
-        Ok(State {
-            arguments,
-            chitchat,
-            members: Vec::new(),
-            peers: BTreeMap::new(),
-        })
+        arguments.me.occupy(me);
+        Ok(State { arguments, chitchat, members: Vec::new(), peers: BTreeMap::new() })
     }
 
     async fn handle(
@@ -165,12 +150,7 @@ impl Actor for Gossip {
             state.arguments.me.received();
         }
         match message {
-            Msg::Tell {
-                backend,
-                report,
-                beat,
-                models,
-            } => state.tell(&backend, &report, beat, &models).await,
+            Msg::Tell { backend, report, beat, models } => state.tell(&backend, &report, beat, &models).await,
             Msg::Withdraw(backend) => state.withdraw(&backend).await,
             Msg::Heard { peer, key, value } => state.heard(&peer, &key, &value),
             Msg::Tick => {
@@ -220,11 +200,9 @@ impl State {
             return;
         }
         if id.generation_id > peer.generation {
-            *peer = Peer {
-                generation: id.generation_id,
-                ..Peer::default()
-            };
+            *peer = Peer { generation: id.generation_id, ..Peer::default() };
         }
+        let mut changed = None;
         let refused = match Key::parse(key) {
             Err(_) => Some("unknown_key"),
             Ok(Key::Node) => match codec::decode_node(value) {
@@ -236,47 +214,43 @@ impl State {
             },
             Ok(Key::Models(backend)) => match codec::decode_models(value) {
                 Ok(models) => {
-                    peer.models.insert(backend, models.into());
+                    peer.facts.entry(backend.clone()).or_default().models = models.into();
+                    changed = Some(backend);
                     None
                 }
                 Err(error) => Some(refusal(&error)),
             },
             Ok(Key::Report(backend)) => match codec::decode_report(value) {
                 Ok(report) => {
-                    peer.reports.insert(backend.clone(), report);
-                    let fact = PeerFact {
-                        node: node.clone(),
-                        region: peer.region.clone(),
-                        report,
-                        arrived_at: self.arguments.clock.now(),
-                        models: peer.models.get(&backend).cloned().unwrap_or_default(),
-                    };
-                    self.arguments
-                        .dispatcher
-                        .send(dispatcher::Msg::Heard(backend, fact));
+                    let arrived_at = self.arguments.clock.now();
+                    peer.facts.entry(backend.clone()).or_default().report = Some((report, arrived_at));
+                    changed = Some(backend);
                     None
                 }
                 Err(error) => Some(refusal(&error)),
             },
         };
+        if let Some(backend) = changed
+            && let Some(Fact { report: Some((report, arrived_at)), models }) = peer.facts.get(&backend)
+        {
+            let fact = PeerFact {
+                node: node.clone(),
+                region: peer.region.clone(),
+                report: *report,
+                arrived_at: *arrived_at,
+                models: Arc::clone(models),
+            };
+            self.arguments.dispatcher.send(dispatcher::Msg::Heard(backend, fact));
+        }
         if let Some(why) = refused {
             tracing::debug!(%node, key, why, "refused a gossiped value");
-            self.arguments
-                .metrics
-                .gossip_refused_total
-                .with_label_values(&[why])
-                .inc();
+            self.arguments.metrics.gossip_refused_total.with_label_values(&[why]).inc();
         }
     }
 
     async fn look_at_members(&mut self) {
         let (found, kept) = self.chitchat.with_chitchat(|state| census(state)).await;
-        let Arguments {
-            node: this,
-            region,
-            dispatcher,
-            ..
-        } = &self.arguments;
+        let Arguments { node: this, region, dispatcher, .. } = &self.arguments;
         let members: Vec<Member> = found
             .into_iter()
             .map(|(node, (generation, live))| Member {
@@ -294,8 +268,7 @@ impl State {
         // chitchat tells of changes, not of deletions.
         for (node, peer) in &mut self.peers {
             let Some(kept) = kept.get(node) else { continue };
-            peer.models.retain(|backend, _| kept.contains(backend));
-            peer.reports.retain(|backend, _| {
+            peer.facts.retain(|backend, _| {
                 let keep = kept.contains(backend);
                 if !keep {
                     dispatcher.send(dispatcher::Msg::Withdrawn(backend.clone(), node.clone()));
@@ -308,8 +281,7 @@ impl State {
                 tracing::info!(node = %member.node, region = %member.region, live = member.live, "member changed");
             }
             self.members.clone_from(&members);
-            self.peers
-                .retain(|node, _| members.iter().any(|member| member.node == *node));
+            self.peers.retain(|node, _| members.iter().any(|member| member.node == *node));
             dispatcher.send(dispatcher::Msg::Members(members));
         }
     }
@@ -318,11 +290,7 @@ impl State {
 /// What this node says of itself.
 fn introduction(region: &Region) -> String {
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    codec::encode_node(&NodeFact {
-        region: region.clone(),
-        version,
-        http_address: None,
-    })
+    codec::encode_node(&NodeFact { region: region.clone(), version, http_address: None })
 }
 
 /// The metric label of a value that could not be read.
@@ -350,12 +318,10 @@ fn census(state: &Chitchat) -> (Found, Kept) {
             Some((generation, _)) if *generation > id.generation_id => continue,
             _ => found.insert(node.clone(), (id.generation_id, alive)),
         };
-        let reports = node_state
-            .key_values()
-            .filter_map(|(key, _)| match Key::parse(key) {
-                Ok(Key::Report(backend)) => Some(backend),
-                _ => None,
-            });
+        let reports = node_state.key_values().filter_map(|(key, _)| match Key::parse(key) {
+            Ok(Key::Report(backend)) => Some(backend),
+            _ => None,
+        });
         kept.insert(node, reports.collect());
     }
     (found, kept)

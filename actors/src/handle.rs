@@ -76,14 +76,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`StartError`] where the gossip cannot open its transport.
 pub async fn start(setup: Setup) -> Result<Handle, StartError> {
-    let Setup {
-        topology,
-        probe,
-        gossip,
-        draw,
-        metrics,
-        clock,
-    } = setup;
+    let Setup { topology, probe, gossip, draw, metrics, clock } = setup;
     let generation = gossip.as_ref().map_or(0, |(settings, _)| settings.generation);
     let view = ClusterView {
         node: topology.node.clone(),
@@ -91,11 +84,7 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
         backends: topology
             .backends
             .iter()
-            .map(|spec| BackendView {
-                spec: Arc::clone(spec),
-                own: None,
-                peers: Vec::new(),
-            })
+            .map(|spec| BackendView { spec: Arc::clone(spec), own: None, peers: Vec::new() })
             .collect(),
         foreign: Vec::new(),
         members: vec![Member {
@@ -114,25 +103,17 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
         probe,
         gossip_over: gossip,
         topology: Arc::new(ArcSwap::from_pointee(topology)),
-        published: Arc::new(ArcSwap::from_pointee(Snapshot {
-            view,
-            policy,
-            doors: Vec::new(),
-        })),
+        published: Arc::new(ArcSwap::from_pointee(Snapshot { view, policy, doors: Vec::new() })),
+        inbox: Arc::default(),
         book: Arc::new(ArcSwap::from_pointee(Book::default())),
         doors: Mutex::new(BTreeMap::new()),
         dispatcher: Address::vacant(),
         gossip: Address::vacant(),
         cost: Address::vacant(),
     });
-    let (actor, ended) = Actor::spawn(None, Root, Arc::clone(&shared))
-        .await
-        .map_err(|error| StartError(error.to_string()))?;
-    let handle = Handle {
-        shared,
-        root: Address::vacant(),
-        stopping: Arc::new(AtomicBool::new(false)),
-    };
+    let (actor, ended) =
+        Actor::spawn(None, Root, Arc::clone(&shared)).await.map_err(|error| StartError(error.to_string()))?;
+    let handle = Handle { shared, root: Address::vacant(), stopping: Arc::new(AtomicBool::new(false)) };
     handle.root.occupy(actor);
     tokio::spawn(keep_root_alive(handle.clone(), ended));
     Ok(handle)
@@ -151,12 +132,7 @@ async fn keep_root_alive(handle: Handle, mut ended: tokio::task::JoinHandle<()>)
             }
             tokio::time::sleep(restarts.next_delay(handle.shared.clock.now(), (handle.shared.draw)())).await;
             tracing::error!("the supervisor died, starting the actors again");
-            handle
-                .shared
-                .metrics
-                .actor_restarts_total
-                .with_label_values(&["root"])
-                .inc();
+            handle.shared.metrics.actor_restarts_total.with_label_values(&["root"]).inc();
             match Actor::spawn(None, Root, Arc::clone(&handle.shared)).await {
                 Ok((actor, next)) => {
                     handle.root.occupy(actor);
@@ -213,30 +189,23 @@ impl Handle {
         max_wait: Duration,
         max_waiting: u32,
     ) -> Result<Lease, NotAdmitted> {
-        let (Some(door), Some(backend)) = (
-            snapshot.doors.get(step.index),
-            snapshot.view.backends.get(step.index),
-        ) else {
+        let (Some(door), Some(backend)) =
+            (snapshot.doors.get(step.index), snapshot.view.backends.get(step.index))
+        else {
             return Err(NotAdmitted::QueueFull);
         };
         let model: &str = &step.model;
-        let trial = backend
-            .own
-            .as_ref()
-            .is_some_and(|own| own.trial_models.iter().any(|name| name == model));
+        let trial = backend.own.as_ref().is_some_and(|own| own.trial_models.iter().any(|name| name == model));
         let slot = door.gate.admit(tokens, trial, max_wait, max_waiting).await?;
-        Ok(Lease::new(
-            door.clone(),
-            slot,
-            self.shared.clock,
-            model.to_owned(),
-            tokens,
-        ))
+        Ok(Lease::new(door.clone(), slot, self.shared.clock, model.to_owned(), tokens))
     }
 
     /// Books a finished request.
     pub fn settle(&self, settlement: Settlement) {
-        self.shared.cost.send(cost::Msg::Settled(Box::new(settlement)));
+        if self.shared.inbox.put(settlement) {
+            // A dead actor is not woken; its successor looks into the inbox first.
+            self.shared.cost.send(cost::Msg::Woken);
+        }
     }
 
     /// Takes over a new configuration without touching running requests.
@@ -248,10 +217,7 @@ impl Handle {
             return Err(StartError("no supervisor".into()));
         };
         let topology = Arc::new(topology);
-        match root
-            .call(|done| Msg::Reconfigure(topology, done), Some(PATIENCE))
-            .await
-        {
+        match root.call(|done| Msg::Reconfigure(topology, done), Some(PATIENCE)).await {
             Ok(ractor::rpc::CallResult::Success(())) => Ok(()),
             _ => Err(StartError("the supervisor did not answer".into())),
         }
@@ -270,14 +236,8 @@ impl Handle {
     pub fn poison(&self, name: &ActorName) {
         let to_backend = |id: &BackendId, message| {
             let snapshot = self.snapshot();
-            let index = snapshot
-                .view
-                .backends
-                .iter()
-                .position(|backend| backend.spec.id == *id);
-            index
-                .and_then(|index| snapshot.doors.get(index))
-                .is_some_and(|door| door.actor.send(message))
+            let index = snapshot.view.backends.iter().position(|backend| backend.spec.id == *id);
+            index.and_then(|index| snapshot.doors.get(index)).is_some_and(|door| door.actor.send(message))
         };
         let reached = match name {
             ActorName::Root => self.root.send(Msg::Poison),

@@ -78,25 +78,15 @@ impl Lease {
     /// for as long as it asked.
     pub fn fail(mut self, fault: &Fault) {
         let wait = match fault {
-            Fault::Status {
-                status: 429,
-                retry_after,
-                ..
-            } => Some(retry_after.unwrap_or(DEFAULT_BACKOFF)),
-            Fault::Status {
-                status: 503,
-                retry_after,
-                ..
-            } => *retry_after,
+            Fault::Status { status: 429, retry_after, .. } => Some(retry_after.unwrap_or(DEFAULT_BACKOFF)),
+            Fault::Status { status: 503, retry_after, .. } => *retry_after,
             _ => None,
         };
         if let Some(wait) = wait {
             self.door.gate.back_off(self.clock.now() + wait.min(MAX_BACKOFF));
         }
         self.end(if fault.counts_against_backend() {
-            Verdict::Failed {
-                unreachable: matches!(fault, Fault::Connect(_)),
-            }
+            Verdict::Failed { unreachable: matches!(fault, Fault::Connect(_)) }
         } else {
             Verdict::Neutral
         });

@@ -68,9 +68,8 @@ pub struct Metrics {
 }
 
 /// Upper bounds of latency buckets in seconds: 5 ms to 2 minutes.
-const LATENCY_BUCKETS: [f64; 15] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0,
-];
+const LATENCY_BUCKETS: [f64; 15] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0];
 /// Upper bounds of decision time buckets in seconds: 1 µs to 10 ms.
 const DECISION_BUCKETS: [f64; 9] = [1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 5e-4, 1e-3, 1e-2];
 
@@ -94,10 +93,7 @@ impl Metrics {
         };
         Ok(Self {
             requests_total: register!(IntCounterVec::new(
-                opts(
-                    "requests_total",
-                    "Requests answered, by the backend that served them and HTTP status."
-                ),
+                opts("requests_total", "Requests answered, by the backend that served them and HTTP status."),
                 &["cluster", "status"]
             )),
             request_duration_seconds: register!(HistogramVec::new(
@@ -138,10 +134,7 @@ impl Metrics {
                 &["provider", "model"]
             )),
             external_requests_total: register!(IntCounterVec::new(
-                opts(
-                    "external_requests_total",
-                    "Attempts at external providers by HTTP status or fault."
-                ),
+                opts("external_requests_total", "Attempts at external providers by HTTP status or fault."),
                 &["provider", "model", "status"]
             )),
             tokens_total: register!(IntCounterVec::new(
@@ -152,17 +145,11 @@ impl Metrics {
                 &["provider", "type"]
             )),
             backend_in_flight: register!(IntGaugeVec::new(
-                opts(
-                    "backend_in_flight",
-                    "Requests this node has running at the backend."
-                ),
+                opts("backend_in_flight", "Requests this node has running at the backend."),
                 &["backend"]
             )),
             backend_queue_depth: register!(IntGaugeVec::new(
-                opts(
-                    "backend_queue_depth",
-                    "Requests waiting at the backend or here for it."
-                ),
+                opts("backend_queue_depth", "Requests waiting at the backend or here for it."),
                 &["backend"]
             )),
             backend_tokens_per_second: register!(GaugeVec::new(
@@ -173,10 +160,7 @@ impl Metrics {
                 &["backend"]
             )),
             backend_breaker_open: register!(IntGaugeVec::new(
-                opts(
-                    "backend_breaker_open",
-                    "1 while a circuit breaker refuses a model of the backend."
-                ),
+                opts("backend_breaker_open", "1 while a circuit breaker refuses a model of the backend."),
                 &["backend"]
             )),
             ttft_seconds: register!(HistogramVec::new(
@@ -192,10 +176,7 @@ impl Metrics {
                 &["backend", "fault"]
             )),
             fallbacks_total: register!(IntCounterVec::new(
-                opts(
-                    "fallbacks_total",
-                    "Requests served by the backend after another one failed."
-                ),
+                opts("fallbacks_total", "Requests served by the backend after another one failed."),
                 &["backend"]
             )),
             spend_usd_total: register!(prometheus::CounterVec::new(
@@ -210,39 +191,24 @@ impl Metrics {
                 "USD the same tokens would have cost at the cheapest eligible provider, less what they cost; idle machine hours not counted."
             ))),
             unpriced_requests_total: register!(IntCounterVec::new(
-                opts(
-                    "unpriced_requests_total",
-                    "Requests served without a known price or throughput."
-                ),
+                opts("unpriced_requests_total", "Requests served without a known price or throughput."),
                 &["backend"]
             )),
             actor_restarts_total: register!(IntCounterVec::new(
                 opts("actor_restarts_total", "Actors restarted by their supervisor."),
                 &["actor"]
             )),
-            gossip_peers: register!(IntGauge::with_opts(opts(
-                "gossip_peers",
-                "Other routers seen alive."
-            ))),
+            gossip_peers: register!(IntGauge::with_opts(opts("gossip_peers", "Other routers seen alive."))),
             gossip_refused_total: register!(IntCounterVec::new(
-                opts(
-                    "gossip_refused_total",
-                    "Gossiped values or packets dropped, by reason."
-                ),
+                opts("gossip_refused_total", "Gossiped values or packets dropped, by reason."),
                 &["why"]
             )),
             gossip_bytes_total: register!(IntCounterVec::new(
-                opts(
-                    "gossip_bytes_total",
-                    "Gossip payload bytes by direction (sent, received)."
-                ),
+                opts("gossip_bytes_total", "Gossip payload bytes by direction (sent, received)."),
                 &["direction"]
             )),
             config_reloads_total: register!(IntCounterVec::new(
-                opts(
-                    "config_reloads_total",
-                    "Configuration reloads by result (applied, refused)."
-                ),
+                opts("config_reloads_total", "Configuration reloads by result (applied, refused)."),
                 &["result"]
             )),
             cancelled_requests_total: register!(IntCounter::with_opts(opts(
@@ -266,9 +232,7 @@ impl Metrics {
                 .with_label_values(&[spec.id.as_str(), spec.provider(), spec.region()])
                 .set(healthy);
         } else {
-            self.provider_health
-                .with_label_values(&[spec.id.as_str(), spec.provider()])
-                .set(healthy);
+            self.provider_health.with_label_values(&[spec.id.as_str(), spec.provider()]).set(healthy);
         }
     }
 
@@ -278,19 +242,13 @@ impl Metrics {
         let cluster = [spec.id.as_str(), spec.provider(), spec.region()];
         let _ = self.cluster_health.remove_label_values(&cluster);
         let _ = self.cluster_cost_per_1k_tokens.remove_label_values(&cluster);
-        let _ = self
-            .provider_health
-            .remove_label_values(&[spec.id.as_str(), spec.provider()]);
+        let _ = self.provider_health.remove_label_values(&[spec.id.as_str(), spec.provider()]);
         let _ = self.backend_in_flight.remove_label_values(&[spec.id.as_str()]);
         let _ = self.backend_queue_depth.remove_label_values(&[spec.id.as_str()]);
-        let _ = self
-            .backend_tokens_per_second
-            .remove_label_values(&[spec.id.as_str()]);
+        let _ = self.backend_tokens_per_second.remove_label_values(&[spec.id.as_str()]);
         let _ = self.backend_breaker_open.remove_label_values(&[spec.id.as_str()]);
         for model in &spec.models {
-            let _ = self
-                .provider_cost_per_1k_tokens
-                .remove_label_values(&[spec.id.as_str(), &model.name]);
+            let _ = self.provider_cost_per_1k_tokens.remove_label_values(&[spec.id.as_str(), &model.name]);
         }
     }
 }

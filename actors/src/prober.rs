@@ -60,11 +60,8 @@ impl Actor for Prober {
 
     async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
         me.cast(Msg::Due(0))?;
-        Ok(State {
-            arguments,
-            scheduled: 0,
-            last_look: None,
-        })
+        arguments.me.occupy(me);
+        Ok(State { arguments, scheduled: 0, last_look: None })
     }
 
     async fn handle(
@@ -84,9 +81,8 @@ impl Actor for Prober {
             Msg::Due(_) => {}
             Msg::LookSoon => {
                 let now = state.arguments.clock.now();
-                let gap = state
-                    .last_look
-                    .map_or(Duration::ZERO, |last| MIN_GAP.saturating_sub(now.since(last)));
+                let gap =
+                    state.last_look.map_or(Duration::ZERO, |last| MIN_GAP.saturating_sub(now.since(last)));
                 state.schedule(&me, gap);
             }
             Msg::Calibrate(model) => state.calibrate(model).await,
@@ -105,13 +101,7 @@ impl State {
     }
 
     async fn look(&mut self) {
-        let Arguments {
-            spec,
-            probe,
-            backend,
-            clock,
-            ..
-        } = &self.arguments;
+        let Arguments { spec, probe, backend, clock, .. } = &self.arguments;
         self.last_look = Some(clock.now());
         let looked = tokio::time::timeout(LOOK_TIMEOUT, probe.probe(Arc::clone(spec))).await;
         let reading =
@@ -121,13 +111,7 @@ impl State {
 
     /// Measures speed in a slot of the gate like any request, and only when one is free at once.
     async fn calibrate(&mut self, model: String) {
-        let Arguments {
-            spec,
-            probe,
-            backend,
-            gate,
-            ..
-        } = &self.arguments;
+        let Arguments { spec, probe, backend, gate, .. } = &self.arguments;
         let Ok(_slot) = gate.admit(0, false, Duration::ZERO, 0).await else {
             return;
         };

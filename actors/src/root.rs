@@ -6,7 +6,7 @@
 use crate::address::Address;
 use crate::backend::{self, Backend};
 use crate::clock::Clock;
-use crate::cost::{self, Book, Cost};
+use crate::cost::{self, Book, Cost, Inbox};
 use crate::dispatcher::{self, Dispatcher};
 use crate::gate::{DEFAULT_LIMIT, Gate};
 use crate::gossip::{self, Gossip};
@@ -35,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) gossip_over: Option<(GossipSettings, Arc<dyn GossipTransport>)>,
     pub(crate) topology: Arc<ArcSwap<Topology>>,
     pub(crate) published: Arc<ArcSwap<Snapshot>>,
+    pub(crate) inbox: Arc<Inbox>,
     pub(crate) book: Arc<ArcSwap<Book>>,
     pub(crate) doors: Mutex<BTreeMap<BackendId, Door>>,
     pub(crate) dispatcher: Address<dispatcher::Msg>,
@@ -104,11 +105,7 @@ impl Actor for Root {
     type Arguments = Arc<Shared>;
 
     async fn pre_start(&self, me: ActorRef<Msg>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
-        let mut state = State {
-            shared,
-            children: BTreeMap::new(),
-            restarts: Vec::new(),
-        };
+        let mut state = State { shared, children: BTreeMap::new(), restarts: Vec::new() };
         let backends = state.shared.topology.load_full().backends.clone();
         let all = [Child::Dispatcher, Child::Gossip, Child::Cost].into_iter();
         for child in all.chain(backends.iter().map(|spec| Child::Backend(spec.id.clone()))) {
@@ -164,12 +161,7 @@ impl Actor for Root {
         // A child that was stopped on purpose has been taken off the list before.
         if let Some((child, _)) = state.children.remove(&cell.get_id()) {
             tracing::error!(?child, why, "actor died, restarting it");
-            state
-                .shared
-                .metrics
-                .actor_restarts_total
-                .with_label_values(&[child.label()])
-                .inc();
+            state.shared.metrics.actor_restarts_total.with_label_values(&[child.label()]).inc();
             state.respawn_later(&me, child);
         }
         Ok(())
@@ -193,7 +185,6 @@ impl State {
                 };
                 let (actor, _) =
                     Actor::spawn_linked(None, Dispatcher, (arguments, topology, doors), supervisor).await?;
-                shared.dispatcher.occupy(actor.clone());
                 actor.get_cell()
             }
             Child::Gossip => {
@@ -211,7 +202,6 @@ impl State {
                     metrics: shared.metrics.clone(),
                 };
                 let (actor, _) = Actor::spawn_linked(None, Gossip, arguments, supervisor).await?;
-                shared.gossip.occupy(actor.clone());
                 shared.dispatcher.send(dispatcher::Msg::TellAll);
                 actor.get_cell()
             }
@@ -221,11 +211,11 @@ impl State {
                     clock: shared.clock,
                     metrics: shared.metrics.clone(),
                     published: Arc::clone(&shared.published),
+                    inbox: Arc::clone(&shared.inbox),
                     book: Arc::clone(&shared.book),
                     topology: Arc::clone(&shared.topology),
                 };
                 let (actor, _) = Actor::spawn_linked(None, Cost, arguments, supervisor).await?;
-                shared.cost.occupy(actor.clone());
                 actor.get_cell()
             }
             Child::Backend(id) => {
@@ -236,7 +226,7 @@ impl State {
                 let door = shared.door(spec);
                 let arguments = backend::Arguments {
                     spec: Arc::clone(spec),
-                    door: door.clone(),
+                    door,
                     dispatcher: shared.dispatcher.clone(),
                     probe: Arc::clone(&shared.probe),
                     clock: shared.clock,
@@ -246,7 +236,6 @@ impl State {
                     calibrate: topology.calibrate_throughput,
                 };
                 let (actor, _) = Actor::spawn_linked(None, Backend, arguments, supervisor).await?;
-                door.actor.occupy(actor.clone());
                 actor.get_cell()
             }
         };
@@ -255,17 +244,11 @@ impl State {
     }
 
     fn respawn_later(&mut self, me: &ActorRef<Msg>, child: Child) {
-        let index = self
-            .restarts
-            .iter()
-            .position(|(known, _)| *known == child)
-            .unwrap_or_else(|| {
-                self.restarts.push((child.clone(), Restarts::default()));
-                self.restarts.len() - 1
-            });
-        let delay = self.restarts[index]
-            .1
-            .next_delay(self.shared.clock.now(), (self.shared.draw)());
+        let index = self.restarts.iter().position(|(known, _)| *known == child).unwrap_or_else(|| {
+            self.restarts.push((child.clone(), Restarts::default()));
+            self.restarts.len() - 1
+        });
+        let delay = self.restarts[index].1.next_delay(self.shared.clock.now(), (self.shared.draw)());
         me.send_after(delay, move || Msg::Respawn(child));
     }
 
@@ -280,10 +263,7 @@ impl State {
             if new.is_some_and(|new| new == old) && !pace_changed {
                 continue;
             }
-            let running = self
-                .children
-                .values()
-                .find(|(child, _)| *child == Child::Backend(old.id.clone()));
+            let running = self.children.values().find(|(child, _)| *child == Child::Backend(old.id.clone()));
             if let Some((_, cell)) = running.cloned() {
                 self.children.remove(&cell.get_id());
                 cell.stop(Some("reconfigured".into()));
@@ -294,19 +274,13 @@ impl State {
                 }
                 Some(_) => {}
                 None => {
-                    self.shared
-                        .doors
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .remove(&old.id);
+                    self.shared.doors.lock().unwrap_or_else(PoisonError::into_inner).remove(&old.id);
                     self.shared.metrics.forget(old);
                 }
             }
         }
         let doors = self.shared.doors(&topology);
-        self.shared
-            .dispatcher
-            .send(dispatcher::Msg::Reconfigured(Arc::clone(&topology), doors));
+        self.shared.dispatcher.send(dispatcher::Msg::Reconfigured(Arc::clone(&topology), doors));
         for spec in &topology.backends {
             let child = Child::Backend(spec.id.clone());
             if !self.children.values().any(|(known, _)| *known == child)

@@ -28,8 +28,6 @@ pub(crate) struct Door {
 
 impl Loads for Snapshot {
     fn load(&self, index: usize, tokens: u32, now: Moment) -> LocalLoad {
-        self.doors
-            .get(index)
-            .map_or_else(LocalLoad::default, |door| door.gate.load(tokens, now))
+        self.doors.get(index).map_or_else(LocalLoad::default, |door| door.gate.load(tokens, now))
     }
 }

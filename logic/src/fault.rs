@@ -175,14 +175,7 @@ impl ApiError {
             ErrorKind::Unavailable => 503,
         };
         let retry_after = matches!(status, 429 | 503).then_some(Duration::from_secs(1));
-        Self {
-            status,
-            kind,
-            code: None,
-            message: message.into(),
-            param: None,
-            retry_after,
-        }
+        Self { status, kind, code: None, message: message.into(), param: None, retry_after }
     }
 
     /// Adds a machine-readable code.

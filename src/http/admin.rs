@@ -35,21 +35,12 @@ pub fn router(app: App) -> Router {
 }
 
 async fn authorise(State(app): State<App>, request: Request, next: Next) -> Response {
-    let given = request
-        .headers()
-        .get(AUTHORIZATION)
-        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    let wanted = app
-        .fixed
-        .admin_token
-        .as_ref()
-        .map(|token| token.expose_secret().as_bytes());
+    let given =
+        request.headers().get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let wanted = app.fixed.admin_token.as_ref().map(|token| token.expose_secret().as_bytes());
     match (given, wanted) {
         (Some(given), Some(wanted)) if bool::from(given.ct_eq(wanted)) => next.run(request).await,
-        _ => told(
-            StatusCode::UNAUTHORIZED,
-            "send `Authorization: Bearer` with the token of `admin.token`",
-        ),
+        _ => told(StatusCode::UNAUTHORIZED, "send `Authorization: Bearer` with the token of `admin.token`"),
     }
 }
 
@@ -123,10 +114,7 @@ async fn view(State(app): State<App>) -> Json<View> {
         foreign: view
             .foreign
             .iter()
-            .map(|(backend, fact)| Foreign {
-                backend: backend.clone(),
-                said: said(fact, now),
-            })
+            .map(|(backend, fact)| Foreign { backend: backend.clone(), said: said(fact, now) })
             .collect(),
     })
 }
@@ -160,10 +148,7 @@ async fn decisions(State(app): State<App>, Query(page): Query<Page>) -> Response
 async fn decision(State(app): State<App>, Path(id): Path<String>) -> Response {
     match app.decisions.find(&id) {
         Some(decision) => Json(&*decision).into_response(),
-        None => told(
-            StatusCode::NOT_FOUND,
-            "no such decision: the oldest are forgotten first",
-        ),
+        None => told(StatusCode::NOT_FOUND, "no such decision: the oldest are forgotten first"),
     }
 }
 

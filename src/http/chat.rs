@@ -119,10 +119,7 @@ async fn read(app: &App, route: Route, request: Request<Body>) -> Result<Call, A
     let hints = hints(&parts.headers)?;
     let needs = capabilities(&parts.headers)?;
     let session = text(&parts.headers, SESSION)?.map(str::to_owned);
-    if session
-        .as_ref()
-        .is_some_and(|session| session.len() > SESSION_MAX)
-    {
+    if session.as_ref().is_some_and(|session| session.len() > SESSION_MAX) {
         return Err(invalid(SESSION, &format!("is longer than {SESSION_MAX} bytes")));
     }
     let body = bounded(body, app.fixed.max_body_bytes, app.fixed.read_timeout).await?;
@@ -150,10 +147,9 @@ async fn bounded(body: Body, limit: usize, patience: Duration) -> Result<Bytes, 
             format!("the request's body is larger than {limit} bytes"),
         )
         .with_code("request_too_large")),
-        Ok(Err(error)) => Err(ApiError::new(
-            ErrorKind::InvalidRequest,
-            format!("cannot read the request's body: {error}"),
-        )),
+        Ok(Err(error)) => {
+            Err(ApiError::new(ErrorKind::InvalidRequest, format!("cannot read the request's body: {error}")))
+        }
     }
 }
 
@@ -164,8 +160,7 @@ fn hints(headers: &HeaderMap) -> Result<Hints, ApiError> {
     let max_cost = text(headers, MAX_COST)?
         .map(|number| {
             let usd = number.parse().ok().filter(|usd: &f64| *usd >= 0.0);
-            usd.and_then(Money::from_usd)
-                .ok_or_else(|| invalid(MAX_COST, "is not a number of dollars"))
+            usd.and_then(Money::from_usd).ok_or_else(|| invalid(MAX_COST, "is not a number of dollars"))
         })
         .transpose()?;
     let deadline = text(headers, DEADLINE)?
@@ -177,31 +172,20 @@ fn hints(headers: &HeaderMap) -> Result<Hints, ApiError> {
         })
         .transpose()?;
     let backend = text(headers, BACKEND)?.map(BackendId::new);
-    Ok(Hints {
-        strategy,
-        max_cost,
-        deadline,
-        backend,
-    })
+    Ok(Hints { strategy, max_cost, deadline, backend })
 }
 
 fn capabilities(headers: &HeaderMap) -> Result<Capabilities, ApiError> {
     let words = text(headers, CAPABILITIES)?.unwrap_or_default();
     if words.split(',').count() > CAPABILITIES_MAX {
-        return Err(invalid(
-            CAPABILITIES,
-            &format!("names more than {CAPABILITIES_MAX} capabilities"),
-        ));
+        return Err(invalid(CAPABILITIES, &format!("names more than {CAPABILITIES_MAX} capabilities")));
     }
     Ok(Capabilities::new(words.split(',')))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
     let value = headers.get(name).map(HeaderValue::to_str).transpose();
-    Ok(value
-        .map_err(|_| invalid(name, "is not plain text"))?
-        .map(str::trim)
-        .filter(|text| !text.is_empty()))
+    Ok(value.map_err(|_| invalid(name, "is not plain text"))?.map(str::trim).filter(|text| !text.is_empty()))
 }
 
 fn invalid(header: &str, why: &str) -> ApiError {

@@ -80,11 +80,8 @@ impl Activity {
                 return why;
             }
             // Never sleep past the moment a head that has not even begun would be overdue.
-            let next = if running {
-                limits.header_timeout
-            } else {
-                (limit - passed).min(limits.header_timeout)
-            };
+            let next =
+                if running { limits.header_timeout } else { (limit - passed).min(limits.header_timeout) };
             sleep(next.max(Duration::from_millis(1))).await;
         }
     }

@@ -27,10 +27,7 @@ pub struct Readiness {
 impl Readiness {
     /// A node that is not draining.
     pub fn new(has_seeds: bool) -> Self {
-        Self {
-            draining: AtomicBool::new(false),
-            has_seeds,
-        }
+        Self { draining: AtomicBool::new(false), has_seeds }
     }
 
     /// From now on the node is not ready: it finishes what it has.
@@ -45,20 +42,15 @@ impl Readiness {
         }
         let snapshot = handle.snapshot();
         let now = handle.clock().now();
-        let alone = !snapshot
-            .view
-            .members
-            .iter()
-            .any(|member| member.live && !member.this_node);
+        let alone = !snapshot.view.members.iter().any(|member| member.live && !member.this_node);
         if self.has_seeds && alone && now.micros() < u64::try_from(FIRST_PEER.as_micros()).unwrap_or(u64::MAX)
         {
             return Some("waiting for the first gossip round");
         }
-        let reachable = snapshot.view.backends.iter().any(|backend| {
-            backend
-                .facts(now)
-                .is_some_and(|facts| facts.report.health == Health::Healthy)
-        });
+        let reachable =
+            snapshot.view.backends.iter().any(|backend| {
+                backend.facts(now).is_some_and(|facts| facts.report.health == Health::Healthy)
+            });
         (!reachable).then_some("no healthy backend")
     }
 }
@@ -78,45 +70,22 @@ pub(super) async fn health(State(app): State<App>) -> Response {
     let snapshot = app.handle.snapshot();
     let now = app.handle.clock().now();
     let count = |cluster: bool| {
-        let of_kind = snapshot
-            .view
-            .backends
-            .iter()
-            .filter(|backend| backend.spec.is_cluster() == cluster);
+        let of_kind = snapshot.view.backends.iter().filter(|backend| backend.spec.is_cluster() == cluster);
         let well = |facts: llm_router_logic::view::Facts<'_>| facts.report.health == Health::Healthy;
-        (
-            of_kind
-                .clone()
-                .filter(|backend| backend.facts(now).is_some_and(well))
-                .count(),
-            of_kind.count(),
-        )
+        (of_kind.clone().filter(|backend| backend.facts(now).is_some_and(well)).count(), of_kind.count())
     };
     let (healthy_clusters, total_clusters) = count(true);
     let (healthy_providers, total_providers) = count(false);
-    let (healthy, total) = (
-        healthy_clusters + healthy_providers,
-        total_clusters + total_providers,
-    );
+    let (healthy, total) = (healthy_clusters + healthy_providers, total_clusters + total_providers);
     let status = match healthy {
         0 => "unhealthy",
         _ if healthy < total => "degraded",
         _ => "healthy",
     };
-    let code = if healthy == 0 {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else {
-        StatusCode::OK
-    };
+    let code = if healthy == 0 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let timestamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let summary = Summary {
-        status,
-        healthy_clusters,
-        total_clusters,
-        healthy_providers,
-        total_providers,
-        timestamp,
-    };
+    let summary =
+        Summary { status, healthy_clusters, total_clusters, healthy_providers, total_providers, timestamp };
     (code, Json(summary)).into_response()
 }
 

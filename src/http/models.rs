@@ -30,10 +30,7 @@ pub(super) struct List {
 
 pub(super) async fn list(State(app): State<App>) -> Json<List> {
     let data = served(&app.handle.snapshot(), app.handle.clock().now());
-    Json(List {
-        object: "list",
-        data: data.into_iter().map(model).collect(),
-    })
+    Json(List { object: "list", data: data.into_iter().map(model).collect() })
 }
 
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Response {
@@ -41,25 +38,14 @@ pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Resp
     match served.remove_entry(&id) {
         Some(found) => Json(model(found)).into_response(),
         None => {
-            let error = ApiError::new(
-                ErrorKind::NotFound,
-                format!("no healthy backend serves model `{id}`"),
-            );
-            respond(
-                Dialect::OpenAi,
-                &error.with_code("model_not_found").with_param("model"),
-            )
+            let error = ApiError::new(ErrorKind::NotFound, format!("no healthy backend serves model `{id}`"));
+            respond(Dialect::OpenAi, &error.with_code("model_not_found").with_param("model"))
         }
     }
 }
 
 fn model((id, owners): (String, Vec<String>)) -> Model {
-    Model {
-        id,
-        object: "model",
-        created: 0,
-        owned_by: owners.join(","),
-    }
+    Model { id, object: "model", created: 0, owned_by: owners.join(",") }
 }
 
 /// Every name and alias a client may ask for now, with the backends behind it.
@@ -67,9 +53,7 @@ fn served(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, Vec<String>> {
     let mut served: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for backend in &snapshot.view.backends {
         let facts = backend.facts(now);
-        let health = facts
-            .as_ref()
-            .map_or(Health::Unknown, |facts| facts.report.health);
+        let health = facts.as_ref().map_or(Health::Unknown, |facts| facts.report.health);
         // A provider counts as well until proven ill, as it does for routing.
         let well = health == Health::Healthy || (!backend.spec.is_cluster() && health == Health::Unknown);
         if !well {

@@ -17,9 +17,8 @@ pub(super) async fn data(State(app): State<App>) -> Json<UiData> {
     let snapshot = app.handle.snapshot();
     let book = app.handle.book();
     let now = app.handle.clock().now();
-    let backends: Vec<UiBackend> = (0..snapshot.view.backends.len())
-        .map(|index| backend(&snapshot, &book, index, now))
-        .collect();
+    let backends: Vec<UiBackend> =
+        (0..snapshot.view.backends.len()).map(|index| backend(&snapshot, &book, index, now)).collect();
     let count = |cluster: bool, all: bool| {
         let healthy = |b: &&UiBackend| b.cluster == cluster && (all || b.health == Health::Healthy);
         u32::try_from(backends.iter().filter(healthy).count()).unwrap_or(u32::MAX)
@@ -50,20 +49,14 @@ pub(super) async fn data(State(app): State<App>) -> Json<UiData> {
                 this_node: member.this_node,
             })
             .collect(),
-        decisions: app
-            .decisions
-            .newest(DECISIONS_LIMIT)
-            .iter()
-            .map(|decision| shown(decision))
-            .collect(),
+        decisions: app.decisions.newest(DECISIONS_LIMIT).iter().map(|decision| shown(decision)).collect(),
         backends,
     })
 }
 
 fn totals(sums: &Sums, in_flight: u32) -> Totals {
     let average = |sum: u64, count: u64| {
-        sum.checked_div(count)
-            .map(|average| u32::try_from(average).unwrap_or(u32::MAX))
+        sum.checked_div(count).map(|average| u32::try_from(average).unwrap_or(u32::MAX))
     };
     Totals {
         requests: sums.requests,
@@ -102,9 +95,7 @@ fn backend(snapshot: &Snapshot, book: &Book, index: usize, now: Moment) -> UiBac
         tokens_per_second: report.tokens_per_second,
         cost_per_1k_usd: unit_cost(backend, snapshot.policy.overhead_factor, now),
         latency_p95_ms: report.latency_p95_ms,
-        fact_age_ms: facts
-            .as_ref()
-            .map(|facts| u64::try_from(facts.age.as_millis()).unwrap_or(u64::MAX)),
+        fact_age_ms: facts.as_ref().map(|facts| u64::try_from(facts.age.as_millis()).unwrap_or(u64::MAX)),
         said_by: facts.as_ref().and_then(|facts| facts.said_by.cloned()),
         breaker_open: report.breaker_open,
         requests: book.backends.get(&spec.id).map_or(0, |sums| sums.requests),

@@ -89,12 +89,8 @@ async fn serve_connection(
     // A stream of small events must not wait for full packets; a socket without the option still works.
     let _ = stream.set_nodelay(true);
     let activity = Activity::new();
-    let transport = Timed {
-        stream,
-        activity: Arc::clone(&activity),
-        write_timeout: limits.write_timeout,
-        stalled: None,
-    };
+    let transport =
+        Timed { stream, activity: Arc::clone(&activity), write_timeout: limits.write_timeout, stalled: None };
     let counted = Arc::clone(&activity);
     let service = service_fn(move |request: Request<Incoming>| {
         let (router, guard) = (router.clone(), counted.request());

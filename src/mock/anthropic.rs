@@ -35,10 +35,7 @@ async fn messages(State(app): State<Arc<App>>, Extension(call): Extension<Call>)
 
 async fn count_tokens(State(app): State<Arc<App>>, Extension(call): Extension<Call>) -> Response {
     match read(&app, &call, false) {
-        Ok(ask) => error::json_response(
-            StatusCode::OK,
-            &json!({"input_tokens": input_tokens(&ask.prompt)}),
-        ),
+        Ok(ask) => error::json_response(StatusCode::OK, &json!({"input_tokens": input_tokens(&ask.prompt)})),
         Err(refused) => error::respond(app.config.kind, &refused),
     }
 }
@@ -54,10 +51,7 @@ async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response 
     if app.serves(&id) {
         error::json_response(StatusCode::OK, &model_object(&app, &id))
     } else {
-        error::respond(
-            app.config.kind,
-            &ApiError::new(ErrorKind::NotFound, format!("model: {id}")),
-        )
+        error::respond(app.config.kind, &ApiError::new(ErrorKind::NotFound, format!("model: {id}")))
     }
 }
 
@@ -97,18 +91,13 @@ fn read(app: &App, call: &Call, generates: bool) -> Result<Ask, ApiError> {
     };
     let mut rest = Vec::new();
     for (n, message) in messages.iter().enumerate() {
-        if !matches!(
-            message.get("role").and_then(Value::as_str),
-            Some("user" | "assistant")
-        ) {
+        if !matches!(message.get("role").and_then(Value::as_str), Some("user" | "assistant")) {
             return Err(bad(format!("messages.{n}.role: must be `user` or `assistant`")));
         }
         match message.get("content") {
             Some(content @ (Value::String(_) | Value::Array(_))) => rest.push(block_text(content)),
             _ => {
-                return Err(bad(format!(
-                    "messages.{n}.content: must be a text or a list of blocks"
-                )));
+                return Err(bad(format!("messages.{n}.content: must be a text or a list of blocks")));
             }
         }
     }
@@ -121,18 +110,9 @@ fn read(app: &App, call: &Call, generates: bool) -> Result<Ask, ApiError> {
     let prompt = join_prompt(system, rest);
     let answered = messages.last().is_some_and(has_tool_result);
     let call = chosen_tool(body, &prompt, answered);
-    let format = body
-        .pointer("/output_config/format")
-        .or_else(|| body.get("output_format"));
+    let format = body.pointer("/output_config/format").or_else(|| body.get("output_format"));
     let json = format.map(|format| format.get("schema").cloned().unwrap_or(json!({"type": "object"})));
-    Ok(Ask {
-        model,
-        prompt,
-        max_tokens,
-        stream,
-        call,
-        json,
-    })
+    Ok(Ask { model, prompt, max_tokens, stream, call, json })
 }
 
 /// Text of a message's blocks, the results of tools included.
@@ -140,28 +120,16 @@ fn block_text(content: &Value) -> String {
     let Value::Array(blocks) = content else {
         return content_text(content);
     };
-    let texts = blocks
-        .iter()
-        .map(|block| match block.get("type").and_then(Value::as_str) {
-            Some("tool_result") => content_text(block.get("content").unwrap_or(&Value::Null)),
-            _ => block
-                .get("text")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned(),
-        });
-    texts
-        .filter(|text| !text.is_empty())
-        .collect::<Vec<_>>()
-        .join("\n")
+    let texts = blocks.iter().map(|block| match block.get("type").and_then(Value::as_str) {
+        Some("tool_result") => content_text(block.get("content").unwrap_or(&Value::Null)),
+        _ => block.get("text").and_then(Value::as_str).unwrap_or_default().to_owned(),
+    });
+    texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 fn has_tool_result(message: &Value) -> bool {
     let blocks = message.get("content").and_then(Value::as_array);
-    blocks
-        .into_iter()
-        .flatten()
-        .any(|block| block.get("type").and_then(Value::as_str) == Some("tool_result"))
+    blocks.into_iter().flatten().any(|block| block.get("type").and_then(Value::as_str) == Some("tool_result"))
 }
 
 fn chosen_tool(body: &Value, prompt: &str, answered: bool) -> Option<Tool> {
@@ -174,9 +142,7 @@ fn chosen_tool(body: &Value, prompt: &str, answered: bool) -> Option<Tool> {
         _ => prompt.contains(TOOL_WORD) && !answered,
     };
     let name_of = |tool: &Value| tool.get("name").and_then(Value::as_str).map(str::to_owned);
-    let tool = tools
-        .iter()
-        .find(|tool| named.is_none() || name_of(tool).as_deref() == named);
+    let tool = tools.iter().find(|tool| named.is_none() || name_of(tool).as_deref() == named);
     tool.filter(|_| wanted).map(|tool| Tool {
         name: name_of(tool).unwrap_or_default(),
         parameters: tool.get("input_schema").cloned().unwrap_or(Value::Null),
@@ -242,20 +208,12 @@ impl Voice for MessageVoice {
     fn open(&mut self, usage: Option<Usage>, out: &mut Vec<u8>) {
         // Real streams state one output token here and the true count in `message_delta`.
         let usage = usage.map(|usage| Usage { output: 1, ..usage });
-        event(
-            "message_start",
-            json!({"message": self.message(&json!([]), None, usage)}),
-            out,
-        );
+        event("message_start", json!({"message": self.message(&json!([]), None, usage)}), out);
         let block = match &self.tool {
             Some(name) => self.tool_block(name, &json!({})),
             None => json!({"type": "text", "text": "", "citations": null}),
         };
-        event(
-            "content_block_start",
-            json!({"index": 0, "content_block": block}),
-            out,
-        );
+        event("content_block_start", json!({"index": 0, "content_block": block}), out);
         event("ping", json!({}), out);
     }
 

@@ -48,10 +48,7 @@ pub(crate) struct QueueFull;
 
 impl App {
     pub(crate) fn new(config: MockConfig, faults: Faults) -> Self {
-        let speed = Speed {
-            ttft: config.ttft,
-            tokens_per_second: config.tokens_per_second,
-        };
+        let speed = Speed { ttft: config.ttft, tokens_per_second: config.tokens_per_second };
         Self {
             ready_at: Instant::now() + config.loading,
             speed: Mutex::new(speed),
@@ -119,10 +116,7 @@ impl App {
     /// The names listed by the models route.
     pub(crate) fn models(&self) -> Vec<String> {
         if self.config.models.is_empty() {
-            usual_models(self.config.kind)
-                .iter()
-                .map(ToString::to_string)
-                .collect()
+            usual_models(self.config.kind).iter().map(ToString::to_string).collect()
         } else {
             self.config.models.clone()
         }
@@ -141,24 +135,14 @@ impl App {
             Err(_) => {
                 let mut place = {
                     let mut books = self.ledger();
-                    if self
-                        .config
-                        .queue_limit
-                        .is_some_and(|limit| books.queued >= limit as u64)
-                    {
+                    if self.config.queue_limit.is_some_and(|limit| books.queued >= limit as u64) {
                         return Err(QueueFull);
                     }
                     books.wait_in_line();
-                    PlaceInLine {
-                        app: Arc::clone(self),
-                        served: false,
-                    }
+                    PlaceInLine { app: Arc::clone(self), served: false }
                 };
                 // The semaphore is never closed; if it were, the queue would be as good as full.
-                let permit = Arc::clone(&self.slots)
-                    .acquire_owned()
-                    .await
-                    .map_err(|_| QueueFull)?;
+                let permit = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| QueueFull)?;
                 place.served = true;
                 permit
             }
@@ -177,9 +161,7 @@ impl App {
 
 /// Unix seconds.
 pub(crate) fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -189,13 +171,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn usual_models(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::OpenAi => &[
-            "gpt-4o-mini",
-            "gpt-4o",
-            "gpt-4-turbo",
-            "gpt-3.5-turbo",
-            "text-embedding-3-small",
-        ],
+        Kind::OpenAi => &["gpt-4o-mini", "gpt-4o", "gpt-4-turbo", "gpt-3.5-turbo", "text-embedding-3-small"],
         Kind::Anthropic => &["claude-haiku-4-5", "claude-3-haiku", "claude-3-5-sonnet"],
         Kind::Gemini => &["gemini-2.5-flash", "gemini-1.5-flash", "gemini-embedding-001"],
         Kind::Llama => &["tiny"],

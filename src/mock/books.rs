@@ -61,10 +61,7 @@ impl Books {
         self.input_tokens += input;
         self.output_tokens += output;
         let known = self.by_model.contains_key(model) || self.by_model.len() < MODEL_NAMES_MAX;
-        let row = self
-            .by_model
-            .entry(if known { model } else { OTHER_MODELS }.to_owned())
-            .or_default();
+        let row = self.by_model.entry(if known { model } else { OTHER_MODELS }.to_owned()).or_default();
         row.requests += 1;
         row.input_tokens += input;
         row.output_tokens += output;
@@ -92,10 +89,7 @@ mod tests {
             books.complete(&format!("model-{n}"), 2, 3);
         }
         assert_eq!(books.by_model.len(), MODEL_NAMES_MAX + 1);
-        assert_eq!(
-            books.by_model.values().map(|row| row.requests).sum::<u64>(),
-            books.requests
-        );
+        assert_eq!(books.by_model.values().map(|row| row.requests).sum::<u64>(), books.requests);
         assert_eq!(books.output_tokens, 3_000);
     }
 }

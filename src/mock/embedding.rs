@@ -42,10 +42,7 @@ async fn embed(app: &Arc<App>, call: &Call) -> Result<Value, ApiError> {
     };
     let dimensions = match openai::count(body, "dimensions")? {
         Some(asked) if asked > DIMENSIONS_MAX => {
-            return Err(openai::bad(
-                "dimensions",
-                format!("`dimensions` is at most {DIMENSIONS_MAX}"),
-            ));
+            return Err(openai::bad("dimensions", format!("`dimensions` is at most {DIMENSIONS_MAX}")));
         }
         Some(asked) => asked as usize,
         None => app.config.embedding_dimensions,
@@ -54,10 +51,7 @@ async fn embed(app: &Arc<App>, call: &Call) -> Result<Value, ApiError> {
         None | Some("float") => false,
         Some("base64") => true,
         Some(_) => {
-            return Err(openai::bad(
-                "encoding_format",
-                "`encoding_format` is `float` or `base64`",
-            ));
+            return Err(openai::bad("encoding_format", "`encoding_format` is `float` or `base64`"));
         }
     };
     let tokens = take_turn(app, call, &model, &inputs).await?;
@@ -66,11 +60,7 @@ async fn embed(app: &Arc<App>, call: &Call) -> Result<Value, ApiError> {
         .enumerate()
         .map(|(index, text)| {
             let vector = vector(text, dimensions);
-            let embedding = if base64 {
-                json!(encode(&vector))
-            } else {
-                json!(vector)
-            };
+            let embedding = if base64 { json!(encode(&vector)) } else { json!(vector) };
             json!({"object": "embedding", "index": index, "embedding": embedding})
         })
         .collect();
@@ -90,23 +80,12 @@ pub(crate) async fn take_turn(
 ) -> Result<Option<u64>, ApiError> {
     let tokens = inputs.iter().map(|text| input_tokens(text)).sum();
     let Ok(ticket) = app.enter(model, tokens).await else {
-        return Err(ApiError::new(
-            ErrorKind::RateLimit,
-            "the queue is full, retry later",
-        ));
+        return Err(ApiError::new(ErrorKind::RateLimit, "the queue is full, retry later"));
     };
     let time = call.twist.ttft.unwrap_or(app.speed().ttft);
     tokio::time::sleep(time).await;
-    ticket.complete(&Timings {
-        input: tokens,
-        output: 0,
-        prompt: time,
-        predicted: Duration::ZERO,
-    });
-    let stated = call.twist.usage.apply(Usage {
-        input: tokens,
-        output: 0,
-    });
+    ticket.complete(&Timings { input: tokens, output: 0, prompt: time, predicted: Duration::ZERO });
+    let stated = call.twist.usage.apply(Usage { input: tokens, output: 0 });
     Ok(stated.map(|usage| usage.input))
 }
 
@@ -118,12 +97,7 @@ pub(crate) fn not_served(kind: Kind) -> ApiError {
 
 /// A text, a list of texts, a list of token numbers, or a list of such lists.
 fn inputs(input: &Value) -> Result<Vec<String>, ApiError> {
-    let bad = || {
-        openai::bad(
-            "input",
-            "`input` must be a text, texts, token numbers or lists of them",
-        )
-    };
+    let bad = || openai::bad("input", "`input` must be a text, texts, token numbers or lists of them");
     let texts = match input {
         Value::String(text) => vec![text.clone()],
         Value::Array(items) if items.first().is_some_and(Value::is_number) => vec![input.to_string()],
@@ -137,11 +111,7 @@ fn inputs(input: &Value) -> Result<Vec<String>, ApiError> {
         }
         _ => return Err(bad()),
     };
-    if texts.is_empty() || texts.iter().any(String::is_empty) {
-        Err(bad())
-    } else {
-        Ok(texts)
-    }
+    if texts.is_empty() || texts.iter().any(String::is_empty) { Err(bad()) } else { Ok(texts) }
 }
 
 /// The embedding of `text`: `dimensions` numbers with Euclidean length 1.
@@ -172,10 +142,8 @@ mod tests {
         let length = vector.iter().map(|x| x * x).sum::<f32>();
         assert!((length - 1.0).abs() < 1e-5, "{length}");
         let bytes = STANDARD.decode(encode(&vector)).unwrap();
-        let back: Vec<f32> = bytes
-            .chunks(4)
-            .map(|four| f32::from_le_bytes(four.try_into().unwrap()))
-            .collect();
+        let back: Vec<f32> =
+            bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
         assert_eq!(back, vector);
     }
 

@@ -61,11 +61,7 @@ pub struct Match {
 
 /// What happens to a request whose rule fires.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(
-    rename_all = "camelCase",
-    rename_all_fields = "camelCase",
-    deny_unknown_fields
-)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Action {
     /// Answers with an error status, in the dialect's shape unless `body` is given.
     Status {
@@ -225,11 +221,7 @@ impl Faults {
     pub fn new(seed: u64, rules: Vec<Rule>) -> Result<Self, FaultsError> {
         check(&rules)?;
         let progress = Mutex::new(vec![Progress::default(); rules.len()]);
-        Ok(Self {
-            seed,
-            rules,
-            progress,
-        })
+        Ok(Self { seed, rules, progress })
     }
 
     /// One rule that fires on every inference request.
@@ -237,15 +229,7 @@ impl Faults {
     /// # Errors
     /// [`FaultsError::Invalid`] with the path of the value.
     pub fn always(action: Action) -> Result<Self, FaultsError> {
-        Self::new(
-            0,
-            vec![Rule {
-                r#match: Match::default(),
-                times: None,
-                probability: None,
-                action,
-            }],
-        )
+        Self::new(0, vec![Rule { r#match: Match::default(), times: None, probability: None, action }])
     }
 
     /// Reads rules from YAML or JSON: a list, or an object with `rules` and a `seed`.
@@ -274,10 +258,8 @@ impl Faults {
     /// # Errors
     /// As [`parse`](Self::parse), and where the file cannot be read.
     pub fn load(file: &Path) -> Result<Self, FaultsError> {
-        let text = std::fs::read_to_string(file).map_err(|source| FaultsError::Unreadable {
-            file: file.display().to_string(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(file)
+            .map_err(|source| FaultsError::Unreadable { file: file.display().to_string(), source })?;
         Self::parse(&text)
     }
 
@@ -310,16 +292,9 @@ impl Rule {
             },
             None => asked.inference != matches!(self.action, Action::Unhealthy),
         };
-        let fits_model = self
-            .r#match
-            .model
-            .as_deref()
-            .is_none_or(|model| asked.model == Some(model));
-        let fits_text = self
-            .r#match
-            .contains
-            .as_deref()
-            .is_none_or(|text| holds(asked.body, text.as_bytes()));
+        let fits_model = self.r#match.model.as_deref().is_none_or(|model| asked.model == Some(model));
+        let fits_text =
+            self.r#match.contains.as_deref().is_none_or(|text| holds(asked.body, text.as_bytes()));
         fits_path && fits_model && fits_text
     }
 
@@ -330,10 +305,7 @@ impl Rule {
             return true;
         }
         let in_turn = self.r#match.nth.is_none_or(|nth| progress.matched == nth)
-            && self
-                .r#match
-                .every
-                .is_none_or(|every| progress.matched.is_multiple_of(every));
+            && self.r#match.every.is_none_or(|every| progress.matched.is_multiple_of(every));
         let left = self.times.is_none_or(|times| progress.fired < times);
         let drawn = self.probability.is_none_or(|p| {
             // 53 random bits make a float in [0, 1).
@@ -356,36 +328,18 @@ impl Action {
     pub(crate) fn twist(&self) -> Option<Twist> {
         let plain = Twist::default();
         Some(match self {
-            Self::Slow {
-                ttft,
-                tokens_per_second,
-            } => Twist {
-                ttft: ttft.map(|wait| wait.0),
-                tokens_per_second: *tokens_per_second,
-                ..plain
-            },
-            Self::Cut { after_tokens } => Twist {
-                ending: Some((Ending::Cut, *after_tokens)),
-                ..plain
-            },
-            Self::CleanEnd { after_tokens } => Twist {
-                ending: Some((Ending::Clean, *after_tokens)),
-                ..plain
-            },
-            Self::Stall { after_tokens } => Twist {
-                ending: Some((Ending::Stall, *after_tokens)),
-                ..plain
-            },
-            Self::WrongUsage {
-                factor: Some(factor), ..
-            } => Twist {
-                usage: UsageTwist::Factor(*factor),
-                ..plain
-            },
-            Self::WrongUsage { factor: None, .. } => Twist {
-                usage: UsageTwist::Missing,
-                ..plain
-            },
+            Self::Slow { ttft, tokens_per_second } => {
+                Twist { ttft: ttft.map(|wait| wait.0), tokens_per_second: *tokens_per_second, ..plain }
+            }
+            Self::Cut { after_tokens } => Twist { ending: Some((Ending::Cut, *after_tokens)), ..plain },
+            Self::CleanEnd { after_tokens } => {
+                Twist { ending: Some((Ending::Clean, *after_tokens)), ..plain }
+            }
+            Self::Stall { after_tokens } => Twist { ending: Some((Ending::Stall, *after_tokens)), ..plain },
+            Self::WrongUsage { factor: Some(factor), .. } => {
+                Twist { usage: UsageTwist::Factor(*factor), ..plain }
+            }
+            Self::WrongUsage { factor: None, .. } => Twist { usage: UsageTwist::Missing, ..plain },
             _ => return None,
         })
     }
@@ -396,19 +350,13 @@ fn holds(body: &[u8], text: &[u8]) -> bool {
 }
 
 fn invalid(path: impl Into<String>, problem: impl Into<String>) -> FaultsError {
-    FaultsError::Invalid {
-        path: path.into(),
-        problem: problem.into(),
-    }
+    FaultsError::Invalid { path: path.into(), problem: problem.into() }
 }
 
 /// Values that have the right type and still make no sense.
 fn check(rules: &[Rule]) -> Result<(), FaultsError> {
     if rules.len() > RULES_MAX {
-        return Err(invalid(
-            "rules",
-            format!("{} rules, at most {RULES_MAX} are allowed", rules.len()),
-        ));
+        return Err(invalid("rules", format!("{} rules, at most {RULES_MAX} are allowed", rules.len())));
     }
     for (n, rule) in rules.iter().enumerate() {
         let at = |field: &str| format!("rules[{n}].{field}");
@@ -428,30 +376,16 @@ fn check(rules: &[Rule]) -> Result<(), FaultsError> {
                     format!("`{code}` is not between 400 and 599"),
                 ));
             }
-            Action::Slow {
-                ttft: None,
-                tokens_per_second: None,
-            } => {
-                return Err(invalid(
-                    at("action.slow"),
-                    "state `ttft`, `tokensPerSecond` or both",
-                ));
+            Action::Slow { ttft: None, tokens_per_second: None } => {
+                return Err(invalid(at("action.slow"), "state `ttft`, `tokensPerSecond` or both"));
             }
-            Action::Slow {
-                tokens_per_second: Some(rate),
-                ..
-            } if !(*rate > 0.0 && rate.is_finite()) => {
+            Action::Slow { tokens_per_second: Some(rate), .. } if !(*rate > 0.0 && rate.is_finite()) => {
                 return Err(invalid(at("action.slow.tokensPerSecond"), "must be more than 0"));
             }
             Action::WrongUsage { factor, missing } if factor.is_some() == (*missing == Some(true)) => {
-                return Err(invalid(
-                    at("action.wrongUsage"),
-                    "state either `factor` or `missing: true`",
-                ));
+                return Err(invalid(at("action.wrongUsage"), "state either `factor` or `missing: true`"));
             }
-            Action::WrongUsage {
-                factor: Some(factor), ..
-            } if !(*factor >= 0.0 && factor.is_finite()) => {
+            Action::WrongUsage { factor: Some(factor), .. } if !(*factor >= 0.0 && factor.is_finite()) => {
                 return Err(invalid(at("action.wrongUsage.factor"), "must be 0 or more"));
             }
             Action::Burst429 { count: 0, .. } => {
@@ -477,13 +411,9 @@ impl<'de> Deserialize<'de> for Wait {
             Value::String(text) => seconds(text.trim()),
             _ => None,
         };
-        wait.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .map(Self)
-            .ok_or_else(|| {
-                D::Error::custom(format!(
-                    "`{value}` is no duration: write \"800ms\", \"2s\" or seconds"
-                ))
-            })
+        wait.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).map(Self).ok_or_else(|| {
+            D::Error::custom(format!("`{value}` is no duration: write \"800ms\", \"2s\" or seconds"))
+        })
     }
 }
 

@@ -35,14 +35,8 @@ impl Call {
     pub(crate) fn json(&self) -> Result<&Value, ApiError> {
         match self.body.as_ref() {
             Ok(value) if value.is_object() => Ok(value),
-            Ok(_) => Err(ApiError::new(
-                ErrorKind::InvalidRequest,
-                "the body must be a JSON object",
-            )),
-            Err(why) => Err(ApiError::new(
-                ErrorKind::InvalidRequest,
-                format!("the body is no JSON: {why}"),
-            )),
+            Ok(_) => Err(ApiError::new(ErrorKind::InvalidRequest, "the body must be a JSON object")),
+            Err(why) => Err(ApiError::new(ErrorKind::InvalidRequest, format!("the body is no JSON: {why}"))),
         }
     }
 }
@@ -53,10 +47,7 @@ pub(crate) async fn pass(State(app): State<Arc<App>>, request: Request, next: Ne
     if inference {
         app.ledger().received += 1;
     }
-    let mut waiting = Waiting {
-        app: Arc::clone(&app),
-        counts: inference,
-    };
+    let mut waiting = Waiting { app: Arc::clone(&app), counts: inference };
     let response = examine(&app, request, next, &mut waiting).await;
     waiting.counts = false;
     if inference && (response.status().is_client_error() || response.status().is_server_error()) {
@@ -101,18 +92,9 @@ async fn examine(app: &Arc<App>, request: Request, next: Next, waiting: &mut Wai
         }
     };
     let parsed = serde_json::from_slice::<Value>(&bytes).map_err(|why| why.to_string());
-    let model = parsed
-        .as_ref()
-        .ok()
-        .and_then(|body| body.get("model"))
-        .and_then(Value::as_str);
+    let model = parsed.as_ref().ok().and_then(|body| body.get("model")).and_then(Value::as_str);
     let model = model.or_else(|| super::gemini::model_of(parts.uri.path()));
-    let asked = Asked {
-        path: parts.uri.path(),
-        inference: waiting.counts,
-        model,
-        body: &bytes,
-    };
+    let asked = Asked { path: parts.uri.path(), inference: waiting.counts, model, body: &bytes };
     let action = app.faults().choose(&asked);
     let mut twist = Twist::default();
     if let Some(action) = action {
@@ -125,55 +107,33 @@ async fn examine(app: &Arc<App>, request: Request, next: Next, waiting: &mut Wai
     if let Err(refused) = authenticate(app, &parts.method, parts.uri.path(), &parts.headers, &bytes) {
         return error::respond(kind, &refused);
     }
-    parts.extensions.insert(Call {
-        body: Arc::new(parsed),
-        twist,
-    });
+    parts.extensions.insert(Call { body: Arc::new(parsed), twist });
     // From here on the place in the queue and the slot count for themselves.
     waiting.counts = false;
     next.run(Request::from_parts(parts, Body::from(bytes))).await
 }
 
 fn wants_stream(path: &str, body: &Result<Value, String>) -> bool {
-    let stated = body
-        .as_ref()
-        .ok()
-        .and_then(|body| body.get("stream"))
-        .and_then(Value::as_bool);
+    let stated = body.as_ref().ok().and_then(|body| body.get("stream")).and_then(Value::as_bool);
     stated.unwrap_or(false) || path.ends_with(":streamGenerateContent")
 }
 
 /// Actions that replace the answer.
 async fn act(kind: Kind, action: &Action, stream: bool) -> Response {
     match action {
-        Action::Status {
-            code,
-            retry_after,
-            body,
-        } => status(kind, *code, *retry_after, body.as_ref()),
-        Action::Burst429 { retry_after, .. } => status(
-            kind,
-            429,
-            Some(retry_after.unwrap_or(Wait(Duration::from_secs(1)))),
-            None,
-        ),
+        Action::Status { code, retry_after, body } => status(kind, *code, *retry_after, body.as_ref()),
+        Action::Burst429 { retry_after, .. } => {
+            status(kind, 429, Some(retry_after.unwrap_or(Wait(Duration::from_secs(1)))), None)
+        }
         Action::Unhealthy => status(kind, 503, None, None),
         Action::Malformed if stream => sse_or(kind, "{\"id\":\"mock\",\"choices\":[{\"ind"),
-        Action::Malformed => (
-            [(header::CONTENT_TYPE, "application/json")],
-            "{\"id\":\"mock\",\"choices\":[{\"ind",
-        )
-            .into_response(),
+        Action::Malformed => {
+            ([(header::CONTENT_TYPE, "application/json")], "{\"id\":\"mock\",\"choices\":[{\"ind")
+                .into_response()
+        }
         Action::ErrorBody200 => {
-            let body = error::body(
-                kind,
-                &ApiError::new(ErrorKind::Internal, "an error behind status 200"),
-            );
-            if stream {
-                sse_or(kind, &body.to_string())
-            } else {
-                error::json_response(StatusCode::OK, &body)
-            }
+            let body = error::body(kind, &ApiError::new(ErrorKind::Internal, "an error behind status 200"));
+            if stream { sse_or(kind, &body.to_string()) } else { error::json_response(StatusCode::OK, &body) }
         }
         Action::Disconnect => {
             let mut response = Response::new(Body::empty());
@@ -192,11 +152,7 @@ async fn act(kind: Kind, action: &Action, stream: bool) -> Response {
 
 /// One event of a stream that then ends.
 fn sse_or(kind: Kind, payload: &str) -> Response {
-    let event = if kind == Kind::Anthropic {
-        "event: error\n"
-    } else {
-        ""
-    };
+    let event = if kind == Kind::Anthropic { "event: error\n" } else { "" };
     let bytes = Bytes::from(format!("{event}data: {payload}\n\n"));
     ([(header::CONTENT_TYPE, "text/event-stream")], bytes).into_response()
 }
@@ -209,9 +165,7 @@ fn status(kind: Kind, code: u16, retry_after: Option<Wait>, body: Option<&Value>
     match body {
         None => {}
         Some(Value::String(text)) => {
-            response
-                .headers_mut()
-                .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
             response.headers_mut().remove(header::CONTENT_LENGTH);
             *response.body_mut() = Body::from(text.clone());
         }
@@ -242,23 +196,12 @@ fn authenticate(
         return Ok(());
     };
     if presented_key(kind, headers).is_none_or(|got| !bool::from(got.as_bytes().ct_eq(key.as_bytes()))) {
-        let why = if kind == Kind::Llama {
-            "Invalid API Key"
-        } else {
-            "the API key is missing or wrong"
-        };
+        let why = if kind == Kind::Llama { "Invalid API Key" } else { "the API key is missing or wrong" };
         let refused = ApiError::new(ErrorKind::Authentication, why);
-        return Err(if kind == Kind::OpenAi {
-            refused.with_code("invalid_api_key")
-        } else {
-            refused
-        });
+        return Err(if kind == Kind::OpenAi { refused.with_code("invalid_api_key") } else { refused });
     }
     if kind == Kind::Anthropic && !headers.contains_key("anthropic-version") {
-        return Err(ApiError::new(
-            ErrorKind::InvalidRequest,
-            "anthropic-version: header is required",
-        ));
+        return Err(ApiError::new(ErrorKind::InvalidRequest, "anthropic-version: header is required"));
     }
     Ok(())
 }
@@ -281,20 +224,8 @@ fn verify(
 ) -> Result<(), ApiError> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let (Some(stamp), Some(signature)) = (text("x-timestamp"), text("x-signature")) else {
-        return Err(ApiError::new(
-            ErrorKind::Authentication,
-            "the request is not signed",
-        ));
+        return Err(ApiError::new(ErrorKind::Authentication, "the request is not signed"));
     };
-    verify_v1(
-        secret,
-        unix_now(),
-        stamp,
-        signature,
-        text("x-auth-type"),
-        method.as_str(),
-        path,
-        body,
-    )
-    .map_err(|why| ApiError::new(ErrorKind::Authentication, why.to_string()))
+    verify_v1(secret, unix_now(), stamp, signature, text("x-auth-type"), method.as_str(), path, body)
+        .map_err(|why| ApiError::new(ErrorKind::Authentication, why.to_string()))
 }

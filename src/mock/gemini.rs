@@ -28,9 +28,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
 
 /// The model in a path such as `/v1beta/models/NAME:generateContent`.
 pub(crate) fn model_of(path: &str) -> Option<&str> {
-    let rest = path
-        .strip_prefix("/v1beta/models/")
-        .or_else(|| path.strip_prefix("/v1/models/"))?;
+    let rest = path.strip_prefix("/v1beta/models/").or_else(|| path.strip_prefix("/v1/models/"))?;
     Some(rest.rsplit_once(':').map_or(rest, |(model, _)| model))
 }
 
@@ -62,10 +60,7 @@ fn model_object(app: &App, name: &str) -> Value {
 }
 
 fn unknown_model(name: &str) -> ApiError {
-    ApiError::new(
-        ErrorKind::NotFound,
-        format!("models/{name} is not found or does not support this method"),
-    )
+    ApiError::new(ErrorKind::NotFound, format!("models/{name} is not found or does not support this method"))
 }
 
 async fn dispatch(
@@ -76,10 +71,7 @@ async fn dispatch(
 ) -> Response {
     let kind = app.config.kind;
     let Some((model, method)) = target.rsplit_once(':') else {
-        return error::respond(
-            kind,
-            &ApiError::new(ErrorKind::NotFound, format!("no method in `{target}`")),
-        );
+        return error::respond(kind, &ApiError::new(ErrorKind::NotFound, format!("no method in `{target}`")));
     };
     if !app.serves(model) {
         return error::respond(kind, &unknown_model(model));
@@ -93,10 +85,7 @@ async fn dispatch(
         "countTokens" => count_tokens(&app, &call, model),
         "embedContent" => embed(&app, &call, model).await,
         "batchEmbedContents" => embed_batch(&app, &call, model).await,
-        _ => Err(ApiError::new(
-            ErrorKind::NotFound,
-            format!("no such method: `{method}`"),
-        )),
+        _ => Err(ApiError::new(ErrorKind::NotFound, format!("no such method: `{method}`"))),
     };
     match answer {
         Ok(body) => error::json_response(StatusCode::OK, &body),
@@ -138,16 +127,12 @@ async fn embed_batch(app: &Arc<App>, call: &Call, model: &str) -> Result<Value, 
     let Some(requests) = requests.filter(|requests| !requests.is_empty()) else {
         return Err(bad("requests", "must be a list with at least one request"));
     };
-    let inputs: Vec<(String, usize)> = requests
-        .iter()
-        .map(|request| embedding_input(app, request))
-        .collect::<Result<_, _>>()?;
+    let inputs: Vec<(String, usize)> =
+        requests.iter().map(|request| embedding_input(app, request)).collect::<Result<_, _>>()?;
     let texts: Vec<String> = inputs.iter().map(|(text, _)| text.clone()).collect();
     let tokens = embedding::take_turn(app, call, model, &texts).await?;
-    let vectors: Vec<Value> = inputs
-        .iter()
-        .map(|(text, size)| json!({"values": embedding::vector(text, *size)}))
-        .collect();
+    let vectors: Vec<Value> =
+        inputs.iter().map(|(text, size)| json!({"values": embedding::vector(text, *size)})).collect();
     let mut answer = json!({ "embeddings": vectors });
     if let Some(tokens) = tokens {
         answer["usageMetadata"] = json!({"promptTokenCount": tokens});
@@ -187,41 +172,29 @@ fn parts_text(content: &Value) -> Result<String, ApiError> {
         Some(result) => result.get("response").map(Value::to_string).unwrap_or_default(),
         None => content_text(part.get("text").unwrap_or(&Value::Null)),
     });
-    Ok(texts
-        .filter(|text| !text.is_empty())
-        .collect::<Vec<_>>()
-        .join("\n"))
+    Ok(texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n"))
 }
 
 fn read(body: &Value, model: &str, stream: bool) -> Result<Ask, ApiError> {
     let contents = match body.get("contents") {
         Some(Value::Array(contents)) if !contents.is_empty() => contents,
         _ => {
-            return Err(bad(
-                "GenerateContentRequest.contents",
-                "contents is not specified",
-            ));
+            return Err(bad("GenerateContentRequest.contents", "contents is not specified"));
         }
     };
     let mut rest = Vec::new();
     for content in contents {
-        if !matches!(
-            content.get("role").and_then(Value::as_str),
-            None | Some("user" | "model" | "function")
-        ) {
+        if !matches!(content.get("role").and_then(Value::as_str), None | Some("user" | "model" | "function"))
+        {
             return Err(bad("contents.role", "use a valid role: user, model"));
         }
         rest.push(parts_text(content)?);
     }
-    let system = body
-        .get("systemInstruction")
-        .or_else(|| body.get("system_instruction"));
+    let system = body.get("systemInstruction").or_else(|| body.get("system_instruction"));
     let system = system.map(parts_text).transpose()?.into_iter().collect();
     let prompt = join_prompt(system, rest);
-    let config = body
-        .get("generationConfig")
-        .or_else(|| body.get("generation_config"))
-        .unwrap_or(&Value::Null);
+    let config =
+        body.get("generationConfig").or_else(|| body.get("generation_config")).unwrap_or(&Value::Null);
     let max_tokens = match config.get("maxOutputTokens") {
         None | Some(Value::Null) => None,
         Some(max) => match max.as_u64() {
@@ -232,44 +205,21 @@ fn read(body: &Value, model: &str, stream: bool) -> Result<Ask, ApiError> {
     let answered = contents.last().is_some_and(has_function_response);
     let call = chosen_tool(body, &prompt, answered);
     let wants_json = config.get("responseMimeType").and_then(Value::as_str) == Some("application/json");
-    let schema = config
-        .get("responseJsonSchema")
-        .or_else(|| config.get("responseSchema"));
+    let schema = config.get("responseJsonSchema").or_else(|| config.get("responseSchema"));
     let json = wants_json.then(|| schema.cloned().unwrap_or(json!({"type": "object"})));
-    Ok(Ask {
-        model: model.to_owned(),
-        prompt,
-        max_tokens,
-        stream,
-        call,
-        json,
-    })
+    Ok(Ask { model: model.to_owned(), prompt, max_tokens, stream, call, json })
 }
 
 fn has_function_response(content: &Value) -> bool {
     let parts = content.get("parts").and_then(Value::as_array);
-    parts
-        .into_iter()
-        .flatten()
-        .any(|part| part.get("functionResponse").is_some())
+    parts.into_iter().flatten().any(|part| part.get("functionResponse").is_some())
 }
 
 fn chosen_tool(body: &Value, prompt: &str, answered: bool) -> Option<Tool> {
-    let declared = |tool: &Value| {
-        tool.get("functionDeclarations")
-            .and_then(Value::as_array)
-            .cloned()
-    };
-    let functions: Vec<Value> = body
-        .get("tools")?
-        .as_array()?
-        .iter()
-        .filter_map(declared)
-        .flatten()
-        .collect();
-    let config = body
-        .pointer("/toolConfig/functionCallingConfig")
-        .unwrap_or(&Value::Null);
+    let declared = |tool: &Value| tool.get("functionDeclarations").and_then(Value::as_array).cloned();
+    let functions: Vec<Value> =
+        body.get("tools")?.as_array()?.iter().filter_map(declared).flatten().collect();
+    let config = body.pointer("/toolConfig/functionCallingConfig").unwrap_or(&Value::Null);
     let wanted = match config.get("mode").and_then(Value::as_str) {
         Some("NONE") => return None,
         Some("ANY") => true,
@@ -278,15 +228,9 @@ fn chosen_tool(body: &Value, prompt: &str, answered: bool) -> Option<Tool> {
     let allowed = config.get("allowedFunctionNames").and_then(Value::as_array);
     let is_allowed =
         |name: &Value| allowed.is_none_or(|allowed| allowed.is_empty() || allowed.contains(name));
-    let function = functions
-        .iter()
-        .find(|function| function.get("name").is_some_and(is_allowed));
+    let function = functions.iter().find(|function| function.get("name").is_some_and(is_allowed));
     function.filter(|_| wanted).map(|function| Tool {
-        name: function
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned(),
+        name: function.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(),
         parameters: function
             .get("parametersJsonSchema")
             .or_else(|| function.get("parameters"))
@@ -321,11 +265,7 @@ impl ContentVoice {
     fn response(&self, parts: &Value, finish: Option<Finish>, usage: Option<Usage>) -> Value {
         let mut candidate = json!({"content": {"role": "model", "parts": parts}, "index": 0});
         if let Some(finish) = finish {
-            candidate["finishReason"] = json!(if finish == Finish::Length {
-                "MAX_TOKENS"
-            } else {
-                "STOP"
-            });
+            candidate["finishReason"] = json!(if finish == Finish::Length { "MAX_TOKENS" } else { "STOP" });
         }
         let mut response =
             json!({"candidates": [candidate], "modelVersion": self.model, "responseId": self.id});
@@ -358,11 +298,7 @@ impl ContentVoice {
 
 impl Voice for ContentVoice {
     fn stream_type(&self) -> &'static str {
-        if self.sse {
-            "text/event-stream"
-        } else {
-            "application/json"
-        }
+        if self.sse { "text/event-stream" } else { "application/json" }
     }
 
     fn open(&mut self, _usage: Option<Usage>, _out: &mut Vec<u8>) {}

@@ -66,10 +66,7 @@ pub(crate) async fn respond(app: &Arc<App>, ask: &Ask, voice: impl Voice, twist:
     let kind = app.config.kind;
     let script = Script::new(ask, app.config.output_tokens);
     if script.input_tokens > app.config.context_window {
-        return error::respond(
-            kind,
-            &too_long(kind, script.input_tokens, app.config.context_window),
-        );
+        return error::respond(kind, &too_long(kind, script.input_tokens, app.config.context_window));
     }
     let Ok(ticket) = app.enter(&ask.model, script.input_tokens).await else {
         return error::respond(kind, &queue_full(kind));
@@ -80,20 +77,12 @@ pub(crate) async fn respond(app: &Arc<App>, ask: &Ask, voice: impl Voice, twist:
     }
     let content_type = HeaderValue::from_static(telling.voice.stream_type());
     // llama-server sends its headers with the first token; a provider sends them when it starts.
-    let held_back = if kind == Kind::Llama {
-        telling.until_first_token().await
-    } else {
-        Vec::new()
-    };
+    let held_back = if kind == Kind::Llama { telling.until_first_token().await } else { Vec::new() };
     let rest = telling.into_stream();
-    let mut response = Response::new(Body::from_stream(stream::StreamExt::chain(
-        stream::iter(held_back),
-        rest,
-    )));
+    let mut response =
+        Response::new(Body::from_stream(stream::StreamExt::chain(stream::iter(held_back), rest)));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
 
@@ -110,11 +99,7 @@ fn too_long(kind: Kind, tokens: u64, window: u64) -> ApiError {
 }
 
 fn queue_full(kind: Kind) -> ApiError {
-    let error = if kind == Kind::Llama {
-        ErrorKind::Unavailable
-    } else {
-        ErrorKind::RateLimit
-    };
+    let error = if kind == Kind::Llama { ErrorKind::Unavailable } else { ErrorKind::RateLimit };
     ApiError::new(error, "the queue is full, retry later")
 }
 
@@ -175,17 +160,11 @@ impl<V: Voice> Telling<V> {
 
     /// The early end a fault rule asks for, once its token is reached.
     fn early_end(&self) -> Option<Ending> {
-        self.twist
-            .ending
-            .filter(|(_, after)| self.told as u64 >= *after)
-            .map(|(ending, _)| ending)
+        self.twist.ending.filter(|(_, after)| self.told as u64 >= *after).map(|(ending, _)| ending)
     }
 
     fn stated(&self) -> Option<Usage> {
-        self.twist.usage.apply(Usage {
-            input: self.script.input_tokens,
-            output: self.told as u64,
-        })
+        self.twist.usage.apply(Usage { input: self.script.input_tokens, output: self.told as u64 })
     }
 
     fn summary(&self) -> Summary {
@@ -265,9 +244,7 @@ impl<V: Voice> Telling<V> {
     }
 
     fn into_stream(self) -> impl Stream<Item = Result<Bytes, Cut>> + Send {
-        stream::unfold(self, async |mut telling| {
-            telling.advance().await.map(|item| (item, telling))
-        })
+        stream::unfold(self, async |mut telling| telling.advance().await.map(|item| (item, telling)))
     }
 
     /// The whole answer at once, after the time its tokens take.
@@ -297,13 +274,9 @@ impl<V: Voice> Telling<V> {
             telling.wait_for_token().await;
             telling.end_early(ending).await.map(|item| (item, None))
         });
-        let mut response = Response::new(Body::from_stream(stream::StreamExt::chain(
-            stream::iter([Ok(half)]),
-            rest,
-        )));
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut response =
+            Response::new(Body::from_stream(stream::StreamExt::chain(stream::iter([Ok(half)]), rest)));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
 }
@@ -322,10 +295,9 @@ impl UsageTwist {
         match self {
             Self::True => Some(truth),
             Self::Missing => None,
-            Self::Factor(factor) => Some(Usage {
-                input: scaled(truth.input, factor),
-                output: scaled(truth.output, factor),
-            }),
+            Self::Factor(factor) => {
+                Some(Usage { input: scaled(truth.input, factor), output: scaled(truth.output, factor) })
+            }
         }
     }
 }

@@ -74,33 +74,17 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
     let books = app.books();
     let (total, since) = app.scrape();
     let rate = |tokens: u64, time: Duration| {
-        if time.is_zero() {
-            0.0
-        } else {
-            tokens as f64 / time.as_secs_f64()
-        }
+        if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
     };
     let mut text = String::new();
     for (name, kind, value) in [
         ("prompt_tokens_total", "counter", total.prompt_tokens as f64),
         ("prompt_seconds_total", "counter", total.prompt_time.as_secs_f64()),
         ("tokens_predicted_total", "counter", total.predicted_tokens as f64),
-        (
-            "tokens_predicted_seconds_total",
-            "counter",
-            total.predicted_time.as_secs_f64(),
-        ),
+        ("tokens_predicted_seconds_total", "counter", total.predicted_time.as_secs_f64()),
         ("n_decode_total", "counter", total.predicted_tokens as f64),
-        (
-            "prompt_tokens_seconds",
-            "gauge",
-            rate(since.prompt_tokens, since.prompt_time),
-        ),
-        (
-            "predicted_tokens_seconds",
-            "gauge",
-            rate(since.predicted_tokens, since.predicted_time),
-        ),
+        ("prompt_tokens_seconds", "gauge", rate(since.prompt_tokens, since.prompt_time)),
+        ("predicted_tokens_seconds", "gauge", rate(since.predicted_tokens, since.predicted_time)),
         ("requests_processing", "gauge", books.in_flight as f64),
         ("requests_deferred", "gauge", books.queued as f64),
     ] {

@@ -43,9 +43,7 @@ pub(crate) async fn chat(State(app): State<Arc<App>>, Extension(call): Extension
 pub(crate) async fn complete(State(app): State<Arc<App>>, Extension(call): Extension<Call>) -> Response {
     match read_completion(&app, &call) {
         Ok((ask, include_usage)) => {
-            let voice = TextVoice {
-                envelope: Envelope::new(&app, &ask, "cmpl", include_usage),
-            };
+            let voice = TextVoice { envelope: Envelope::new(&app, &ask, "cmpl", include_usage) };
             generation::respond(&app, &ask, voice, call.twist).await
         }
         Err(refused) => error::respond(app.config.kind, &refused),
@@ -77,9 +75,7 @@ fn known_model(app: &App, model: &str) -> Result<String, ApiError> {
         return Ok(model.to_owned());
     }
     let why = format!("the model `{model}` does not exist or you do not have access to it");
-    Err(ApiError::new(ErrorKind::NotFound, why)
-        .with_code("model_not_found")
-        .with_param("model"))
+    Err(ApiError::new(ErrorKind::NotFound, why).with_code("model_not_found").with_param("model"))
 }
 
 /// The model a request will be answered by: llama-server serves its one model whatever was asked.
@@ -133,9 +129,7 @@ pub(crate) fn content_text(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
         Value::Array(parts) => {
-            let texts = parts
-                .iter()
-                .filter_map(|part| part.get("text").and_then(Value::as_str));
+            let texts = parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str));
             texts.collect::<Vec<_>>().join("\n")
         }
         _ => String::new(),
@@ -145,10 +139,7 @@ pub(crate) fn content_text(content: &Value) -> String {
 /// System text first, then the rest, joined by newlines: the same in every dialect.
 pub(crate) fn join_prompt(system: Vec<String>, rest: Vec<String>) -> String {
     let texts = system.into_iter().chain(rest);
-    texts
-        .filter(|text| !text.is_empty())
-        .collect::<Vec<_>>()
-        .join("\n")
+    texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 fn read_chat(app: &App, call: &Call) -> Result<(Ask, bool), ApiError> {
@@ -157,10 +148,7 @@ fn read_chat(app: &App, call: &Call) -> Result<(Ask, bool), ApiError> {
     let messages = match body.get("messages") {
         Some(Value::Array(messages)) if !messages.is_empty() => messages,
         Some(_) => {
-            return Err(bad(
-                "messages",
-                "`messages` must be a list with at least one message",
-            ));
+            return Err(bad("messages", "`messages` must be a list with at least one message"));
         }
         None => return Err(bad("messages", "missing required parameter: `messages`")),
     };
@@ -171,10 +159,7 @@ fn read_chat(app: &App, call: &Call) -> Result<(Ask, bool), ApiError> {
             Some("system" | "developer") => system.push(text),
             Some("user" | "assistant" | "tool" | "function") => rest.push(text),
             _ => {
-                return Err(bad(
-                    "messages",
-                    format!("`messages[{n}].role` is missing or unknown"),
-                ));
+                return Err(bad("messages", format!("`messages[{n}].role` is missing or unknown")));
             }
         }
     }
@@ -185,21 +170,11 @@ fn read_chat(app: &App, call: &Call) -> Result<(Ask, bool), ApiError> {
         Some(max) => Some(max),
         None => count(body, "max_tokens")?,
     };
-    let last_role = messages
-        .last()
-        .and_then(|message| message.get("role"))
-        .and_then(Value::as_str);
+    let last_role = messages.last().and_then(|message| message.get("role")).and_then(Value::as_str);
     let prompt = join_prompt(system, rest);
     let call = chosen_tool(app.config.kind, body, &prompt, last_role == Some("tool"));
     Ok((
-        Ask {
-            model,
-            prompt,
-            max_tokens,
-            stream,
-            call,
-            json: wanted_json(body.get("response_format")),
-        },
+        Ask { model, prompt, max_tokens, stream, call, json: wanted_json(body.get("response_format")) },
         include_usage,
     ))
 }
@@ -217,16 +192,7 @@ fn read_completion(app: &App, call: &Call) -> Result<(Ask, bool), ApiError> {
     let stream = flag(body, "stream")?;
     let include_usage = usage_wanted(body, stream)?;
     let max_tokens = count(body, "max_tokens")?;
-    Ok((
-        Ask {
-            model,
-            prompt,
-            max_tokens,
-            stream,
-            ..Ask::default()
-        },
-        include_usage,
-    ))
+    Ok((Ask { model, prompt, max_tokens, stream, ..Ask::default() }, include_usage))
 }
 
 /// The tool to call: the one `tool_choice` names, else the first where a call is required or the
@@ -236,18 +202,9 @@ pub(crate) fn chosen_tool(kind: Kind, body: &Value, prompt: &str, answered: bool
     let choice = body.get("tool_choice").unwrap_or(&Value::Null);
     // The chat form wraps name and parameters in `function`, the responses form has them plainly.
     let function = |tool: &Value| tool.get("function").unwrap_or(tool).clone();
-    let name_of = |tool: &Value| {
-        function(tool)
-            .get("name")
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
+    let name_of = |tool: &Value| function(tool).get("name").and_then(Value::as_str).map(str::to_owned);
     // llama-server ignores an object here.
-    let named = if kind == Kind::Llama {
-        None
-    } else {
-        name_of(choice)
-    };
+    let named = if kind == Kind::Llama { None } else { name_of(choice) };
     let wanted = match choice.as_str() {
         Some("none") => return None,
         Some("required") => true,
@@ -269,9 +226,7 @@ pub(crate) fn wanted_json(format: Option<&Value>) -> Option<Value> {
     match format.get("type")?.as_str()? {
         "json_object" => Some(format.get("schema").cloned().unwrap_or(json!({"type": "object"}))),
         "json_schema" => {
-            let schema = format
-                .pointer("/json_schema/schema")
-                .or_else(|| format.get("schema"));
+            let schema = format.pointer("/json_schema/schema").or_else(|| format.get("schema"));
             Some(schema.cloned().unwrap_or(json!({"type": "object"})))
         }
         _ => None,
@@ -373,11 +328,7 @@ fn usage_object(llama: bool, usage: Usage) -> Value {
 fn timings(summary: &Summary) -> Value {
     let timings = &summary.timings;
     let rate = |tokens: u64, seconds: f64| {
-        if seconds > 0.0 {
-            tokens as f64 / seconds
-        } else {
-            0.0
-        }
+        if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 }
     };
     let (prompt, predicted) = (timings.prompt.as_secs_f64(), timings.predicted.as_secs_f64());
     json!({
@@ -495,17 +446,14 @@ impl Voice for TextVoice {
     fn open(&mut self, _usage: Option<Usage>, _out: &mut Vec<u8>) {}
 
     fn piece(&mut self, piece: &str, _so_far: Option<Usage>, out: &mut Vec<u8>) {
-        self.envelope
-            .chunk(TEXT_OBJECT, &json!([Self::choice(piece, None)]), out);
+        self.envelope.chunk(TEXT_OBJECT, &json!([Self::choice(piece, None)]), out);
     }
 
     fn close(&mut self, summary: &Summary, out: &mut Vec<u8>) {
-        self.envelope
-            .end(TEXT_OBJECT, &Self::choice("", Some(summary.finish)), summary, out);
+        self.envelope.end(TEXT_OBJECT, &Self::choice("", Some(summary.finish)), summary, out);
     }
 
     fn whole(&mut self, text: &str, summary: &Summary) -> Value {
-        self.envelope
-            .whole(TEXT_OBJECT, &Self::choice(text, Some(summary.finish)), summary)
+        self.envelope.whole(TEXT_OBJECT, &Self::choice(text, Some(summary.finish)), summary)
     }
 }

@@ -56,11 +56,7 @@ fn read(app: &App, call: &Call) -> Result<(Ask, Map<String, Value>), ApiError> {
         Some(Value::Array(items)) if !items.is_empty() => {
             for item in items {
                 answered = item.get("type").and_then(Value::as_str) == Some("function_call_output");
-                let said = if answered {
-                    item.get("output")
-                } else {
-                    item.get("content")
-                };
+                let said = if answered { item.get("output") } else { item.get("content") };
                 let text = content_text(said.unwrap_or(&Value::Null));
                 match item.get("role").and_then(Value::as_str) {
                     Some("system" | "developer") => system.push(text),
@@ -83,10 +79,7 @@ fn read(app: &App, call: &Call) -> Result<(Ask, Map<String, Value>), ApiError> {
     };
     let echo = ECHOED.iter().map(|(field, silent)| {
         let stated = body.get(*field).filter(|value| !value.is_null()).cloned();
-        (
-            (*field).to_owned(),
-            stated.unwrap_or_else(|| serde_json::from_str(silent).unwrap_or(Value::Null)),
-        )
+        ((*field).to_owned(), stated.unwrap_or_else(|| serde_json::from_str(silent).unwrap_or(Value::Null)))
     });
     Ok((ask, echo.collect()))
 }
@@ -166,11 +159,7 @@ impl ResponseVoice {
 }
 
 fn status(finish: Finish) -> &'static str {
-    if finish == Finish::Length {
-        "incomplete"
-    } else {
-        "completed"
-    }
+    if finish == Finish::Length { "incomplete" } else { "completed" }
 }
 
 impl Voice for ResponseVoice {
@@ -179,11 +168,7 @@ impl Voice for ResponseVoice {
         self.event("response.created", json!({ "response": response }), out);
         self.event("response.in_progress", json!({ "response": response }), out);
         let item = self.item("in_progress", "", false);
-        self.event(
-            "response.output_item.added",
-            json!({"output_index": 0, "item": item}),
-            out,
-        );
+        self.event("response.output_item.added", json!({"output_index": 0, "item": item}), out);
         if self.tool.is_none() {
             let place = json!({"item_id": self.item_id, "output_index": 0, "content_index": 0, "part": Self::part("")});
             self.event("response.content_part.added", place, out);
@@ -221,17 +206,9 @@ impl Voice for ResponseVoice {
         }
         let status = status(summary.finish);
         let item = self.item(status, &text, true);
-        self.event(
-            "response.output_item.done",
-            json!({"output_index": 0, "item": item}),
-            out,
-        );
+        self.event("response.output_item.done", json!({"output_index": 0, "item": item}), out);
         let response = self.response(status, &json!([item]), summary.usage);
-        let last = if status == "incomplete" {
-            "response.incomplete"
-        } else {
-            "response.completed"
-        };
+        let last = if status == "incomplete" { "response.incomplete" } else { "response.completed" };
         self.event(last, json!({ "response": response }), out);
     }
 

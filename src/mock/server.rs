@@ -21,9 +21,7 @@ pub(crate) struct HangUp;
 struct HungUp;
 
 pub(crate) async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen on `{listen}`"))
+    TcpListener::bind(listen).await.with_context(|| format!("cannot listen on `{listen}`"))
 }
 
 /// Serves until `stop` resolves, then drains for at most `grace`. Dropping this future closes every
@@ -68,11 +66,7 @@ async fn talk(stream: TcpStream, routes: Router, watcher: hyper_util::server::gr
         let routes = routes.clone();
         async move {
             let Ok(response) = routes.oneshot(request).await;
-            if response.extensions().get::<HangUp>().is_some() {
-                Err(HungUp)
-            } else {
-                Ok(response)
-            }
+            if response.extensions().get::<HangUp>().is_some() { Err(HungUp) } else { Ok(response) }
         }
     });
     let builder = Builder::new(TokioExecutor::new());

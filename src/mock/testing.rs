@@ -13,12 +13,7 @@ static PROVIDER: Once = Once::new();
 
 /// A mock that answers at once.
 pub(crate) fn quick(kind: Kind) -> MockConfig {
-    MockConfig {
-        ttft: Duration::ZERO,
-        tokens_per_second: 0.0,
-        output_tokens: 12,
-        ..MockConfig::new(kind)
-    }
+    MockConfig { ttft: Duration::ZERO, tokens_per_second: 0.0, output_tokens: 12, ..MockConfig::new(kind) }
 }
 
 pub(crate) fn any_port() -> SocketAddr {
@@ -30,9 +25,7 @@ pub(crate) async fn started(config: MockConfig) -> Mock {
 }
 
 pub(crate) async fn faulty(kind: Kind, rules: &str) -> Mock {
-    start(any_port(), quick(kind), Faults::parse(rules).unwrap())
-        .await
-        .unwrap()
+    start(any_port(), quick(kind), Faults::parse(rules).unwrap()).await.unwrap()
 }
 
 pub(crate) fn client() -> reqwest::Client {
@@ -45,11 +38,7 @@ pub(crate) fn client() -> reqwest::Client {
 
 /// Sends a POST with the headers every dialect's test mock accepts.
 pub(crate) async fn send(mock: &Mock, path: &str, body: &Value) -> reqwest::Result<reqwest::Response> {
-    client()
-        .post(format!("{}{path}", mock.url()))
-        .body(body.to_string())
-        .send()
-        .await
+    client().post(format!("{}{path}", mock.url())).body(body.to_string()).send().await
 }
 
 pub(crate) async fn post(mock: &Mock, path: &str, body: &Value) -> (u16, Value) {
@@ -60,11 +49,7 @@ pub(crate) async fn post(mock: &Mock, path: &str, body: &Value) -> (u16, Value) 
 }
 
 pub(crate) async fn get(mock: &Mock, path: &str) -> (u16, String) {
-    let response = client()
-        .get(format!("{}{path}", mock.url()))
-        .send()
-        .await
-        .unwrap();
+    let response = client().get(format!("{}{path}", mock.url())).send().await.unwrap();
     (response.status().as_u16(), response.text().await.unwrap())
 }
 

@@ -62,24 +62,13 @@ impl Script {
             (None, Some(schema)) => json_pieces(schema, &ask.prompt, output_tokens),
             (None, None) => words(&ask.prompt, output_tokens),
         };
-        let mut finish = if ask.call.is_some() {
-            Finish::ToolCall
-        } else {
-            Finish::Stop
-        };
-        let allowed = ask
-            .max_tokens
-            .and_then(|max| usize::try_from(max).ok())
-            .unwrap_or(usize::MAX);
+        let mut finish = if ask.call.is_some() { Finish::ToolCall } else { Finish::Stop };
+        let allowed = ask.max_tokens.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
         if pieces.len() > allowed {
             pieces.truncate(allowed);
             finish = Finish::Length;
         }
-        Self {
-            input_tokens: input_tokens(&ask.prompt),
-            pieces,
-            finish,
-        }
+        Self { input_tokens: input_tokens(&ask.prompt), pieces, finish }
     }
 
     pub(crate) fn text(&self) -> String {
@@ -169,11 +158,8 @@ fn sample(schema: &Value, seed: u64, depth: u32) -> Value {
             return sample(first, seed, depth + 1);
         }
     }
-    let stated = schema
-        .get("type")
-        .map(|t| t.get(0).unwrap_or(t))
-        .and_then(Value::as_str)
-        .unwrap_or("object");
+    let stated =
+        schema.get("type").map(|t| t.get(0).unwrap_or(t)).and_then(Value::as_str).unwrap_or("object");
     // Gemini's own schema dialect writes the types in capitals.
     match stated.to_ascii_lowercase().as_str() {
         "string" => json!(WORDS[(seed % WORDS.len() as u64) as usize]),
@@ -181,11 +167,7 @@ fn sample(schema: &Value, seed: u64, depth: u32) -> Value {
         "number" => json!((seed % 1_000) as f64 / 10.0),
         "boolean" => json!(seed.is_multiple_of(2)),
         "null" => Value::Null,
-        "array" => json!([sample(
-            schema.get("items").unwrap_or(&Value::Null),
-            mix(seed),
-            depth + 1
-        )]),
+        "array" => json!([sample(schema.get("items").unwrap_or(&Value::Null), mix(seed), depth + 1)]),
         _ => {
             let fields = schema.get("properties").and_then(Value::as_object);
             let fields = fields.into_iter().flatten();
@@ -200,10 +182,7 @@ fn sample(schema: &Value, seed: u64, depth: u32) -> Value {
 fn argument_pieces(text: &str) -> Vec<String> {
     let mut pieces = vec![String::new()];
     for c in text.chars() {
-        if pieces
-            .last()
-            .is_some_and(|piece| piece.len() >= ARGUMENT_PIECE_BYTES)
-        {
+        if pieces.last().is_some_and(|piece| piece.len() >= ARGUMENT_PIECE_BYTES) {
             pieces.push(String::new());
         }
         if let Some(piece) = pieces.last_mut() {
@@ -228,30 +207,16 @@ mod tests {
 
     #[test]
     fn max_tokens_cuts_the_answer_and_says_so() {
-        let ask = Ask {
-            prompt: "hello".into(),
-            max_tokens: Some(3),
-            ..Ask::default()
-        };
+        let ask = Ask { prompt: "hello".into(), max_tokens: Some(3), ..Ask::default() };
         let script = Script::new(&ask, 10);
         assert_eq!((script.pieces.len(), script.finish), (3, Finish::Length));
-        let whole = Script::new(
-            &Ask {
-                max_tokens: Some(10),
-                ..ask
-            },
-            10,
-        );
+        let whole = Script::new(&Ask { max_tokens: Some(10), ..ask }, 10);
         assert_eq!((whole.pieces.len(), whole.finish), (10, Finish::Stop));
     }
 
     #[test]
     fn a_json_answer_without_a_schema_is_an_object() {
-        let ask = Ask {
-            prompt: "x".into(),
-            json: Some(json!({"type": "object"})),
-            ..Ask::default()
-        };
+        let ask = Ask { prompt: "x".into(), json: Some(json!({"type": "object"})), ..Ask::default() };
         let value: Value = serde_json::from_str(&Script::new(&ask, 9).text()).unwrap();
         assert!(value["answer"].is_string());
     }

@@ -11,10 +11,7 @@ use tokio::time::Instant;
 const CHAT: &str = "/v1/chat/completions";
 
 fn joined(events: &[Value], pointer: &str) -> String {
-    events
-        .iter()
-        .filter_map(|event| event.pointer(pointer).and_then(Value::as_str))
-        .collect()
+    events.iter().filter_map(|event| event.pointer(pointer).and_then(Value::as_str)).collect()
 }
 
 fn assert_books(mock: &Mock, requests: u64, input: u64, output: u64) {
@@ -31,10 +28,7 @@ async fn an_openai_answer_is_the_predicted_text_and_its_usage_is_in_the_books() 
     let mock = started(quick(Kind::OpenAi)).await;
     let (status, body) = post(&mock, CHAT, &openai_chat("hello there", false)).await;
     assert_eq!(status, 200);
-    assert_eq!(
-        body["choices"][0]["message"]["content"],
-        answer("hello there", 12)
-    );
+    assert_eq!(body["choices"][0]["message"]["content"], answer("hello there", 12));
     assert_eq!(body["choices"][0]["finish_reason"], "stop");
     assert_eq!(body["usage"]["prompt_tokens"], input_tokens("hello there"));
     assert_eq!(body["usage"]["completion_tokens"], 12);
@@ -49,10 +43,7 @@ async fn an_openai_stream_says_the_same_and_states_usage_only_when_asked() {
     let mock = started(quick(Kind::OpenAi)).await;
     let mut body = openai_chat("hello there", true);
     let plain = stream(&mock, CHAT, &body).await;
-    assert_eq!(
-        joined(&plain, "/choices/0/delta/content"),
-        answer("hello there", 12)
-    );
+    assert_eq!(joined(&plain, "/choices/0/delta/content"), answer("hello there", 12));
     assert!(plain.iter().all(|event| event.get("usage").is_none()));
     assert_eq!(plain.last().unwrap()["choices"][0]["finish_reason"], "stop");
     body["stream_options"] = json!({"include_usage": true});
@@ -80,17 +71,11 @@ async fn completions_and_responses_answer_plain_and_streamed() {
 
     let mut body = json!({"model": "m", "input": "once", "instructions": "be brief"});
     let (_, whole) = post(&mock, "/v1/responses", &body).await;
-    assert_eq!(
-        whole["output"][0]["content"][0]["text"],
-        answer("be brief\nonce", 12)
-    );
+    assert_eq!(whole["output"][0]["content"][0]["text"], answer("be brief\nonce", 12));
     body["stream"] = json!(true);
     let events = stream(&mock, "/v1/responses", &body).await;
     assert_eq!(joined(&events, "/delta"), answer("be brief\nonce", 12));
-    let numbers: Vec<u64> = events
-        .iter()
-        .filter_map(|event| event["sequence_number"].as_u64())
-        .collect();
+    let numbers: Vec<u64> = events.iter().filter_map(|event| event["sequence_number"].as_u64()).collect();
     assert_eq!(numbers, (0..events.len() as u64).collect::<Vec<_>>());
     assert_eq!(events.last().unwrap()["response"]["usage"]["output_tokens"], 12);
     assert_eq!(mock.books().requests, 4);
@@ -147,15 +132,9 @@ async fn gemini_answers_plain_as_sse_and_as_an_array_under_both_versions() {
     let path = "/v1beta/models/gemini-x:streamGenerateContent";
     let events = stream(&mock, &format!("{path}?alt=sse"), &body).await;
     assert_eq!(joined(&events, "/candidates/0/content/parts/0/text"), expected);
-    assert_eq!(
-        events.last().unwrap()["usageMetadata"]["candidatesTokenCount"],
-        12
-    );
+    assert_eq!(events.last().unwrap()["usageMetadata"]["candidatesTokenCount"], 12);
     let (_, array) = post(&mock, path, &body).await;
-    assert_eq!(
-        joined(array.as_array().unwrap(), "/candidates/0/content/parts/0/text"),
-        expected
-    );
+    assert_eq!(joined(array.as_array().unwrap(), "/candidates/0/content/parts/0/text"), expected);
     assert_eq!(mock.books().by_model["gemini-x"].requests, 4);
     let (_, counted) = post(&mock, "/v1beta/models/gemini-x:countTokens", &body).await;
     assert_eq!(counted["totalTokens"], 2);
@@ -173,20 +152,10 @@ async fn each_dialect_calls_a_tool_when_told_to_and_once_only() {
     assert_eq!(joined(&chunks, name), "weather");
     let arguments = joined(&chunks, "/choices/0/delta/tool_calls/0/function/arguments");
     check(&serde_json::from_str(&arguments).unwrap());
-    assert_eq!(
-        chunks.last().unwrap()["choices"][0]["finish_reason"],
-        "tool_calls"
-    );
-    body["messages"]
-        .as_array_mut()
-        .unwrap()
-        .push(json!({"role": "tool", "content": "sun"}));
+    assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "tool_calls");
+    body["messages"].as_array_mut().unwrap().push(json!({"role": "tool", "content": "sun"}));
     let after = stream(&mock, CHAT, &body).await;
-    assert_eq!(
-        after.last().unwrap()["choices"][0]["finish_reason"],
-        "stop",
-        "the tool has answered"
-    );
+    assert_eq!(after.last().unwrap()["choices"][0]["finish_reason"], "stop", "the tool has answered");
 
     let mock = started(quick(Kind::Anthropic)).await;
     let mut body = json!({"model": "c", "max_tokens": 100, "tool_choice": {"type": "any"},
@@ -230,22 +199,8 @@ async fn json_mode_answers_json_in_each_dialect() {
 #[tokio::test]
 async fn a_wrong_key_is_refused_in_the_dialects_own_shape() {
     let shapes: [(Kind, &str, Value, &str, &str, &str); 4] = [
-        (
-            Kind::OpenAi,
-            CHAT,
-            openai_chat("hi", false),
-            "authorization",
-            "Bearer k",
-            "/error/code",
-        ),
-        (
-            Kind::Llama,
-            CHAT,
-            openai_chat("hi", false),
-            "authorization",
-            "Bearer k",
-            "/error/type",
-        ),
+        (Kind::OpenAi, CHAT, openai_chat("hi", false), "authorization", "Bearer k", "/error/code"),
+        (Kind::Llama, CHAT, openai_chat("hi", false), "authorization", "Bearer k", "/error/type"),
         (
             Kind::Anthropic,
             "/v1/messages",
@@ -263,28 +218,13 @@ async fn a_wrong_key_is_refused_in_the_dialects_own_shape() {
             "/error/status",
         ),
     ];
-    let words = [
-        "invalid_api_key",
-        "authentication_error",
-        "authentication_error",
-        "UNAUTHENTICATED",
-    ];
+    let words = ["invalid_api_key", "authentication_error", "authentication_error", "UNAUTHENTICATED"];
     for ((kind, path, body, header, key, pointer), word) in shapes.into_iter().zip(words) {
-        let mock = started(MockConfig {
-            api_key: Some("k".into()),
-            ..quick(kind)
-        })
-        .await;
+        let mock = started(MockConfig { api_key: Some("k".into()), ..quick(kind) }).await;
         let (status, refused) = post(&mock, path, &body).await;
-        assert_eq!(
-            (status, refused.pointer(pointer)),
-            (401, Some(&json!(word))),
-            "{kind:?}: {refused}"
-        );
+        assert_eq!((status, refused.pointer(pointer)), (401, Some(&json!(word))), "{kind:?}: {refused}");
         let request = client().post(format!("{}{path}", mock.url())).header(header, key);
-        let request = request
-            .header("anthropic-version", "2023-06-01")
-            .body(body.to_string());
+        let request = request.header("anthropic-version", "2023-06-01").body(body.to_string());
         assert_eq!(request.send().await.unwrap().status(), 200, "{kind:?}");
         assert_eq!((mock.books().errors, mock.books().requests), (1, 1));
     }
@@ -292,11 +232,7 @@ async fn a_wrong_key_is_refused_in_the_dialects_own_shape() {
 
 #[tokio::test]
 async fn bad_requests_and_unknown_models_are_told_from_each_other() {
-    let mock = started(MockConfig {
-        models: vec!["known".into()],
-        ..quick(Kind::OpenAi)
-    })
-    .await;
+    let mock = started(MockConfig { models: vec!["known".into()], ..quick(Kind::OpenAi) }).await;
     let (status, body) = post(&mock, CHAT, &openai_chat("hi", false)).await;
     assert_eq!((status, &body["error"]["code"]), (404, &json!("model_not_found")));
     for bad in [
@@ -308,22 +244,11 @@ async fn bad_requests_and_unknown_models_are_told_from_each_other() {
         json!("text"),
     ] {
         let (status, body) = post(&mock, CHAT, &bad).await;
-        assert_eq!(
-            (status, &body["error"]["type"]),
-            (400, &json!("invalid_request_error")),
-            "{bad}"
-        );
+        assert_eq!((status, &body["error"]["type"]), (400, &json!("invalid_request_error")), "{bad}");
     }
-    let mock = started(MockConfig {
-        models: vec!["known".into()],
-        ..quick(Kind::Anthropic)
-    })
-    .await;
+    let mock = started(MockConfig { models: vec!["known".into()], ..quick(Kind::Anthropic) }).await;
     let (status, body) = post(&mock, "/v1/messages", &json!({"model": "known", "messages": []})).await;
-    assert_eq!(
-        (status, &body["error"]["type"]),
-        (400, &json!("invalid_request_error"))
-    );
+    assert_eq!((status, &body["error"]["type"]), (400, &json!("invalid_request_error")));
     let (status, _) = post(&mock, "/v1/messages", &json!({"model": "other"})).await;
     assert_eq!(status, 404);
     let (status, body) = post(&mock, "/v1/nowhere", &json!({})).await;
@@ -332,11 +257,7 @@ async fn bad_requests_and_unknown_models_are_told_from_each_other() {
 
 #[tokio::test]
 async fn a_llama_server_ignores_the_model_and_ends_with_timings() {
-    let mock = started(MockConfig {
-        models: vec!["tiny".into()],
-        ..quick(Kind::Llama)
-    })
-    .await;
+    let mock = started(MockConfig { models: vec!["tiny".into()], ..quick(Kind::Llama) }).await;
     let (_, whole) = post(&mock, CHAT, &openai_chat("hi", false)).await;
     assert_eq!(whole["model"], "tiny");
     assert_eq!(whole["timings"]["predicted_n"], 12);
@@ -349,129 +270,69 @@ async fn a_llama_server_ignores_the_model_and_ends_with_timings() {
     let chunks = stream(&mock, CHAT, &body).await;
     let last = chunks.last().unwrap();
     assert_eq!(
-        (
-            &last["usage"]["completion_tokens"],
-            &last["timings"]["predicted_n"]
-        ),
+        (&last["usage"]["completion_tokens"], &last["timings"]["predicted_n"]),
         (&json!(12), &json!(12))
     );
     let (_, refused) = post(&mock, CHAT, &openai_chat(&"x".repeat(20_000), false)).await;
     assert_eq!(refused["error"]["type"], "exceed_context_size_error");
     let (_, metrics) = get(&mock, "/metrics").await;
-    assert!(
-        metrics.contains("\nllamacpp:tokens_predicted_total 36\n"),
-        "{metrics}"
-    );
+    assert!(metrics.contains("\nllamacpp:tokens_predicted_total 36\n"), "{metrics}");
 }
 
 #[tokio::test]
 async fn a_queued_llama_request_gets_no_headers_until_a_slot_is_free() {
-    let config = MockConfig {
-        slots: 1,
-        output_tokens: 1_000_000,
-        ..quick(Kind::Llama)
-    };
-    let mock = started(MockConfig {
-        ttft: Duration::from_millis(1),
-        tokens_per_second: 200.0,
-        ..config
-    })
-    .await;
+    let config = MockConfig { slots: 1, output_tokens: 1_000_000, ..quick(Kind::Llama) };
+    let mock =
+        started(MockConfig { ttft: Duration::from_millis(1), tokens_per_second: 200.0, ..config }).await;
     let first = send(&mock, CHAT, &openai_chat("first", true)).await.unwrap();
     let url = format!("{}{CHAT}", mock.url());
-    let second = tokio::spawn(
-        client()
-            .post(url)
-            .body(openai_chat("second", true).to_string())
-            .send(),
-    );
-    eventually(Duration::from_secs(2), "the second is queued", || {
-        mock.books().queued == 1
-    })
-    .await;
+    let second = tokio::spawn(client().post(url).body(openai_chat("second", true).to_string()).send());
+    eventually(Duration::from_secs(2), "the second is queued", || mock.books().queued == 1).await;
     let (_, slots) = get(&mock, "/slots").await;
-    assert_eq!(
-        serde_json::from_str::<Value>(&slots).unwrap()[0]["is_processing"],
-        true
-    );
+    assert_eq!(serde_json::from_str::<Value>(&slots).unwrap()[0]["is_processing"], true);
     let (_, metrics) = get(&mock, "/metrics").await;
     assert!(metrics.contains("llamacpp:requests_deferred 1\n"), "{metrics}");
     assert!(!second.is_finished(), "no headers while queued");
     drop(first);
-    let answered = tokio::time::timeout(Duration::from_secs(2), second)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    let answered = tokio::time::timeout(Duration::from_secs(2), second).await.unwrap().unwrap().unwrap();
     assert_eq!(answered.status(), 200);
     let books = mock.books();
-    assert_eq!(
-        (books.cancelled, books.in_flight, books.peak_in_flight),
-        (1, 1, 1)
-    );
+    assert_eq!((books.cancelled, books.in_flight, books.peak_in_flight), (1, 1, 1));
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_frees_its_slot_or_its_place_within_a_tenth_of_a_second() {
     for (kind, streams) in [(Kind::OpenAi, true), (Kind::OpenAi, false), (Kind::Llama, true)] {
-        let config = MockConfig {
-            slots: 1,
-            output_tokens: 1_000_000,
-            tokens_per_second: 50.0,
-            ..quick(kind)
-        };
+        let config =
+            MockConfig { slots: 1, output_tokens: 1_000_000, tokens_per_second: 50.0, ..quick(kind) };
         let mock = started(config).await;
         let post = || {
             let url = format!("{}{CHAT}", mock.url());
-            tokio::spawn(
-                client()
-                    .post(url)
-                    .body(openai_chat("long", streams).to_string())
-                    .send(),
-            )
+            tokio::spawn(client().post(url).body(openai_chat("long", streams).to_string()).send())
         };
         let running = post();
         eventually(Duration::from_secs(2), "it runs", || mock.books().in_flight == 1).await;
         let queued = post();
         eventually(Duration::from_secs(2), "it waits", || mock.books().queued == 1).await;
         queued.abort();
-        eventually(Duration::from_millis(100), "the place is free", || {
-            mock.books().queued == 0
-        })
-        .await;
+        eventually(Duration::from_millis(100), "the place is free", || mock.books().queued == 0).await;
         running.abort();
         let left = running.await;
         drop(left);
-        eventually(Duration::from_millis(100), "the slot is free", || {
-            mock.books().in_flight == 0
-        })
-        .await;
+        eventually(Duration::from_millis(100), "the slot is free", || mock.books().in_flight == 0).await;
         let books = mock.books();
-        assert_eq!(
-            (books.cancelled, books.requests, books.output_tokens),
-            (2, 0, 0),
-            "{kind:?}: {books:?}"
-        );
+        assert_eq!((books.cancelled, books.requests, books.output_tokens), (2, 0, 0), "{kind:?}: {books:?}");
     }
 }
 
 #[tokio::test]
 async fn a_full_queue_refuses() {
     for (kind, expected) in [(Kind::Llama, 503), (Kind::OpenAi, 429)] {
-        let config = MockConfig {
-            slots: 1,
-            queue_limit: Some(0),
-            ttft: Duration::from_secs(60),
-            ..quick(kind)
-        };
+        let config =
+            MockConfig { slots: 1, queue_limit: Some(0), ttft: Duration::from_secs(60), ..quick(kind) };
         let mock = started(config).await;
         let url = format!("{}{CHAT}", mock.url());
-        let running = tokio::spawn(
-            client()
-                .post(url)
-                .body(openai_chat("a", false).to_string())
-                .send(),
-        );
+        let running = tokio::spawn(client().post(url).body(openai_chat("a", false).to_string()).send());
         eventually(Duration::from_secs(2), "it runs", || mock.books().in_flight == 1).await;
         let refused = send(&mock, CHAT, &openai_chat("b", false)).await.unwrap();
         assert_eq!(refused.status().as_u16(), expected);
@@ -482,42 +343,24 @@ async fn a_full_queue_refuses() {
 
 #[tokio::test]
 async fn the_pace_is_kept_and_can_be_changed() {
-    let config = MockConfig {
-        ttft: Duration::from_millis(60),
-        tokens_per_second: 200.0,
-        ..quick(Kind::OpenAi)
-    };
+    let config =
+        MockConfig { ttft: Duration::from_millis(60), tokens_per_second: 200.0, ..quick(Kind::OpenAi) };
     let mock = started(config).await;
     let begun = Instant::now();
     post(&mock, CHAT, &openai_chat("hi", false)).await;
     // 60 ms and 11 pauses of 5 ms.
-    assert!(
-        begun.elapsed() >= Duration::from_millis(115),
-        "{:?}",
-        begun.elapsed()
-    );
-    mock.set_speed(Speed {
-        ttft: Duration::ZERO,
-        tokens_per_second: 0.0,
-    });
+    assert!(begun.elapsed() >= Duration::from_millis(115), "{:?}", begun.elapsed());
+    mock.set_speed(Speed { ttft: Duration::ZERO, tokens_per_second: 0.0 });
     let begun = Instant::now();
     post(&mock, CHAT, &openai_chat("hi", false)).await;
-    assert!(
-        begun.elapsed() < Duration::from_millis(100),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
     let (status, body) = post(&mock, "/mock/speed", &json!({"ttftMs": 7})).await;
     assert_eq!((status, &body["ttftMs"]), (200, &json!(7)));
 }
 
 #[tokio::test]
 async fn a_loading_llama_server_says_so_on_every_route() {
-    let mock = started(MockConfig {
-        loading: Duration::from_millis(300),
-        ..quick(Kind::Llama)
-    })
-    .await;
+    let mock = started(MockConfig { loading: Duration::from_millis(300), ..quick(Kind::Llama) }).await;
     for path in ["/health", "/props", "/v1/models"] {
         let (status, text) = get(&mock, path).await;
         assert_eq!(status, 503, "{path}");
@@ -534,10 +377,7 @@ async fn a_loading_llama_server_says_so_on_every_route() {
     }
     let (_, props) = get(&mock, "/props").await;
     let props: Value = serde_json::from_str(&props).unwrap();
-    assert_eq!(
-        (&props["total_slots"], &props["model_alias"]),
-        (&json!(4), &json!("tiny"))
-    );
+    assert_eq!((&props["total_slots"], &props["model_alias"]), (&json!(4), &json!("tiny")));
     assert_eq!(props["default_generation_settings"]["n_ctx"], 4_096);
 }
 
@@ -552,42 +392,27 @@ async fn embeddings_come_as_floats_or_base64_and_count_their_input() {
     let (_, whole) = post(&mock, "/v1/embeddings", &body).await;
     assert_eq!(whole["data"][1]["embedding"].as_str().unwrap().len(), 16);
     assert_books(&mock, 2, 8, 0);
-    let mock = started(MockConfig {
-        embeddings: false,
-        ..quick(Kind::Llama)
-    })
-    .await;
+    let mock = started(MockConfig { embeddings: false, ..quick(Kind::Llama) }).await;
     assert_eq!(post(&mock, "/v1/embeddings", &body).await.0, 501);
     let mock = started(quick(Kind::Gemini)).await;
     let content = json!({"content": {"parts": [{"text": "hi"}]}, "outputDimensionality": 4});
     let (_, one) = post(&mock, "/v1beta/models/g:embedContent", &content).await;
     assert_eq!(one["embedding"]["values"].as_array().unwrap().len(), 4);
-    let (_, two) = post(
-        &mock,
-        "/v1beta/models/g:batchEmbedContents",
-        &json!({"requests": [content, content]}),
-    )
-    .await;
+    let (_, two) =
+        post(&mock, "/v1beta/models/g:batchEmbedContents", &json!({"requests": [content, content]})).await;
     assert_eq!(two["embeddings"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn signed_requests_pass_and_others_do_not() {
-    let mock = started(MockConfig {
-        hmac_secret: Some("s3cret".into()),
-        ..quick(Kind::Llama)
-    })
-    .await;
+    let mock = started(MockConfig { hmac_secret: Some("s3cret".into()), ..quick(Kind::Llama) }).await;
     let body = openai_chat("hi", false).to_string();
     let now = super::app::unix_now();
     let signed = |stamp: u64, secret: &[u8]| {
         client()
             .post(format!("{}{CHAT}", mock.url()))
             .header("X-Timestamp", stamp.to_string())
-            .header(
-                "X-Signature",
-                sign_v1(secret, stamp, "POST", CHAT, body.as_bytes()),
-            )
+            .header("X-Signature", sign_v1(secret, stamp, "POST", CHAT, body.as_bytes()))
             .header("X-Auth-Type", "hmac-sha256")
             .body(body.clone())
             .send()
@@ -601,34 +426,18 @@ async fn signed_requests_pass_and_others_do_not() {
 
 #[tokio::test]
 async fn dropping_a_mock_breaks_streams_and_shutting_down_finishes_them() {
-    let config = MockConfig {
-        tokens_per_second: 40.0,
-        ttft: Duration::ZERO,
-        ..MockConfig::new(Kind::OpenAi)
-    };
-    let mock = started(MockConfig {
-        output_tokens: 1_000_000,
-        ..config.clone()
-    })
-    .await;
+    let config =
+        MockConfig { tokens_per_second: 40.0, ttft: Duration::ZERO, ..MockConfig::new(Kind::OpenAi) };
+    let mock = started(MockConfig { output_tokens: 1_000_000, ..config.clone() }).await;
     let response = send(&mock, CHAT, &openai_chat("hi", true)).await.unwrap();
     drop(mock);
-    let (_, whole) = tokio::time::timeout(Duration::from_secs(2), events(response))
-        .await
-        .unwrap();
+    let (_, whole) = tokio::time::timeout(Duration::from_secs(2), events(response)).await.unwrap();
     assert!(!whole, "a killed server ends in bad form");
-    let mock = started(MockConfig {
-        output_tokens: 10,
-        ..config
-    })
-    .await;
+    let mock = started(MockConfig { output_tokens: 10, ..config }).await;
     let addr = mock.addr();
     let response = send(&mock, CHAT, &openai_chat("hi", true)).await.unwrap();
     let (_, (lines, whole)) = tokio::join!(mock.shutdown(), events(response));
     assert!(whole);
     assert_eq!(lines.last().unwrap(), "[DONE]");
-    assert!(
-        tokio::net::TcpStream::connect(addr).await.is_err(),
-        "nobody listens any more"
-    );
+    assert!(tokio::net::TcpStream::connect(addr).await.is_err(), "nobody listens any more");
 }

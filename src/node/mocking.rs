@@ -35,22 +35,15 @@ impl Mocks {
             if !self.running.contains_key(&id) {
                 let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
                 let mock = mock::start(listen, mock_config(&backend.spec, settings), Faults::none()).await;
-                self.running.insert(
-                    id.clone(),
-                    mock.map_err(|error| NodeError::Mock(error.to_string()))?,
-                );
+                self.running.insert(id.clone(), mock.map_err(|error| NodeError::Mock(error.to_string()))?);
             }
             let Some(mock) = self.running.get(&id) else {
                 continue;
             };
-            backend.connection = Connection {
-                base_url: mock.url(),
-                auth: Auth::None,
-            };
+            backend.connection = Connection { base_url: mock.url(), auth: Auth::None };
             backend.spec = Arc::new(priced(&backend.spec, settings.cluster_cost, overhead));
         }
-        self.running
-            .retain(|id, _| config.backends.iter().any(|backend| backend.spec.id == *id));
+        self.running.retain(|id, _| config.backends.iter().any(|backend| backend.spec.id == *id));
         Ok(())
     }
 }

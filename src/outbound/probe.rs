@@ -112,11 +112,7 @@ async fn look_at_cluster(outbound: &Outbound, backend: &BackendSpec) -> Result<R
     let (status, body) = get("/health").await?;
     let rtt = started.elapsed();
     if status == StatusCode::SERVICE_UNAVAILABLE && String::from_utf8_lossy(&body).contains("Loading model") {
-        return Ok(Reading {
-            loading: true,
-            rtt,
-            ..Reading::default()
-        });
+        return Ok(Reading { loading: true, rtt, ..Reading::default() });
     }
     if !status.is_success() {
         return Err(format!("/health answered {status}"));
@@ -131,26 +127,15 @@ async fn look_at_cluster(outbound: &Outbound, backend: &BackendSpec) -> Result<R
     let stats = stats.unwrap_or_default();
     let props = props.unwrap_or_default();
     let metrics = metrics.ok().filter(|(status, _)| status.is_success());
-    let metrics = metrics
-        .map(|(_, text)| String::from_utf8_lossy(&text).into_owned())
-        .unwrap_or_default();
+    let metrics = metrics.map(|(_, text)| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
     let count = |name: &str| metric(&metrics, name).map(|value| value.max(0.0).round() as u32);
-    let busy = slots
-        .as_ref()
-        .map(|slots| slots.iter().filter(|slot| slot.is_processing).count() as u32);
+    let busy = slots.as_ref().map(|slots| slots.iter().filter(|slot| slot.is_processing).count() as u32);
     let listed = slots.as_ref().map(|slots| slots.len() as u32);
     Ok(Reading {
         loading: false,
         queue_depth: stats.queue_depth.or_else(|| count("llamacpp:requests_deferred")),
-        busy_slots: stats
-            .busy_slots
-            .or(busy)
-            .or_else(|| count("llamacpp:requests_processing")),
-        slots: stats
-            .slots
-            .or(props.total_slots)
-            .or(listed)
-            .filter(|slots| *slots > 0),
+        busy_slots: stats.busy_slots.or(busy).or_else(|| count("llamacpp:requests_processing")),
+        slots: stats.slots.or(props.total_slots).or(listed).filter(|slots| *slots > 0),
         tokens_per_second: stats
             .tokens_per_second
             .or_else(|| metric(&metrics, "llamacpp:predicted_tokens_seconds"))
@@ -165,25 +150,12 @@ async fn look_at_cluster(outbound: &Outbound, backend: &BackendSpec) -> Result<R
 }
 
 fn served(list: ModelList, props: &Props) -> Vec<ServedModel> {
-    let context_window = props
-        .default_generation_settings
-        .as_ref()
-        .and_then(|settings| settings.n_ctx);
-    let sees = props
-        .modalities
-        .as_ref()
-        .is_some_and(|modalities| modalities.vision);
-    let named = list
-        .data
-        .into_iter()
-        .filter(|model| !model.id.is_empty())
-        .take(MODELS_MAX);
+    let context_window = props.default_generation_settings.as_ref().and_then(|settings| settings.n_ctx);
+    let sees = props.modalities.as_ref().is_some_and(|modalities| modalities.vision);
+    let named = list.data.into_iter().filter(|model| !model.id.is_empty()).take(MODELS_MAX);
     named
         .map(|model| {
-            let mut served = ServedModel {
-                context_window,
-                ..ServedModel::named(model.id)
-            };
+            let mut served = ServedModel { context_window, ..ServedModel::named(model.id) };
             if sees {
                 served.capabilities.insert(capability::VISION);
             }
@@ -205,10 +177,7 @@ async fn look_at_provider(outbound: &Outbound, backend: &BackendSpec) -> Result<
         401 | 403 => Err(format!("{path} answered {status}: the provider refuses our key")),
         500.. => Err(format!("{path} answered {status}")),
         // Some compatible servers have no list; an answer is a sign of life all the same.
-        _ => Ok(Reading {
-            rtt,
-            ..Reading::default()
-        }),
+        _ => Ok(Reading { rtt, ..Reading::default() }),
     }
 }
 
@@ -227,39 +196,27 @@ async fn measure_speed(outbound: &Outbound, backend: &BackendSpec, model: &str) 
     let exchange = Exchange::new(&inbound, &inspected, &request, backend.kind, model, "calibration", 0);
     let mut reply = wire::Reply::new(exchange);
     let patience = Duration::from_secs(20);
-    let mut answer = outbound
-        .send(&backend.id, request, patience)
-        .await
-        .map_err(|fault| fault.to_string())?;
+    let mut answer =
+        outbound.send(&backend.id, request, patience).await.map_err(|fault| fault.to_string())?;
     let (mut first, mut last) = (None, Instant::now());
     let mut out = Vec::new();
     while let Some(chunk) = answer.chunk(patience).await.map_err(|fault| fault.to_string())? {
         let before = reply.output_events();
-        reply
-            .push(&chunk, &mut out)
-            .map_err(|error| format!("{error:?}"))?;
+        reply.push(&chunk, &mut out).map_err(|error| format!("{error:?}"))?;
         out.clear();
         if reply.output_events() > before {
             last = Instant::now();
             first.get_or_insert(last);
         }
     }
-    let tokens = reply
-        .usage()
-        .map_or(0, |usage| usage.total_output())
-        .max(reply.output_events());
+    let tokens = reply.usage().map_or(0, |usage| usage.total_output()).max(reply.output_events());
     let first = first.ok_or("no output token came")?;
-    Ok(Speed {
-        tokens,
-        elapsed: last - first,
-    })
+    Ok(Speed { tokens, elapsed: last - first })
 }
 
 /// The value of a label-less series in Prometheus text.
 fn metric(text: &str, name: &str) -> Option<f64> {
-    let line = text
-        .lines()
-        .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))?;
+    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))?;
     line[name.len()..].trim().parse().ok()
 }
 
@@ -268,9 +225,5 @@ async fn json<T: serde::de::DeserializeOwned>(
     answer: impl Future<Output = Result<(StatusCode, bytes::Bytes), String>>,
 ) -> Option<T> {
     let (status, body) = answer.await.ok()?;
-    if status.is_success() {
-        serde_json::from_slice(&body).ok()
-    } else {
-        None
-    }
+    if status.is_success() { serde_json::from_slice(&body).ok() } else { None }
 }

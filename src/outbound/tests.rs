@@ -2,10 +2,7 @@ use super::*;
 
 #[test]
 fn the_signed_path_is_the_one_sent_upstream_without_its_query() {
-    assert_eq!(
-        path_of("http://127.0.0.1:1/llm/v1/chat/completions"),
-        "/llm/v1/chat/completions"
-    );
+    assert_eq!(path_of("http://127.0.0.1:1/llm/v1/chat/completions"), "/llm/v1/chat/completions");
     assert_eq!(
         path_of("https://h/v1beta/models/m:streamGenerateContent?alt=sse"),
         "/v1beta/models/m:streamGenerateContent"

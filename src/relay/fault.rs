@@ -31,22 +31,14 @@ pub(super) fn nothing_can_serve(request: &Request, plan: &Plan, now: Moment) -> 
             (Some(model), None) => format!("no backend serves model `{model}`"),
             (None, None) => "no backend serves any model".to_owned(),
         };
-        return ApiError::new(
-            ErrorKind::NotFound,
-            format!("{what}; GET /v1/models lists what is served"),
-        )
-        .with_code("model_not_found")
-        .with_param("model");
+        return ApiError::new(ErrorKind::NotFound, format!("{what}; GET /v1/models lists what is served"))
+            .with_code("model_not_found")
+            .with_param("model");
     }
-    let reasons: Vec<String> = told
-        .iter()
-        .map(|(backend, refusal)| format!("{backend}: {refusal}"))
-        .collect();
+    let reasons: Vec<String> =
+        told.iter().map(|(backend, refusal)| format!("{backend}: {refusal}")).collect();
     let reasons = reasons.join("; ");
-    if let Some((_, first)) = told
-        .iter()
-        .find(|_| !told.iter().any(|(_, refusal)| refusal.may_pass()))
-    {
+    if let Some((_, first)) = told.iter().find(|_| !told.iter().any(|(_, refusal)| refusal.may_pass())) {
         let code = match first {
             Refusal::ContextWindow { .. } => "context_length_exceeded",
             other => other.code(),
@@ -57,16 +49,9 @@ pub(super) fn nothing_can_serve(request: &Request, plan: &Plan, now: Moment) -> 
         )
         .with_code(code);
     }
-    let retry_after = plan
-        .refused
-        .iter()
-        .filter_map(|(_, refusal)| refusal.retry_after(now))
-        .min();
-    let error = ApiError::new(
-        ErrorKind::Unavailable,
-        format!("no backend can serve this now ({reasons})"),
-    )
-    .with_code("no_backend_available");
+    let retry_after = plan.refused.iter().filter_map(|(_, refusal)| refusal.retry_after(now)).min();
+    let error = ApiError::new(ErrorKind::Unavailable, format!("no backend can serve this now ({reasons})"))
+        .with_code("no_backend_available");
     match retry_after {
         Some(wait) => error.with_retry_after(wait),
         None => error,

@@ -53,12 +53,7 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn new(step: Step, begun: Begun, lease: Lease, tally: Tally, patience: Patience) -> Self {
-        Self {
-            step,
-            begun,
-            open: Some((lease, tally)),
-            patience,
-        }
+        Self { step, begun, open: Some((lease, tally)), patience }
     }
 
     /// The body of a streamed answer.
@@ -99,11 +94,7 @@ impl Running {
 
     async fn pull(&mut self) -> Result<(), Fault> {
         let Begun { answer, reply, head, ended, .. } = &mut self.begun;
-        let Patience {
-            clock,
-            idle,
-            deadline,
-        } = self.patience;
+        let Patience { clock, idle, deadline } = self.patience;
         let chunk = match answer.chunk(idle.min(clock.until(deadline))).await {
             Err(Fault::IdleTimeout(_)) if clock.until(deadline).is_zero() => return Err(Fault::Deadline),
             other => other?,

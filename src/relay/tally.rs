@@ -67,17 +67,10 @@ impl Tally {
             refused: plan.refused.clone(),
         };
         if let Some(first) = plan.steps.first() {
-            let kind = if snapshot.view.backends[first.index].spec.is_cluster() {
-                "cluster"
-            } else {
-                "external"
-            };
+            let kind =
+                if snapshot.view.backends[first.index].spec.is_cluster() { "cluster" } else { "external" };
             let labels = [first.backend.as_str(), kind, first.reason.as_str()];
-            handle
-                .metrics()
-                .routing_decisions_total
-                .with_label_values(&labels)
-                .inc();
+            handle.metrics().routing_decisions_total.with_label_values(&labels).inc();
         }
         Self {
             handle,
@@ -124,10 +117,7 @@ impl Tally {
             attempt.fault = Some(fault.to_string());
         }
         let metrics = self.handle.metrics();
-        metrics
-            .attempt_failures_total
-            .with_label_values(&[step.backend.as_str(), fault.label()])
-            .inc();
+        metrics.attempt_failures_total.with_label_values(&[step.backend.as_str(), fault.label()]).inc();
         self.count_external(step, fault.label());
     }
 
@@ -167,11 +157,7 @@ impl Tally {
     fn count_external(&self, step: &Step, status: &str) {
         if !self.snapshot.view.backends[step.index].spec.is_cluster() {
             let labels = [step.backend.as_str(), &step.model, status];
-            self.handle
-                .metrics()
-                .external_requests_total
-                .with_label_values(&labels)
-                .inc();
+            self.handle.metrics().external_requests_total.with_label_values(&labels).inc();
         }
     }
 
@@ -186,11 +172,7 @@ impl Tally {
             // Seen but never told: the prompt by its bytes, the answer by its events.
             None if began => {
                 self.record.usage_estimated = true;
-                Usage {
-                    input: self.estimated_input.into(),
-                    output: self.output_events,
-                    ..Usage::default()
-                }
+                Usage { input: self.estimated_input.into(), output: self.output_events, ..Usage::default() }
             }
             None => Usage::default(),
         };
@@ -199,26 +181,13 @@ impl Tally {
             Some(step) if began => self.charge(step, &usage),
             _ => Some(Money::ZERO),
         };
-        let externals = self
-            .record
-            .candidates
-            .iter()
-            .filter(|step| self.is_external(step));
-        let external_cost = if began {
-            externals.filter_map(|step| self.charge(step, &usage)).min()
-        } else {
-            None
-        };
+        let externals = self.record.candidates.iter().filter(|step| self.is_external(step));
+        let external_cost =
+            if began { externals.filter_map(|step| self.charge(step, &usage)).min() } else { None };
         let metrics = self.handle.metrics();
         let label = chosen.as_ref().map_or("none", |step| step.backend.as_str());
-        metrics
-            .requests_total
-            .with_label_values(&[label, &status.to_string()])
-            .inc();
-        metrics
-            .request_duration_seconds
-            .with_label_values(&[label])
-            .observe(duration.as_secs_f64());
+        metrics.requests_total.with_label_values(&[label, &status.to_string()]).inc();
+        metrics.request_duration_seconds.with_label_values(&[label]).observe(duration.as_secs_f64());
         if outcome == Outcome::Cancelled {
             metrics.cancelled_requests_total.inc();
         }
@@ -256,11 +225,7 @@ impl Tally {
     fn charge(&self, step: &Step, usage: &Usage) -> Option<Money> {
         let spec = &self.snapshot.view.backends[step.index].spec;
         if spec.is_cluster() {
-            return Some(request_cost(
-                step.cost_per_1k?,
-                usage.total_input(),
-                usage.total_output(),
-            ));
+            return Some(request_cost(step.cost_per_1k?, usage.total_input(), usage.total_output()));
         }
         let model = spec.models.iter().find(|model| model.name == *step.model)?;
         Some(model.price?.charge(usage))

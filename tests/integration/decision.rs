@@ -28,7 +28,8 @@ async fn each_strategy_chooses_as_promised_and_says_so() {
     assert_eq!(header(&response, "x-llm-router-reason"), "lowest_latency");
     let pinned = router.chat(hello(SHARED, false), &[("x-llm-router-backend", "api")]).await;
     assert_eq!(header(&pinned, "x-llm-router-backend"), "api");
-    let series = "llm_router_routing_decisions_total{reason=\"external_first\",target=\"api\",type=\"external\"}";
+    let series =
+        "llm_router_routing_decisions_total{reason=\"external_first\",target=\"api\",type=\"external\"}";
     assert_eq!(router.metric(series).await, Some(1.0));
 }
 
@@ -68,7 +69,11 @@ async fn in_flight_is_held_to_the_slots_and_the_rest_waits_here() {
         assert!(ask.await.unwrap().ends_with("data: [DONE]\n\n"));
     }
     let books = llama.books();
-    assert_eq!((books.peak_in_flight, books.peak_queued), (2, 0), "the queue is the router's, not the backend's");
+    assert_eq!(
+        (books.peak_in_flight, books.peak_queued),
+        (2, 0),
+        "the queue is the router's, not the backend's"
+    );
 }
 
 #[tokio::test]
@@ -93,7 +98,8 @@ async fn a_providers_rate_limit_is_kept_and_overflows_elsewhere() {
     let small = upstream(fast(Kind::OpenAi, SHARED)).await;
     let large = upstream(fast(Kind::OpenAi, SHARED)).await;
     let limited = provider("small", &small, SHARED)
-        .replace("price: {input: 1.0", "rateLimit: {requestsPerMinute: 6, burstMultiplier: 1.0}, price: {input: 0.5");
+        .replace("apiKey:", "rateLimit: {requestsPerMinute: 6, burstMultiplier: 1.0}, apiKey:")
+        .replace("input: 1.0", "input: 0.5");
     let yaml = file("router: {routingStrategy: cost}", "", &(limited + &provider("large", &large, SHARED)));
     let router = Router::start(&yaml).await;
     for _ in 0..20 {

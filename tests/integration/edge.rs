@@ -77,8 +77,14 @@ async fn models_lists_only_what_a_healthy_backend_can_serve() {
     let clusters = cluster("c1", &llama, 0.05) + &cluster("c2", &gone, 0.05);
     let router = Router::start(&file("router: {healthCheckInterval: 2s}", &clusters, "")).await;
     let list = async || {
-        let body = json_body(router.client.get(format!("{}/v1/models", router.url)).send().await.unwrap()).await;
-        body["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        let body =
+            json_body(router.client.get(format!("{}/v1/models", router.url)).send().await.unwrap()).await;
+        body["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["id"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(list().await, ["big", "tiny"]);
     drop(gone);
@@ -90,7 +96,8 @@ async fn models_lists_only_what_a_healthy_backend_can_serve() {
 #[tokio::test]
 async fn bad_requests_are_named_and_reach_no_backend() {
     let openai = upstream(fast(Kind::OpenAi, "gpt")).await;
-    let yaml = file("", "", &provider("p1", &openai, "gpt")).replace("port: 0}", "port: 0, maxBodyBytes: 1000}");
+    let yaml =
+        file("", "", &provider("p1", &openai, "gpt")).replace("port: 0}", "port: 0, maxBodyBytes: 1000}");
     let router = Router::start(&yaml).await;
     let post = async |body: String, headers: &[(&'static str, &'static str)]| {
         let mut request = router.client.post(format!("{}/v1/chat/completions", router.url)).body(body);
@@ -101,7 +108,11 @@ async fn bad_requests_are_named_and_reach_no_backend() {
         (response.status().as_u16(), json_body(response).await)
     };
     let good = hello("gpt", false).to_string();
-    for (body, param) in [("not json".to_owned(), None), ("[]".to_owned(), None), (json!({"model": "gpt"}).to_string(), Some("messages"))] {
+    for (body, param) in [
+        ("not json".to_owned(), None),
+        ("[]".to_owned(), None),
+        (json!({"model": "gpt"}).to_string(), Some("messages")),
+    ] {
         let (status, answer) = post(body.clone(), &[]).await;
         assert_eq!(status, 400, "{body}");
         assert_eq!(answer["error"]["type"], "invalid_request_error");
@@ -125,14 +136,18 @@ async fn bad_requests_are_named_and_reach_no_backend() {
 #[tokio::test]
 async fn health_ready_and_live_tell_the_truth() {
     let llama = upstream(fast(Kind::Llama, "tiny")).await;
-    let router = Router::start(&file("", &cluster("c1", &llama, 0.05), "")).await;
+    let router =
+        Router::start(&file("router: {healthCheckInterval: 2s}", &cluster("c1", &llama, 0.05), "")).await;
     let get = async |path: &str| {
         let response = router.client.get(format!("{}{path}", router.url)).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     };
     let (status, text) = get("/health").await;
     let health: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((status, health["status"].as_str(), health["healthy_clusters"].as_u64()), (200, Some("healthy"), Some(1)));
+    assert_eq!(
+        (status, health["status"].as_str(), health["healthy_clusters"].as_u64()),
+        (200, Some("healthy"), Some(1))
+    );
     assert_eq!(health["timestamp"].as_str().unwrap().len(), "2026-11-23T12:00:00Z".len());
     assert_eq!(get("/readyz").await.0, 200);
     drop(llama);
@@ -158,7 +173,10 @@ async fn a_head_that_never_ends_and_an_idle_connection_are_closed() {
         (started.elapsed(), String::from_utf8_lossy(&rest).into_owned())
     };
     let (half_head, _) = closed_after(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n").await;
-    assert!(half_head >= Duration::from_millis(300) && half_head < Duration::from_millis(900), "{half_head:?}");
+    assert!(
+        half_head >= Duration::from_millis(300) && half_head < Duration::from_millis(900),
+        "{half_head:?}"
+    );
     let (idle, answer) = closed_after(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(idle >= Duration::from_millis(900), "{idle:?}");
@@ -171,6 +189,7 @@ async fn admin_needs_its_token() {
     let url = format!("http://{}/admin/view", router.node.admin_addr().unwrap());
     assert_eq!(router.client.get(&url).send().await.unwrap().status(), 401);
     assert_eq!(router.client.get(&url).bearer_auth("wrong").send().await.unwrap().status(), 401);
-    let on_public = router.client.get(format!("{}/admin/view", router.url)).bearer_auth(crate::fixture::TOKEN);
+    let on_public =
+        router.client.get(format!("{}/admin/view", router.url)).bearer_auth(crate::fixture::TOKEN);
     assert_eq!(on_public.send().await.unwrap().status(), 404, "the public listener has no admin routes");
 }

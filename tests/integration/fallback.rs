@@ -1,6 +1,8 @@
 //! What a client gets when a backend fails, before and after the first content byte.
 
-use crate::fixture::{Router, cluster, events, eventually, fast, file, header, hello, json_body, provider, upstream};
+use crate::fixture::{
+    Router, cluster, events, eventually, fast, file, header, hello, json_body, provider, upstream,
+};
 use llm_router::mock::{Action, Faults, Wait};
 use llm_router_logic::backend::Kind;
 use serde_json::{Value, json};
@@ -12,8 +14,8 @@ const SHARED: &str = "shared";
 async fn pair(more: &str) -> (llm_router::mock::Mock, llm_router::mock::Mock, Router) {
     let cheap = upstream(fast(Kind::OpenAi, SHARED)).await;
     let dear = upstream(fast(Kind::OpenAi, SHARED)).await;
-    let providers =
-        provider("cheap", &cheap, SHARED) + &provider("dear", &dear, SHARED).replace("input: 1.0", "input: 9.0");
+    let providers = provider("cheap", &cheap, SHARED)
+        + &provider("dear", &dear, SHARED).replace("input: 1.0", "input: 9.0");
     let router = Router::start(&file(more, "", &providers)).await;
     (cheap, dear, router)
 }
@@ -119,7 +121,10 @@ async fn the_clients_own_mistake_is_told_and_not_retried() {
 #[tokio::test]
 async fn retry_after_keeps_the_backend_closed_for_as_long_as_it_asked() {
     let (cheap, _dear, router) = pair("router: {routingStrategy: cost}").await;
-    cheap.set_faults(Faults::always(Action::Burst429 { count: 1, retry_after: Some(Wait(Duration::from_secs(2))) }).unwrap());
+    cheap.set_faults(
+        Faults::always(Action::Burst429 { count: 1, retry_after: Some(Wait(Duration::from_secs(2))) })
+            .unwrap(),
+    );
     let started = Instant::now();
     assert_eq!(header(&router.chat(hello(SHARED, false), &[]).await, "x-llm-router-backend"), "dear");
     cheap.set_faults(Faults::none());
@@ -151,7 +156,9 @@ async fn when_every_backend_fails_the_client_is_told_which_and_how() {
 
 #[tokio::test]
 async fn a_client_that_leaves_cancels_the_upstream_within_a_second() {
-    for (kind, stream) in [(Kind::OpenAi, true), (Kind::OpenAi, false), (Kind::Llama, true), (Kind::Llama, false)] {
+    for (kind, stream) in
+        [(Kind::OpenAi, true), (Kind::OpenAi, false), (Kind::Llama, true), (Kind::Llama, false)]
+    {
         let mut slow = fast(kind, SHARED);
         slow.tokens_per_second = 5.0;
         slow.output_tokens = 200;

@@ -10,12 +10,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Longest wait for a condition.
-pub const DEADLINE: Duration = Duration::from_secs(15);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
 /// The admin token of every node here.
-pub const TOKEN: &str = "an-admin-token-of-the-tests";
+pub(crate) const TOKEN: &str = "an-admin-token-of-the-tests";
 
 /// A fast mock of `kind`.
-pub fn fast(kind: Kind, model: &str) -> MockConfig {
+pub(crate) fn fast(kind: Kind, model: &str) -> MockConfig {
     let mut config = MockConfig::new(kind);
     config.models = vec![model.to_owned()];
     config.ttft = Duration::from_millis(5);
@@ -25,14 +25,14 @@ pub fn fast(kind: Kind, model: &str) -> MockConfig {
 }
 
 /// Starts a mock on a free port.
-pub async fn upstream(config: MockConfig) -> Mock {
+pub(crate) async fn upstream(config: MockConfig) -> Mock {
     // A second installation fails and changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     mock::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), config, Faults::none()).await.unwrap()
 }
 
 /// YAML of a cluster behind `mock`.
-pub fn cluster(name: &str, mock: &Mock, cost_per_hour: f64) -> String {
+pub(crate) fn cluster(name: &str, mock: &Mock, cost_per_hour: f64) -> String {
     format!(
         "  - {{name: {name}, endpoint: \"{}\", region: r1, provider: aws, costPerHour: {cost_per_hour}, authType: none}}\n",
         mock.url()
@@ -40,17 +40,18 @@ pub fn cluster(name: &str, mock: &Mock, cost_per_hour: f64) -> String {
 }
 
 /// YAML of an OpenAI provider behind `mock`, at $1 and $2 per million tokens.
-pub fn provider(name: &str, mock: &Mock, model: &str) -> String {
+pub(crate) fn provider(name: &str, mock: &Mock, model: &str) -> String {
     format!(
         "  - {{name: {name}, type: openai, enabled: true, apiKey: sk-test, baseURL: \"{}\", defaultModel: {model}, \
-         price: {{input: 1.0, output: 2.0}}}}\n",
+         models: [{{name: {model}, price: {{input: 1.0, output: 2.0}}}}]}}\n",
         mock.url()
     )
 }
 
 /// A whole file: loopback, port 0, an admin listener, probes every 2 s.
-pub fn file(more: &str, clusters: &str, providers: &str) -> String {
-    let section = |key: &str, rows: &str| if rows.is_empty() { String::new() } else { format!("{key}:\n{rows}") };
+pub(crate) fn file(more: &str, clusters: &str, providers: &str) -> String {
+    let section =
+        |key: &str, rows: &str| if rows.is_empty() { String::new() } else { format!("{key}:\n{rows}") };
     format!(
         "server: {{host: 127.0.0.1, port: 0}}\nadmin: {{listen: \"127.0.0.1:0\", token: {TOKEN}}}\n{more}\n{}{}",
         section("clusters", clusters),
@@ -59,7 +60,7 @@ pub fn file(more: &str, clusters: &str, providers: &str) -> String {
 }
 
 /// The settings of a file that must be good.
-pub fn settings(yaml: &str) -> Config {
+pub(crate) fn settings(yaml: &str) -> Config {
     match config::load_str(yaml, Path::new("."), &|_| None) {
         Ok(loaded) => loaded.config,
         Err(problems) => panic!("{problems}\n{yaml}"),
@@ -67,23 +68,24 @@ pub fn settings(yaml: &str) -> Config {
 }
 
 /// A running node and a client of it.
-pub struct Router {
-    pub node: Node,
-    pub client: reqwest::Client,
-    pub url: String,
+pub(crate) struct Router {
+    pub(crate) node: Node,
+    pub(crate) client: reqwest::Client,
+    pub(crate) url: String,
 }
 
 impl Router {
     /// Starts a node from `yaml` and waits until it sees every cluster healthy with a known speed and
     /// every provider healthy.
-    pub async fn start(yaml: &str) -> Self {
+    pub(crate) async fn start(yaml: &str) -> Self {
         let router = Self::start_unready(yaml).await;
         router
             .wait_for("all backends to be healthy", |view| {
                 let backends = view["backends"].as_array().unwrap();
                 backends.iter().all(|b| {
                     let own = &b["own"];
-                    own["health"] == "healthy" && (own["slots"].is_null() || own["tokens_per_second"].is_number())
+                    own["health"] == "healthy"
+                        && (own["slots"].is_null() || own["tokens_per_second"].is_number())
                 })
             })
             .await;
@@ -91,7 +93,7 @@ impl Router {
     }
 
     /// Starts a node from `yaml` and waits for nothing.
-    pub async fn start_unready(yaml: &str) -> Self {
+    pub(crate) async fn start_unready(yaml: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let node = Node::start(settings(yaml)).await.unwrap();
         let url = format!("http://{}", node.addr());
@@ -99,12 +101,12 @@ impl Router {
     }
 
     /// `/admin/view`.
-    pub async fn view(&self) -> Value {
+    pub(crate) async fn view(&self) -> Value {
         self.admin("/admin/view").await
     }
 
     /// Any admin route.
-    pub async fn admin(&self, path: &str) -> Value {
+    pub(crate) async fn admin(&self, path: &str) -> Value {
         let url = format!("http://{}{path}", self.node.admin_addr().unwrap());
         let response = self.client.get(url).bearer_auth(TOKEN).send().await.unwrap();
         assert_eq!(response.status(), 200, "{path}");
@@ -112,7 +114,7 @@ impl Router {
     }
 
     /// Waits until the view satisfies `holds`.
-    pub async fn wait_for(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn wait_for(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let started = Instant::now();
         loop {
             let view = self.view().await;
@@ -125,7 +127,7 @@ impl Router {
     }
 
     /// Posts a chat request.
-    pub async fn chat(&self, body: Value, headers: &[(&str, &str)]) -> reqwest::Response {
+    pub(crate) async fn chat(&self, body: Value, headers: &[(&str, &str)]) -> reqwest::Response {
         let mut request = self
             .client
             .post(format!("{}/v1/chat/completions", self.url))
@@ -138,36 +140,38 @@ impl Router {
     }
 
     /// The value of a Prometheus series by its name and labels as written.
-    pub async fn metric(&self, series: &str) -> Option<f64> {
-        let text = self.client.get(format!("{}/metrics", self.url)).send().await.unwrap().text().await.unwrap();
-        let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')))?;
+    pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
+        let text =
+            self.client.get(format!("{}/metrics", self.url)).send().await.unwrap().text().await.unwrap();
+        let line =
+            text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')))?;
         line[series.len()..].trim().parse().ok()
     }
 }
 
 /// A one-message chat request.
-pub fn hello(model: &str, stream: bool) -> Value {
+pub(crate) fn hello(model: &str, stream: bool) -> Value {
     json!({"model": model, "stream": stream, "messages": [{"role": "user", "content": "hello there"}]})
 }
 
 /// A response header as text.
-pub fn header<'a>(response: &'a reqwest::Response, name: &str) -> &'a str {
+pub(crate) fn header<'a>(response: &'a reqwest::Response, name: &str) -> &'a str {
     response.headers().get(name).map_or("", |value| value.to_str().unwrap())
 }
 
 /// The JSON body of a response.
-pub async fn json_body(response: reqwest::Response) -> Value {
+pub(crate) async fn json_body(response: reqwest::Response) -> Value {
     let text = response.text().await.unwrap();
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 /// The `data:` payloads of a complete event stream.
-pub fn events(text: &str) -> Vec<String> {
+pub(crate) fn events(text: &str) -> Vec<String> {
     text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).map(str::to_owned).collect()
 }
 
 /// Waits until `holds`.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !holds().await {
         assert!(started.elapsed() < DEADLINE, "waited in vain for {what}");

@@ -21,7 +21,9 @@ fn peer_says(view: &Value, backend: &str, node: &str, health: &str) -> bool {
     let configured = view["backends"].as_array().unwrap().iter().filter(|b| b["name"] == backend);
     let facts = configured.flat_map(|b| b["peers"].as_array().unwrap());
     let foreign = view["foreign"].as_array().unwrap().iter().filter(|f| f["backend"] == backend);
-    facts.chain(foreign).any(|fact| fact["node"] == node && fact["health"] == health && fact["age_ms"].is_u64())
+    facts
+        .chain(foreign)
+        .any(|fact| fact["node"] == node && fact["health"] == health && fact["age_ms"].is_u64())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -31,8 +33,10 @@ async fn three_nodes_share_what_each_of_them_sees() {
     let ports = [free_port(), free_port(), free_port()];
     let only_a = file(&node("a", ports[0], ports[1], "2s"), &cluster("behind-a", &llama, 0.05), "");
     let a = Router::start(&only_a).await;
-    let b = Router::start(&file(&node("b", ports[1], ports[0], "2s"), &cluster("at-b", &other, 0.05), "")).await;
-    let c = Router::start(&file(&node("c", ports[2], ports[0], "2s"), &cluster("at-c", &other, 0.05), "")).await;
+    let b =
+        Router::start(&file(&node("b", ports[1], ports[0], "2s"), &cluster("at-b", &other, 0.05), "")).await;
+    let c =
+        Router::start(&file(&node("c", ports[2], ports[0], "2s"), &cluster("at-c", &other, 0.05), "")).await;
     for router in [&a, &b, &c] {
         router
             .wait_for("three live members", |view| {

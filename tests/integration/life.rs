@@ -44,7 +44,10 @@ async fn shutdown_lets_running_streams_end_and_takes_no_new_request() {
     let Router { node, url, .. } = router;
     let stopping = tokio::spawn(node.shutdown());
     let fresh = reqwest::Client::builder().no_proxy().build().unwrap();
-    eventually("new connections to be refused", async || fresh.get(format!("{url}/livez")).send().await.is_err()).await;
+    eventually("new connections to be refused", async || {
+        fresh.get(format!("{url}/livez")).send().await.is_err()
+    })
+    .await;
     assert!(!stopping.is_finished(), "the stream still runs");
     let mut text = String::from_utf8(first.to_vec()).unwrap();
     while let Some(chunk) = stream.next().await {

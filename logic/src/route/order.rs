@@ -36,11 +36,7 @@ pub(crate) struct Candidate<'v> {
 
 /// Whether `hybrid` prefers this candidate before asking for the cheapest of all.
 pub(crate) fn under_threshold(candidate: &Candidate<'_>, policy: &Policy) -> bool {
-    candidate.cluster
-        && candidate
-            .score
-            .cost_per_1k
-            .is_some_and(|cost| cost <= policy.cluster_cost_threshold)
+    candidate.cluster && candidate.score.cost_per_1k.is_some_and(|cost| cost <= policy.cluster_cost_threshold)
 }
 
 /// Puts `candidates` into the order in which they are to be tried.
@@ -49,11 +45,7 @@ pub(crate) fn order(candidates: &mut [Candidate<'_>], strategy: Strategy, policy
     if strategy == Strategy::Latency {
         by_latency(candidates, &mut draws);
     } else {
-        by_rank_and_cost(
-            candidates,
-            |candidate| rank(candidate, strategy, policy),
-            &mut draws,
-        );
+        by_rank_and_cost(candidates, |candidate| rank(candidate, strategy, policy), &mut draws);
     }
 }
 
@@ -103,32 +95,18 @@ fn by_rank_and_cost(
 fn by_latency(candidates: &mut [Candidate<'_>], draws: &mut Draws) {
     let salt = draws.next();
     let compare = |a: &Candidate<'_>, b: &Candidate<'_>| -> Ordering {
-        let key = |c: &Candidate<'_>| {
-            (
-                c.score.ttft_or_optimistic(),
-                c.score.pressure,
-                mixed(salt, c.index as u64),
-            )
-        };
+        let key =
+            |c: &Candidate<'_>| (c.score.ttft_or_optimistic(), c.score.pressure, mixed(salt, c.index as u64));
         key(a).cmp(&key(b))
     };
     candidates.sort_unstable_by(compare);
-    let fastest = candidates
-        .iter()
-        .map(|c| c.score.unloaded)
-        .min()
-        .unwrap_or_default();
+    let fastest = candidates.iter().map(|c| c.score.unloaded).min().unwrap_or_default();
     let bound = fastest.saturating_mul(2).saturating_add(NEAR_LATENCY_SLACK);
     for place in 0..SAMPLED_PLACES.min(candidates.len()) {
         let rest = &mut candidates[place..];
         let near = |c: &Candidate<'_>| c.score.unloaded <= bound;
         let sampled = draws.best_of_sample(rest.iter().filter(|c| near(c)).count());
-        let sampled = rest
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| near(c))
-            .nth(sampled)
-            .map(|(at, _)| at);
+        let sampled = rest.iter().enumerate().filter(|(_, c)| near(c)).nth(sampled).map(|(at, _)| at);
         let slower = rest.iter().position(|c| !near(c));
         if let Some(best) = sampled.into_iter().chain(slower).min() {
             rest[..=best].rotate_right(1);
@@ -137,10 +115,7 @@ fn by_latency(candidates: &mut [Candidate<'_>], draws: &mut Draws) {
 }
 
 fn five_percent_above(cost: Money) -> Money {
-    Money::from_pico(
-        cost.pico()
-            .saturating_add(cost.pico().unsigned_abs() as i128 / 20),
-    )
+    Money::from_pico(cost.pico().saturating_add(cost.pico().unsigned_abs() as i128 / 20))
 }
 
 /// Numbers drawn from the 64 bits a plan is given.

@@ -110,11 +110,7 @@ pub fn plan(
 
     order::order(&mut candidates, strategy, policy, draw);
     let sticky = if pinned { None } else { request.sticky.as_ref() };
-    let sticky = sticky.and_then(|id| {
-        candidates
-            .iter()
-            .position(|c| view.backends[c.index].spec.id == *id)
-    });
+    let sticky = sticky.and_then(|id| candidates.iter().position(|c| view.backends[c.index].spec.id == *id));
     if let Some(place) = sticky {
         candidates[..=place].rotate_right(1);
     }
@@ -140,11 +136,7 @@ pub fn plan(
             fact_age: candidate.fact_age,
         })
         .collect();
-    Plan {
-        strategy,
-        steps,
-        refused,
-    }
+    Plan { strategy, steps, refused }
 }
 
 /// What is found of one backend.
@@ -162,33 +154,16 @@ fn judge<'v>(
     policy: &Policy,
     now: Moment,
 ) -> Judged<'v> {
-    let refuse = |serves, refusal| Judged {
-        serves,
-        verdict: Err(refusal),
-    };
-    if let Some(pinned) = request
-        .hints
-        .backend
-        .as_ref()
-        .filter(|id| **id != backend.spec.id)
-    {
-        return refuse(
-            false,
-            Refusal::NotPinned {
-                pinned: pinned.clone(),
-            },
-        );
+    let refuse = |serves, refusal| Judged { serves, verdict: Err(refusal) };
+    if let Some(pinned) = request.hints.backend.as_ref().filter(|id| **id != backend.spec.id) {
+        return refuse(false, Refusal::NotPinned { pinned: pinned.clone() });
     }
     let facts = backend.facts(now);
     let models = match &facts {
         Some(facts) if !facts.models.is_empty() => facts.models,
         _ => eligible::known_models(backend),
     };
-    let load = loads.load(
-        index,
-        request.input_tokens.saturating_add(request.output_tokens),
-        now,
-    );
+    let load = loads.load(index, request.input_tokens.saturating_add(request.output_tokens), now);
     let model = match eligible::resolve(&backend.spec, models, request) {
         Ok(model) => model,
         Err(Refusal::ModelsUnknown) => {
@@ -203,15 +178,7 @@ fn judge<'v>(
     if let Err(refusal) = eligible::admit(backend, facts.as_ref(), &model.name, &load, policy, now) {
         return refuse(true, refusal);
     }
-    let score = score(
-        backend,
-        model,
-        facts.as_ref().map(|f| &f.report),
-        &load,
-        request,
-        policy,
-        now,
-    );
+    let score = score(backend, model, facts.as_ref().map(|f| &f.report), &load, request, policy, now);
     if let Some(max) = request.hints.max_cost {
         match score.predicted_cost {
             None => return refuse(true, Refusal::CostUnknown),
@@ -221,26 +188,14 @@ fn judge<'v>(
     }
     let cluster = backend.spec.is_cluster();
     let fact_age = facts.map_or(Duration::ZERO, |facts| facts.age);
-    Judged {
-        serves: true,
-        verdict: Ok(Candidate {
-            index,
-            cluster,
-            model,
-            score,
-            fact_age,
-        }),
-    }
+    Judged { serves: true, verdict: Ok(Candidate { index, cluster, model, score, fact_age }) }
 }
 
 /// The first place held by the other class than the first candidate's: from there on each step stands
 /// in for a class that was tried before it.
 fn fallbacks_from(candidates: &[Candidate<'_>]) -> usize {
     let first = candidates.first().map(|candidate| candidate.cluster);
-    candidates
-        .iter()
-        .position(|c| Some(c.cluster) != first)
-        .unwrap_or(candidates.len())
+    candidates.iter().position(|c| Some(c.cluster) != first).unwrap_or(candidates.len())
 }
 
 /// Labels each place of an ordered plan.
@@ -256,11 +211,7 @@ struct Reasons<'p> {
 
 impl Reasons<'_> {
     fn of(&self, place: usize, candidate: &Candidate<'_>) -> Reason {
-        let fallback = if candidate.cluster {
-            Reason::ClusterFallback
-        } else {
-            Reason::ExternalFallback
-        };
+        let fallback = if candidate.cluster { Reason::ClusterFallback } else { Reason::ExternalFallback };
         if self.pinned {
             return Reason::Pinned;
         }
@@ -286,9 +237,8 @@ impl Reasons<'_> {
 
 /// The model of `models` that serves `asked`: by name, else by alias.
 pub fn serves<'a>(models: &'a [ServedModel], asked: &str) -> Option<&'a ServedModel> {
-    models.iter().find(|m| m.name == asked).or_else(|| {
-        models
-            .iter()
-            .find(|m| m.aliases.iter().any(|alias| alias == asked))
-    })
+    models
+        .iter()
+        .find(|m| m.name == asked)
+        .or_else(|| models.iter().find(|m| m.aliases.iter().any(|alias| alias == asked)))
 }

@@ -14,10 +14,7 @@ pub fn inspect(inbound: &Inbound<'_>) -> Result<Inspected, ApiError> {
     let body = std::str::from_utf8(inbound.body)
         .map_err(|_| ApiError::new(ErrorKind::InvalidRequest, "the request body is not UTF-8"))?;
     let members = Shallow::read(body).map_err(|error| {
-        ApiError::new(
-            ErrorKind::InvalidRequest,
-            format!("the request body is not a JSON object: {error}"),
-        )
+        ApiError::new(ErrorKind::InvalidRequest, format!("the request body is not a JSON object: {error}"))
     })?;
     match inbound.dialect {
         Dialect::OpenAi => openai(inbound.operation, &members),
@@ -36,9 +33,7 @@ fn string(members: &Shallow<'_>, key: &str) -> Result<Option<String>, ApiError> 
     let Some(text) = members.get(key) else {
         return Ok(None);
     };
-    serde_json::from_str(text)
-        .map(Some)
-        .map_err(|_| wrong(key, "must be a string"))
+    serde_json::from_str(text).map(Some).map_err(|_| wrong(key, "must be a string"))
 }
 
 fn model(members: &Shallow<'_>) -> Result<Option<String>, ApiError> {
@@ -58,11 +53,7 @@ fn tokens(members: &Shallow<'_>, key: &str) -> Result<Option<u32>, ApiError> {
         return Ok(None);
     };
     match serde_json::from_str::<f64>(text) {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "the range was checked"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked")]
         Ok(number) if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number) => {
             Ok(Some(number as u32))
         }
@@ -81,11 +72,8 @@ fn object<'a>(text: &'a str, path: &str) -> Result<Shallow<'a>, ApiError> {
 }
 
 fn openai(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, ApiError> {
-    let mut found = Inspected {
-        model: model(members)?,
-        session: string(members, "user")?,
-        ..Inspected::default()
-    };
+    let mut found =
+        Inspected { model: model(members)?, session: string(members, "user")?, ..Inspected::default() };
     match operation {
         Operation::Embedding => {
             found.needs.insert(EMBEDDING);
@@ -108,10 +96,7 @@ fn openai(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, ApiE
                     found.needs.insert(JSON);
                 }
             }
-            if members
-                .get("tools")
-                .is_some_and(|tools| tools.trim_start_matches('[').trim_start() != "]")
-            {
+            if members.get("tools").is_some_and(|tools| tools.trim_start_matches('[').trim_start() != "]") {
                 found.needs.insert(TOOLS);
             }
         }
@@ -132,9 +117,7 @@ fn input_bytes(members: &Shallow<'_>, key: &str) -> Result<usize, ApiError> {
     if text.starts_with('"') {
         return Ok(string_bytes(text));
     }
-    let inputs = elements(text)
-        .filter(|inputs| !inputs.is_empty())
-        .ok_or_else(|| wrong(key, shape))?;
+    let inputs = elements(text).filter(|inputs| !inputs.is_empty()).ok_or_else(|| wrong(key, shape))?;
     let mut bytes = 0;
     for (index, input) in inputs.iter().enumerate() {
         let input = input.get();
@@ -149,9 +132,7 @@ fn input_bytes(members: &Shallow<'_>, key: &str) -> Result<usize, ApiError> {
 }
 
 fn openai_messages(members: &Shallow<'_>, found: &mut Inspected) -> Result<(), ApiError> {
-    let text = members
-        .get("messages")
-        .ok_or_else(|| wrong("messages", "is missing"))?;
+    let text = members.get("messages").ok_or_else(|| wrong("messages", "is missing"))?;
     let messages = elements(text).ok_or_else(|| wrong("messages", "must be an array"))?;
     if messages.is_empty() {
         return Err(wrong("messages", "must not be empty"));
@@ -159,9 +140,7 @@ fn openai_messages(members: &Shallow<'_>, found: &mut Inspected) -> Result<(), A
     for (index, message) in messages.iter().enumerate() {
         let path = format!("messages[{index}]");
         let message = object(message.get(), &path)?;
-        let role = message
-            .get("role")
-            .ok_or_else(|| wrong(&format!("{path}.role"), "is missing"))?;
+        let role = message.get("role").ok_or_else(|| wrong(&format!("{path}.role"), "is missing"))?;
         if !role.starts_with('"') {
             return Err(wrong(&format!("{path}.role"), "must be a string"));
         }
@@ -192,10 +171,7 @@ fn content_bytes(content: &str, path: &str, found: &mut Inspected) -> Result<(),
         if let Some(text) = part.get("text") {
             found.text_bytes += string_bytes(text);
         }
-        if matches!(
-            part.get("type"),
-            Some("\"image_url\"" | "\"image\"" | "\"input_image\"")
-        ) {
+        if matches!(part.get("type"), Some("\"image_url\"" | "\"image\"" | "\"input_image\"")) {
             found.needs.insert(VISION);
         }
     }

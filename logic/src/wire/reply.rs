@@ -213,10 +213,7 @@ impl Reply {
         if exchange.operation == Operation::Completion {
             return Route::Completion(openai::completion::Assembly::default());
         }
-        Route::Translate {
-            read: Read::new(exchange.kind),
-            write: Write::new(exchange),
-        }
+        Route::Translate { read: Read::new(exchange.kind), write: Write::new(exchange) }
     }
 
     /// Takes upstream bytes in any chunking.
@@ -231,11 +228,7 @@ impl Reply {
             // Field names of events, a comment, or a byte order mark; JSON and HTML begin otherwise.
             let stream = matches!(first, b'd' | b'e' | b'i' | b'r' | b':')
                 || (*first == 0xEF && self.exchange.upstream_streams);
-            self.input = if stream {
-                Input::Stream(sse::Reader::default())
-            } else {
-                Input::Body(Vec::new())
-            };
+            self.input = if stream { Input::Stream(sse::Reader::default()) } else { Input::Body(Vec::new()) };
         }
         match &mut self.input {
             Input::Stream(reader) => {
@@ -281,9 +274,7 @@ impl Reply {
                 Route::Translate { read, .. } => read.is_finished(),
             };
         if !finished {
-            return Err(ReplyError::Incomplete(
-                "the stream ended without a finish reason".to_owned(),
-            ));
+            return Err(ReplyError::Incomplete("the stream ended without a finish reason".to_owned()));
         }
         self.done = true;
         self.end(out);
@@ -302,9 +293,7 @@ impl Reply {
                 Route::Translate { read, .. } => read.is_finished() || self.content_events > 0,
             };
             if !begun {
-                return Err(ReplyError::Incomplete(
-                    "the stream ended before it began".to_owned(),
-                ));
+                return Err(ReplyError::Incomplete("the stream ended before it began".to_owned()));
             }
             self.done = true;
             if self.exchange.client_streams {
@@ -335,11 +324,7 @@ impl Reply {
                     return Err(too_large());
                 }
                 self.usage = value.get("usage").and_then(openai::read_usage).or(self.usage);
-                let texts = value
-                    .get("choices")
-                    .and_then(Value::as_array)
-                    .into_iter()
-                    .flatten();
+                let texts = value.get("choices").and_then(Value::as_array).into_iter().flatten();
                 let content =
                     texts.filter(|choice| choice["text"].as_str().is_some_and(|text| !text.is_empty()));
                 self.content_events += content.count() as u64;
@@ -381,10 +366,7 @@ impl Reply {
         let value = self.value(text)?;
         if matches!(self.route, Route::Forward(_)) {
             let write = Write::new(&self.exchange);
-            self.route = Route::Translate {
-                read: Read::new(self.exchange.kind),
-                write,
-            };
+            self.route = Route::Translate { read: Read::new(self.exchange.kind), write };
         }
         match &mut self.route {
             Route::Completion(assembly) => {
@@ -395,9 +377,9 @@ impl Reply {
             Route::Translate { read, .. } => {
                 let mut events = Vec::new();
                 match &value {
-                    Value::Array(chunks) => chunks
-                        .iter()
-                        .try_for_each(|chunk| read.chunk(chunk, &mut events))?,
+                    Value::Array(chunks) => {
+                        chunks.iter().try_for_each(|chunk| read.chunk(chunk, &mut events))?
+                    }
                     whole => read.body(whole, &mut events)?,
                 }
                 self.write(events)?;
@@ -505,8 +487,7 @@ impl Reply {
     /// Content tokens or, where the upstream gives no count, content events seen so far: the estimate
     /// that settles a stream whose end was never seen.
     pub fn output_events(&self) -> u64 {
-        self.content_events
-            .max(self.usage.map_or(0, |usage| usage.total_output()))
+        self.content_events.max(self.usage.map_or(0, |usage| usage.total_output()))
     }
 }
 
@@ -520,8 +501,5 @@ fn not_json(text: &str, error: &serde_json::Error) -> ReplyError {
 /// The error a value is, if it is one.
 fn upstream_error(kind: Kind, value: &Value) -> Option<ReplyError> {
     let error = error::error_object(kind, value)?;
-    Some(ReplyError::Upstream {
-        status: error::status_of(&error),
-        error,
-    })
+    Some(ReplyError::Upstream { status: error::status_of(&error), error })
 }

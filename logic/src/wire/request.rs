@@ -28,10 +28,7 @@ pub fn encode(
 }
 
 fn not_json(error: &serde_json::Error) -> ApiError {
-    ApiError::new(
-        ErrorKind::InvalidRequest,
-        format!("the request body is not valid JSON: {error}"),
-    )
+    ApiError::new(ErrorKind::InvalidRequest, format!("the request body is not valid JSON: {error}"))
 }
 
 fn pass_openai(
@@ -57,11 +54,7 @@ fn pass_openai(
             } else if inspected.stream && !inspected.include_usage {
                 ask_usage(body, &members, &mut splice)?;
             }
-            if operation == Operation::Chat {
-                "/v1/chat/completions"
-            } else {
-                "/v1/completions"
-            }
+            if operation == Operation::Chat { "/v1/chat/completions" } else { "/v1/completions" }
         }
         Operation::Responses | Operation::CountTokens => return Err(unsupported(operation)),
     };
@@ -78,12 +71,7 @@ fn pass_openai(
 /// Sets `stream_options.include_usage`, keeping what else the client set there.
 fn ask_usage(body: &str, members: &Shallow<'_>, splice: &mut Splice) -> Result<(), ApiError> {
     let Some(options) = members.get("stream_options") else {
-        splice.set(
-            body,
-            members,
-            "stream_options",
-            r#"{"include_usage":true}"#.to_owned(),
-        );
+        splice.set(body, members, "stream_options", r#"{"include_usage":true}"#.to_owned());
         return Ok(());
     };
     let inner = Shallow::read(options).map_err(|_| {
@@ -133,14 +121,7 @@ fn translate(
             (gemini::path(model, streams), body, Vec::new())
         }
     };
-    Ok(Encoded {
-        path,
-        body: Value::to_string(&body).into_bytes(),
-        headers,
-        streams,
-        dropped,
-        echo: None,
-    })
+    Ok(Encoded { path, body: Value::to_string(&body).into_bytes(), headers, streams, dropped, echo: None })
 }
 
 fn unsupported(operation: Operation) -> ApiError {
@@ -152,7 +133,5 @@ fn unsupported(operation: Operation) -> ApiError {
         Operation::CountTokens => "token counting",
     };
     let text = format!("the backend that serves this model has no {what}; choose another `model`");
-    ApiError::new(ErrorKind::InvalidRequest, text)
-        .with_param("model")
-        .with_code("operation_not_supported")
+    ApiError::new(ErrorKind::InvalidRequest, text).with_param("model").with_code("operation_not_supported")
 }
