@@ -39,21 +39,22 @@ export function drawDecisions({ decisions }, tones) {
 function createRow(one, tones, flash) {
   const good = one.status < 400;
   const backend = one.backend ?? "none";
+  const reason = one.reason ?? "no backend";
   const swatch = make("span", { class: `swatch ${tones.get(backend) ?? ""}`, "aria-hidden": "true" });
   const root = make(
     "tr",
     { class: flash ? "fresh" : "", title: `decision ${one.id}` },
     make("td", { class: "c-time" }, timeOfDay(one.unix_ms)),
     make("td", { class: "c-model", title: one.model }, one.model),
-    make("td", { class: "c-backend", title: backend }, swatch, backend),
-    make("td", { class: "c-reason", title: explain(one.reason) }, one.reason ?? "no backend"),
+    make("td", { class: "c-backend", title: backend }, swatch, backend, make("span", { class: "under", "aria-hidden": "true" }, reason)),
+    make("td", { class: "c-reason", title: explain(one.reason) }, reason),
     make("td", { class: "c-strategy" }, one.strategy),
     make("td", { class: "c-num c-small", "data-level": one.attempts > 1 ? "warn" : "none" }, count(one.attempts)),
     make("td", { class: "c-small" }, make("span", { class: "status", "data-level": good ? "ok" : "bad" }, String(one.status))),
     make("td", { class: "c-num" }, duration(one.ttft_ms)),
-    make("td", { class: "c-num" }, duration(one.duration_ms)),
+    make("td", { class: "c-num c-total" }, duration(one.duration_ms)),
     make("td", { class: "c-num c-tokens" }, `${count(one.input_tokens)} / ${count(one.output_tokens)}`),
-    make("td", { class: "c-num" }, one.cost_usd === null ? UNKNOWN : dollars(one.cost_usd)),
+    make("td", { class: "c-num c-cost" }, one.cost_usd === null ? UNKNOWN : dollars(one.cost_usd)),
   );
   return { root, update() {} };
 }

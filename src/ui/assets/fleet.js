@@ -113,19 +113,18 @@ function createBackend({ name }) {
 }
 
 function drawSource(source, { fact_age_ms: ms, said_by: peer }) {
-  const who = peer ? `${peer} said` : "own facts";
+  const who = peer ? "told by a peer" : "own facts";
   setText(source, ms === null ? "nothing known yet" : `${who}, ${age(ms)} old`);
+  setAttribute(source, "title", peer ? `${peer} said so; this router has not probed it yet` : "observed by this router itself");
   setAttribute(source, "data-age", ms === null ? "unknown" : ms > STALE_MS ? "old" : "fresh");
 }
 
 function drawPeers(summary, list, details, one) {
-  const states = new Map();
-  for (const { health } of one.peers) states.set(health, (states.get(health) ?? 0) + 1);
-  const disagree = one.peers.some((peer) => peer.health !== one.health);
-  const said = [...states].map(([health, n]) => `${n} ${health}`).join(", ");
-  setText(summary, one.peers.length ? `peers: ${said}` : "no peer facts");
-  setAttribute(summary, "data-level", disagree ? "warn" : null);
-  setAttribute(details, "data-empty", one.peers.length ? "no" : "yes");
+  const all = one.peers.length;
+  const against = one.peers.filter((peer) => peer.health !== one.health).length;
+  setText(summary, all === 0 ? "no peer facts" : against ? `${against} of ${all} peers disagree` : `${all} ${all === 1 ? "peer agrees" : "peers agree"}`);
+  setAttribute(summary, "data-level", against ? "warn" : null);
+  setAttribute(details, "data-empty", all ? "no" : "yes");
   keep(list, one.peers, (peer) => peer.node, ({ node }) => {
     const facts = make("span", { class: "peer-facts" });
     const root = make("li", {}, make("span", { class: "peer-name", title: node }, node), facts);

@@ -13,7 +13,8 @@ export function drawMembers({ members, now_unix_ms: now }) {
     const state = make("span", { class: "badge" });
     const since = make("span", { class: "muted member-since" });
     const mark = make("span", { class: "chip" }, "this one");
-    const root = make("li", {}, make("span", { class: "member-name" }, node, " ", mark), state, region, since);
+    const name = make("span", { class: "member-name", title: node }, node);
+    const root = make("li", {}, make("div", { class: "member-head" }, name, mark), state, region, since);
     return {
       root,
       update(one) {
