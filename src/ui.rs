@@ -10,7 +10,8 @@ pub mod data;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::routing::get;
@@ -63,7 +64,10 @@ assets! {
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     ASSETS.iter().fold(Router::new(), |router, asset| {
         let tag = entity_tag(asset.body);
-        router.route(asset.path, get(move |headers: HeaderMap| std::future::ready(serve(asset, &tag, &headers))))
+        router.route(
+            asset.path,
+            get(move |headers: HeaderMap| std::future::ready(serve(asset, &tag, &headers))),
+        )
     })
 }
 
