@@ -112,6 +112,15 @@ impl Check<'_> {
         value
     }
 
+    /// A value that must be there because of another, for example `authType: hmac`.
+    fn needed_by<T>(&mut self, cause: &str, at: &Path, value: Option<T>, example: &str) -> Option<T> {
+        if value.is_none() {
+            let key = at.parent_and_key().map_or("", |(_, key)| key).to_owned();
+            self.findings.problem(at, format!("missing: `{cause}` needs `{key}` (for example `{example}`)"));
+        }
+        value
+    }
+
     /// A duration of at least `least`.
     fn duration(&mut self, at: &Path, value: Option<Span>, default: Duration, least: Duration) -> Duration {
         let value = value.map_or(default, |Span(duration)| duration);

@@ -16,13 +16,16 @@ const DEPTH_MAX: usize = 32;
 /// Most values, with anchors and aliases written out.
 const VALUES_MAX: usize = 100_000;
 
+/// Most text, with anchors and aliases written out.
+const TEXT_BYTES_MAX: usize = 4 * FILE_BYTES_MAX;
+
 /// Parses `text`; its lines and the keys given twice go to `findings`.
 pub(super) fn parse(text: &str, findings: &mut Findings) -> Result<Value, Problems> {
     if text.len() > FILE_BYTES_MAX {
         return Err(Problems::of_file(format!("the file is larger than {FILE_BYTES_MAX} bytes")));
     }
     let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: DEPTH_MAX, max_nodes: VALUES_MAX, max_documents: 1 },
+        budget: serde_saphyr::budget! { max_depth: DEPTH_MAX, max_nodes: VALUES_MAX, max_documents: 1, max_total_scalar_bytes: TEXT_BYTES_MAX },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: VALUES_MAX },
         // Passed on to the visitor below, which says where they are.
         duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
@@ -46,11 +49,11 @@ pub(super) fn parse(text: &str, findings: &mut Findings) -> Result<Value, Proble
 
 /// The parser's message with its place; it never shows the text itself, which may hold a secret.
 fn syntax(error: &serde_saphyr::Error) -> String {
-    let error = error.without_snippet();
-    if matches!(error, serde_saphyr::Error::Budget { .. }) {
+    let message = error.without_snippet().to_string();
+    // The parser wraps this error in others; its words name types of its own.
+    if message.contains("budget breached") {
         return "the file has more than one document, or is too large or too deeply nested for a configuration".into();
     }
-    let message = error.to_string();
     match error.location() {
         Some(place) if !message.contains("line ") => {
             format!("not valid YAML at line {}, column {}: {message}", place.line(), place.column())

@@ -178,14 +178,25 @@ impl Check<'_> {
             "none" => Auth::None,
             "mock" if mocking => Auth::None,
             "hmac" => {
-                self.required(&secret_at, secret, "${LLM_SHARED_SECRET}").map_or(Auth::None, Auth::Hmac)
+                let secret = self.needed_by("authType: hmac", &secret_at, secret, "${LLM_SHARED_SECRET}");
+                secret.map_or(Auth::None, Auth::Hmac)
             }
             "mtls" => {
                 if base_url.is_some_and(|base| base.starts_with("http:")) {
                     self.findings.problem(&at.key("endpoint"), "`mtls` needs an `https://` address");
                 }
-                let cert = self.required(&at.key("certFile"), file.cert_file.as_deref(), "certs/client.pem");
-                let key = self.required(&at.key("keyFile"), file.key_file.as_deref(), "certs/client-key.pem");
+                let cert = self.needed_by(
+                    "authType: mtls",
+                    &at.key("certFile"),
+                    file.cert_file.as_deref(),
+                    "certs/client.pem",
+                );
+                let key = self.needed_by(
+                    "authType: mtls",
+                    &at.key("keyFile"),
+                    file.key_file.as_deref(),
+                    "certs/client-key.pem",
+                );
                 for (name, path) in [("certFile", cert), ("keyFile", key)] {
                     if let Some(path) = path.map(|path| self.file_path(path))
                         && let Err(error) = std::fs::File::open(&path)

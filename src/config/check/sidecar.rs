@@ -20,7 +20,7 @@ impl Check<'_> {
         let secret_at = at.key("sharedSecret");
         let secret = self.secret(&secret_at, file.shared_secret);
         let auth = match file.auth_type.as_deref() {
-            Some("hmac") => self.required(&secret_at, secret, "${LLM_SHARED_SECRET}"),
+            Some("hmac") => self.needed_by("authType: hmac", &secret_at, secret, "${LLM_SHARED_SECRET}"),
             Some("none") => {
                 if secret.is_some() {
                     self.findings.warning(&secret_at, "not used: `authType` is `none`");

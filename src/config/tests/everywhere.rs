@@ -93,6 +93,8 @@ fn an_unknown_key_in_any_mapping_is_reported_there_and_nowhere_else() {
 }
 
 proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
     #[test]
     fn no_text_makes_loading_panic(text in "[a-z0-9:{}\\[\\]&*!|>'\"#%@,.$ \n-]{0,200}") {
         let _ = load_str(&text, Path::new("."), &empty);

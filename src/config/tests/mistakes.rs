@@ -131,7 +131,10 @@ fn combinations_in_which_nothing_can_serve_are_refused() {
 #[test]
 fn each_single_mistake_is_told_where_it_is() {
     for (text, start) in [
-        (cluster("authType: hmac"), "clusters[0].sharedSecret: missing"),
+        (
+            cluster("authType: hmac"),
+            "clusters[0].sharedSecret: missing: `authType: hmac` needs `sharedSecret`",
+        ),
         (cluster("sharedSecret: ''"), "clusters[0].sharedSecret: is empty"),
         (cluster("sharedSecret: \"a\\n\""), "clusters[0].sharedSecret: holds characters"),
         (cluster("authType: basic"), "clusters[0].authType: expected `hmac`, `mtls` or `none`"),
