@@ -43,7 +43,7 @@ async fn serve(path: &Path) -> ExitCode {
     };
     let loaded = match config::load(path, &config::process_env) {
         Ok(loaded) => loaded,
-        Err(_) => return cli::check(path),
+        Err(problems) => return cli::refuse(&problems),
     };
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");

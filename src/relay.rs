@@ -273,7 +273,7 @@ impl Relay {
         let mut answer = sent.map_err(timed_out)?;
         let mut head = Vec::new();
         let mut ended = false;
-        while !ended && !(client_streams && reply.has_content()) {
+        while !(ended || client_streams && reply.has_content()) {
             let chunk = if reply.has_content() {
                 answer.chunk(idle.min(clock.until(deadline))).await
             } else {

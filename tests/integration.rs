@@ -1,4 +1,5 @@
 //! Real nodes on ports of their own, mock upstreams, real sockets.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[path = "integration/actors.rs"]
 mod actors;

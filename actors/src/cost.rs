@@ -236,10 +236,10 @@ impl State {
             }
             match settlement.cost {
                 Some(cost) => {
-                    metrics.spend_usd_total.with_label_values(&[id.as_str()]).inc_by(cost.as_usd().max(0.0))
+                    metrics.spend_usd_total.with_label_values(&[id.as_str()]).inc_by(cost.as_usd().max(0.0));
                 }
                 None if settlement.served => {
-                    metrics.unpriced_requests_total.with_label_values(&[id.as_str()]).inc()
+                    metrics.unpriced_requests_total.with_label_values(&[id.as_str()]).inc();
                 }
                 None => {}
             }

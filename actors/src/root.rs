@@ -270,7 +270,7 @@ impl State {
             }
             match new {
                 Some(new) if new.rate_limit != old.rate_limit => {
-                    self.shared.door(new).gate.set_rate_limit(new.rate_limit)
+                    self.shared.door(new).gate.set_rate_limit(new.rate_limit);
                 }
                 Some(_) => {}
                 None => {

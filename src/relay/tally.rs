@@ -101,7 +101,7 @@ impl Tally {
     pub(super) fn attempt(&mut self, step: &Step) {
         self.record.attempts.push(Attempt {
             backend: step.backend.clone(),
-            model: step.model.to_string(),
+            model: step.model.clone(),
             fault: None,
         });
         self.chosen = Some(step.clone());
@@ -210,7 +210,7 @@ impl Tally {
         record.usage = usage;
         if let Some(step) = chosen {
             record.reason = Some(step.reason);
-            record.backend_model = Some(step.model.to_string());
+            record.backend_model = Some(step.model.clone());
             record.backend = Some(step.backend);
         }
         self.decisions.keep(record.clone());

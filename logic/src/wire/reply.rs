@@ -378,7 +378,7 @@ impl Reply {
                 let mut events = Vec::new();
                 match &value {
                     Value::Array(chunks) => {
-                        chunks.iter().try_for_each(|chunk| read.chunk(chunk, &mut events))?
+                        chunks.iter().try_for_each(|chunk| read.chunk(chunk, &mut events))?;
                     }
                     whole => read.body(whole, &mut events)?,
                 }
