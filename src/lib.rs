@@ -12,5 +12,6 @@ pub mod mock;
 pub mod node;
 pub mod outbound;
 pub mod relay;
+pub mod sidecar;
 pub mod telemetry;
 pub mod ui;

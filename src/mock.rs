@@ -167,6 +167,6 @@ impl Mock {
 #[cfg(test)]
 mod faulty_test;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod wire_test;
