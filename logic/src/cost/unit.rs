@@ -35,7 +35,7 @@ pub fn request_cost(per_1k: Money, input_tokens: u64, output_tokens: u64) -> Mon
     } else {
         output_tokens
     };
-    Money::from_pico(per_1k.pico().saturating_mul(i128::from(charged)) / 1000)
+    per_1k.share(charged, 1000)
 }
 
 /// Measures aggregate output tokens per second of busy time.

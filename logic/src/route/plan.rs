@@ -108,15 +108,12 @@ pub fn plan(
         });
     }
 
-    order::order(&mut candidates, strategy, policy, draw);
+    let mut places = order::order(&candidates, strategy, policy, draw);
     let sticky = if pinned { None } else { request.sticky.as_ref() };
-    let sticky = sticky.and_then(|id| {
-        candidates
-            .iter()
-            .position(|c| view.backends[c.index].spec.id == *id)
-    });
+    let is_sticky = |id: &BackendId, at: usize| view.backends[candidates[at].index].spec.id == *id;
+    let sticky = sticky.and_then(|id| places.iter().position(|at| is_sticky(id, *at)));
     if let Some(place) = sticky {
-        candidates[..=place].rotate_right(1);
+        places[..=place].rotate_right(1);
     }
     let reasons = Reasons {
         strategy,
@@ -124,12 +121,11 @@ pub fn plan(
         clusters_refused: a_cluster_serves && candidates.iter().all(|candidate| !candidate.cluster),
         pinned,
         sticky: sticky.is_some(),
-        fallbacks_from: fallbacks_from(&candidates),
+        fallbacks_from: fallbacks_from(&places, &candidates),
     };
-    let steps = candidates
-        .iter()
-        .enumerate()
-        .map(|(place, candidate)| Step {
+    let step = |(place, at): (usize, &usize)| {
+        let candidate = &candidates[*at];
+        Step {
             index: candidate.index,
             backend: view.backends[candidate.index].spec.id.clone(),
             model: candidate.model.name.clone(),
@@ -138,11 +134,11 @@ pub fn plan(
             cost_per_1k: candidate.score.cost_per_1k,
             predicted_ttft: candidate.score.predicted_ttft,
             fact_age: candidate.fact_age,
-        })
-        .collect();
+        }
+    };
     Plan {
         strategy,
-        steps,
+        steps: places.iter().enumerate().map(step).collect(),
         refused,
     }
 }
@@ -235,12 +231,11 @@ fn judge<'v>(
 
 /// The first place held by the other class than the first candidate's: from there on each step stands
 /// in for a class that was tried before it.
-fn fallbacks_from(candidates: &[Candidate<'_>]) -> usize {
-    let first = candidates.first().map(|candidate| candidate.cluster);
-    candidates
-        .iter()
-        .position(|c| Some(c.cluster) != first)
-        .unwrap_or(candidates.len())
+fn fallbacks_from(places: &[usize], candidates: &[Candidate<'_>]) -> usize {
+    let class = |at: &usize| candidates[*at].cluster;
+    let first = places.first().map(class);
+    let other = places.iter().position(|at| Some(class(at)) != first);
+    other.unwrap_or(places.len())
 }
 
 /// Labels each place of an ordered plan.

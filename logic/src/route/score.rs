@@ -119,10 +119,9 @@ fn cost(
         Placement::External => {
             let price = model.price?;
             let predicted = price.predict(input, output);
-            let tokens = i128::from(input) + i128::from(output);
-            let per_1k = match tokens {
-                0 => price.output.times(1000),
-                tokens => Money::from_pico(predicted.pico().saturating_mul(1000) / tokens),
+            let per_1k = match u64::from(input) + u64::from(output) {
+                0 => price.mixed_per_1k(),
+                tokens => predicted.share(1000, tokens),
             };
             Some((per_1k, predicted))
         }
