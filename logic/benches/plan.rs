@@ -44,18 +44,10 @@ fn backend(n: usize) -> BackendView {
         region: Region::new("us-west-2"),
         cost_per_hour: micro(90_000 + n % 40 * 1_000),
     };
-    let price = TokenPrice {
-        input: micro(1),
-        cached_read: micro(1),
-        cache_write: micro(1),
-        output: micro(2),
-    };
+    let price =
+        TokenPrice { input: micro(1), cached_read: micro(1), cache_write: micro(1), output: micro(2) };
     let report = Report {
-        health: if n % 10 == 9 {
-            Health::Unhealthy
-        } else {
-            Health::Healthy
-        },
+        health: if n % 10 == 9 { Health::Unhealthy } else { Health::Healthy },
         queue_depth: (n % 7) as u32,
         tokens_per_second: Some(10.0 + (n % 30) as f32),
         latency_p95_ms: Some(400),
@@ -105,11 +97,7 @@ fn scene(size: usize) -> (ClusterView, Busy, Request) {
         foreign: Vec::new(),
         members: Vec::new(),
     };
-    let load = |n: usize| LocalLoad {
-        in_flight: (n % 4) as u32,
-        limit: 4,
-        ..LocalLoad::default()
-    };
+    let load = |n: usize| LocalLoad { in_flight: (n % 4) as u32, limit: 4, ..LocalLoad::default() };
     let request = Request {
         model: Some("llama-3.1-8b".to_owned()),
         needs: Capabilities::new(["chat", "tools"]),
@@ -132,10 +120,7 @@ fn latency(bencher: Bencher<'_, '_>, size: usize) {
 
 fn decide(bencher: Bencher<'_, '_>, size: usize, strategy: Strategy) {
     let (view, loads, request) = scene(size);
-    let policy = Policy {
-        strategy,
-        ..Policy::default()
-    };
+    let policy = Policy { strategy, ..Policy::default() };
     let mut draw = 0_u64;
     bencher.counter(ItemsCount::new(size)).bench_local(|| {
         draw = draw.wrapping_add(1);

@@ -89,10 +89,8 @@ impl fmt::Display for Money {
     /// Plain decimal dollars without an exponent or trailing zeros, for example `0.002836`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0 { "-" } else { "" };
-        let (whole, pico) = (
-            self.0.unsigned_abs() / 1_000_000_000_000,
-            self.0.unsigned_abs() % 1_000_000_000_000,
-        );
+        let (whole, pico) =
+            (self.0.unsigned_abs() / 1_000_000_000_000, self.0.unsigned_abs() % 1_000_000_000_000);
         let fraction = format!("{pico:012}");
         match fraction.trim_end_matches('0') {
             "" => write!(f, "{sign}{whole}"),

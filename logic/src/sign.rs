@@ -47,9 +47,7 @@ pub enum SignError {
 
 /// The signature of a request: 64 lower-case hex digits.
 pub fn sign_v1(secret: &[u8], timestamp: u64, method: &str, path: &str, body: &[u8]) -> String {
-    let mac = mac_v1(secret, &timestamp.to_string(), method, path, body)
-        .finalize()
-        .into_bytes();
+    let mac = mac_v1(secret, &timestamp.to_string(), method, path, body).finalize().into_bytes();
     let mut hex = String::with_capacity(MAC_BYTES * 2);
     for byte in mac {
         for nibble in [byte >> 4, byte & 0xf] {
@@ -65,10 +63,7 @@ pub fn sign_v1(secret: &[u8], timestamp: u64, method: &str, path: &str, body: &[
 ///
 /// # Errors
 /// [`SignError`]; [`SignError::Replayed`] never comes from here but from the caller's [`ReplayGuard`].
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one argument for each signed or checked part of a request"
-)]
+#[expect(clippy::too_many_arguments, reason = "one argument for each signed or checked part of a request")]
 pub fn verify_v1(
     secret: &[u8],
     now_unix: u64,
@@ -83,11 +78,7 @@ pub fn verify_v1(
         return Err(SignError::AuthType);
     }
     let decimal = !timestamp_header.is_empty() && timestamp_header.bytes().all(|b| b.is_ascii_digit());
-    let timestamp: u64 = timestamp_header
-        .parse()
-        .ok()
-        .filter(|_| decimal)
-        .ok_or(SignError::Timestamp)?;
+    let timestamp: u64 = timestamp_header.parse().ok().filter(|_| decimal).ok_or(SignError::Timestamp)?;
     if now_unix.abs_diff(timestamp) > WINDOW_SECS {
         return Err(SignError::Stale);
     }
@@ -107,10 +98,7 @@ fn mac_v1(secret: &[u8], timestamp: &str, method: &str, path: &str, body: &[u8])
     mac
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "HMAC takes keys of any length, the error type is a trait's"
-)]
+#[expect(clippy::expect_used, reason = "HMAC takes keys of any length, the error type is a trait's")]
 fn keyed(secret: &[u8]) -> Hmac<Sha256> {
     Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length")
 }
@@ -147,11 +135,7 @@ pub struct ReplayGuard {
 impl ReplayGuard {
     /// A guard that remembers up to `capacity` signatures (about 150 bytes each).
     pub fn new(capacity: usize) -> Self {
-        Self {
-            capacity,
-            seen: HashSet::new(),
-            by_expiry: BTreeSet::new(),
-        }
+        Self { capacity, seen: HashSet::new(), by_expiry: BTreeSet::new() }
     }
 
     /// Whether `signature`, already verified, is used for the first time; remembers it if so. `false`
@@ -171,8 +155,7 @@ impl ReplayGuard {
             return false;
         }
         // Its timestamp may lie up to one window ahead of now, and it stays valid one window past that.
-        self.by_expiry
-            .insert((now_unix.saturating_add(2 * WINDOW_SECS), signature));
+        self.by_expiry.insert((now_unix.saturating_add(2 * WINDOW_SECS), signature));
         true
     }
 

@@ -122,12 +122,7 @@ impl BackendView {
                     ([], own, _) => own,
                     (configured, _, _) => configured,
                 };
-                Some(Facts {
-                    report,
-                    age: now.since(own.observed_at),
-                    said_by: None,
-                    models,
-                })
+                Some(Facts { report, age: now.since(own.observed_at), said_by: None, models })
             }
             (_, Some(fact)) => {
                 let report = Report {
@@ -138,17 +133,8 @@ impl BackendView {
                     in_flight: 0,
                     ..fact.report
                 };
-                let models = if self.spec.models.is_empty() {
-                    &fact.models[..]
-                } else {
-                    &self.spec.models
-                };
-                Some(Facts {
-                    report,
-                    age: now.since(fact.arrived_at),
-                    said_by: Some(&fact.node),
-                    models,
-                })
+                let models = if self.spec.models.is_empty() { &fact.models[..] } else { &self.spec.models };
+                Some(Facts { report, age: now.since(fact.arrived_at), said_by: Some(&fact.node), models })
             }
             _ => None,
         }

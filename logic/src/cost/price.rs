@@ -130,31 +130,20 @@ impl PriceTable {
             serde_json::from_str(text).map_err(|error| PriceError::Document(error.to_string()))?;
         let mut table = Self::default();
         for (index, value) in document.models.into_iter().enumerate() {
-            let model = value
-                .get("model")
-                .and_then(Value::as_str)
-                .unwrap_or("no name")
-                .to_owned();
-            let row = serde_json::from_value(value)
-                .map_err(|error| error.to_string())
-                .and_then(row);
+            let model = value.get("model").and_then(Value::as_str).unwrap_or("no name").to_owned();
+            let row = serde_json::from_value(value).map_err(|error| error.to_string()).and_then(row);
             let row = row.and_then(|row| match table.exact(row.kind, &row.model) {
                 Some(_) => Err("is there twice".to_owned()),
                 None => Ok(row),
             });
-            table.rows.push(row.map_err(|problem| PriceError::Row {
-                row: index + 1,
-                model,
-                problem,
-            })?);
+            table.rows.push(row.map_err(|problem| PriceError::Row { row: index + 1, model, problem })?);
         }
         Ok(table)
     }
 
     /// Adds the rows of `other`; where both know a model, `other` is right.
     pub fn override_with(&mut self, other: Self) {
-        self.rows
-            .retain(|row| other.exact(row.kind, &row.model).is_none());
+        self.rows.retain(|row| other.exact(row.kind, &row.model).is_none());
         self.rows.extend(other.rows);
     }
 
@@ -165,8 +154,7 @@ impl PriceTable {
     /// - `-latest`,
     /// - Gemini's version number, `-001` to `-009`.
     pub fn lookup(&self, kind: Kind, model: &str) -> Option<&PriceRow> {
-        self.exact(kind, model)
-            .or_else(|| self.exact(kind, base_name(kind, model)?))
+        self.exact(kind, model).or_else(|| self.exact(kind, base_name(kind, model)?))
     }
 
     /// All rows, in the order of the file.
@@ -175,9 +163,7 @@ impl PriceTable {
     }
 
     fn exact(&self, kind: Kind, model: &str) -> Option<&PriceRow> {
-        self.rows
-            .iter()
-            .find(|row| row.kind == kind && row.model == model)
+        self.rows.iter().find(|row| row.kind == kind && row.model == model)
     }
 }
 
@@ -191,12 +177,9 @@ fn base_name(kind: Kind, model: &str) -> Option<&str> {
         });
         (fits && !base.is_empty()).then_some(base)
     };
-    dated("-00000000")
-        .or_else(|| dated("-0000-00-00"))
-        .or_else(|| model.strip_suffix("-latest"))
-        .or_else(|| {
-            dated("-000").filter(|base| kind == Kind::Gemini && model[base.len()..].starts_with("-00"))
-        })
+    dated("-00000000").or_else(|| dated("-0000-00-00")).or_else(|| model.strip_suffix("-latest")).or_else(
+        || dated("-000").filter(|base| kind == Kind::Gemini && model[base.len()..].starts_with("-00")),
+    )
 }
 
 fn row(raw: RawRow) -> Result<PriceRow, String> {

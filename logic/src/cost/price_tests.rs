@@ -41,26 +41,14 @@ fn the_built_in_table_knows_the_models_it_started_from() {
         (Kind::Gemini, "gemini-1.5-flash", 0.000075, 0.0003),
     ] {
         let price = table.lookup(kind, model).unwrap().price;
-        assert_eq!(
-            price.input.times(1000),
-            Money::from_usd(input).unwrap(),
-            "{model}"
-        );
-        assert_eq!(
-            price.output.times(1000),
-            Money::from_usd(output).unwrap(),
-            "{model}"
-        );
+        assert_eq!(price.input.times(1000), Money::from_usd(input).unwrap(), "{model}");
+        assert_eq!(price.output.times(1000), Money::from_usd(output).unwrap(), "{model}");
     }
 }
 
 #[test]
 fn a_token_is_priced_to_the_pico_dollar_and_missing_classes_take_the_plain_one() {
-    let price = table(&row_text("m", ""))
-        .unwrap()
-        .lookup(Kind::OpenAi, "m")
-        .unwrap()
-        .price;
+    let price = table(&row_text("m", "")).unwrap().lookup(Kind::OpenAi, "m").unwrap().price;
     assert_eq!(price.input, Money::from_pico(150_000));
     assert_eq!(price.output, Money::from_pico(600_000));
     assert_eq!((price.cached_read, price.cache_write), (price.input, price.input));
@@ -72,19 +60,9 @@ fn a_token_is_priced_to_the_pico_dollar_and_missing_classes_take_the_plain_one()
 #[test]
 fn each_class_is_charged_at_its_own_price() {
     let pico = Money::from_pico;
-    let price = TokenPrice {
-        input: pico(1),
-        cached_read: pico(10),
-        cache_write: pico(100),
-        output: pico(1_000),
-    };
-    let usage = Usage {
-        input: 1,
-        cached_read: 2,
-        cache_write: 3,
-        output: 4,
-        reasoning: 5,
-    };
+    let price =
+        TokenPrice { input: pico(1), cached_read: pico(10), cache_write: pico(100), output: pico(1_000) };
+    let usage = Usage { input: 1, cached_read: 2, cache_write: 3, output: 4, reasoning: 5 };
     assert_eq!(price.charge(&usage), pico(9_321));
     assert_eq!(price.predict(7, 2), pico(2_007));
     assert_eq!(price.charge(&Usage::default()), Money::ZERO);
@@ -92,35 +70,17 @@ fn each_class_is_charged_at_its_own_price() {
 
 #[test]
 fn versions_are_looked_up_by_their_base_name() {
-    let rows = ["gpt-4o", "gpt-4o-2024-05-13", "a"]
-        .map(|model| row_text(model, ""))
-        .join(",");
+    let rows = ["gpt-4o", "gpt-4o-2024-05-13", "a"].map(|model| row_text(model, "")).join(",");
     let table = table(&rows).unwrap();
     let found = |model: &str| table.lookup(Kind::OpenAi, model).map(|row| row.model.as_str());
     assert_eq!(found("gpt-4o-2024-08-06"), Some("gpt-4o"));
-    assert_eq!(
-        found("gpt-4o-2024-05-13"),
-        Some("gpt-4o-2024-05-13"),
-        "an exact row comes first"
-    );
+    assert_eq!(found("gpt-4o-2024-05-13"), Some("gpt-4o-2024-05-13"), "an exact row comes first");
     assert_eq!(found("gpt-4o-20240806"), Some("gpt-4o"));
     assert_eq!(found("gpt-4o-latest"), Some("gpt-4o"));
-    for unknown in [
-        "gpt-4o-mini",
-        "gpt-4o-001",
-        "gpt-4o-2024-8-6",
-        "gpt-4",
-        "-20240806",
-        "é20240806",
-        "",
-    ] {
+    for unknown in ["gpt-4o-mini", "gpt-4o-001", "gpt-4o-2024-8-6", "gpt-4", "-20240806", "é20240806", ""] {
         assert_eq!(found(unknown), None, "{unknown:?}");
     }
-    assert_eq!(
-        table.lookup(Kind::Gemini, "gpt-4o"),
-        None,
-        "another dialect's model"
-    );
+    assert_eq!(table.lookup(Kind::Gemini, "gpt-4o"), None, "another dialect's model");
 }
 
 #[test]
@@ -155,15 +115,10 @@ fn a_wrong_row_is_named() {
         (row_text("m", "").replace(r#"["chat"]"#, "[]"), "`capabilities`"),
         (row_text("m", "").replace("openai", "llama"), "`kind`"),
         (row_text("m", "").replace("openai", "acme"), "acme"),
-        (
-            row_text("m", "").replace(r#""output":0.6,"#, ""),
-            "missing field `output`",
-        ),
+        (row_text("m", "").replace(r#""output":0.6,"#, ""), "missing field `output`"),
         (row_text("good", ""), "is there twice"),
     ] {
-        let error = table(&format!("{},{text}", row_text("good", "")))
-            .unwrap_err()
-            .to_string();
+        let error = table(&format!("{},{text}", row_text("good", ""))).unwrap_err().to_string();
         assert!(error.starts_with("row 2 "), "{error}");
         assert!(error.contains(problem), "{error} does not say {problem}");
     }
@@ -172,10 +127,7 @@ fn a_wrong_row_is_named() {
 #[test]
 fn what_is_no_table_is_refused() {
     for text in ["", "[]", "{}", r#"{"models":{}}"#, r#"{"models":[],"modles":[]}"#] {
-        assert!(
-            matches!(PriceTable::parse(text), Err(PriceError::Document(_))),
-            "{text:?}"
-        );
+        assert!(matches!(PriceTable::parse(text), Err(PriceError::Document(_))), "{text:?}");
     }
     assert_eq!(PriceTable::parse(r#"{"models":[]}"#), Ok(PriceTable::default()));
 }

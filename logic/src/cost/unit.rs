@@ -30,11 +30,7 @@ pub fn cost_per_1k(cost_per_hour: Money, tokens_per_second: f64, overhead: f64) 
 /// included, so that over many requests the charges add up to the machine's price for its busy time.
 /// A request without output (an embedding) is charged by its input.
 pub fn request_cost(per_1k: Money, input_tokens: u64, output_tokens: u64) -> Money {
-    let charged = if output_tokens == 0 {
-        input_tokens
-    } else {
-        output_tokens
-    };
+    let charged = if output_tokens == 0 { input_tokens } else { output_tokens };
     per_1k.share(charged, 1000)
 }
 
@@ -125,11 +121,7 @@ mod tests {
         }
         assert_eq!(cost_per_1k(usd(0.0928), 10.0, f64::NAN), None);
         assert_eq!(cost_per_1k(usd(-1.0), 10.0, 1.1), None);
-        assert_eq!(
-            cost_per_1k(usd(1.0), f64::MIN_POSITIVE, 1.1),
-            None,
-            "beyond any amount"
-        );
+        assert_eq!(cost_per_1k(usd(1.0), f64::MIN_POSITIVE, 1.1), None, "beyond any amount");
     }
 
     #[test]
@@ -223,10 +215,7 @@ mod tests {
                 meter.tokens(per_second, now);
             }
             let speed = meter.tokens_per_second(now).unwrap();
-            assert!(
-                (speed / per_second as f64 - 1.0).abs() < 0.1,
-                "{per_second} became {speed}"
-            );
+            assert!((speed / per_second as f64 - 1.0).abs() < 0.1, "{per_second} became {speed}");
         }
     }
 

@@ -154,14 +154,10 @@ pub fn decode_models(text: &str) -> Result<Vec<ServedModel>, CodecError> {
         .into_iter()
         .map(|wire| {
             if wire.name.is_empty() || wire.name.chars().any(char::is_control) {
-                return Err(CodecError::Body(
-                    "a model's name is empty or has control characters".into(),
-                ));
+                return Err(CodecError::Body("a model's name is empty or has control characters".into()));
             }
-            let words = CAPABILITY_BITS
-                .iter()
-                .enumerate()
-                .filter(|(bit, _)| wire.capabilities >> bit & 1 == 1);
+            let words =
+                CAPABILITY_BITS.iter().enumerate().filter(|(bit, _)| wire.capabilities >> bit & 1 == 1);
             Ok(ServedModel {
                 context_window: wire.context_window,
                 capabilities: Capabilities::new(words.map(|(_, word)| word)),
@@ -174,11 +170,7 @@ pub fn decode_models(text: &str) -> Result<Vec<ServedModel>, CodecError> {
 /// A node's facts as a gossip value. A field longer than 120 bytes is not told.
 pub fn encode_node(node: &NodeFact) -> String {
     let short = |text: &str| {
-        if text.len() <= NODE_FIELD_MAX {
-            text.to_owned()
-        } else {
-            String::new()
-        }
+        if text.len() <= NODE_FIELD_MAX { text.to_owned() } else { String::new() }
     };
     encode(&NodeFact {
         region: Region::new(short(node.region.as_str())),
@@ -197,26 +189,15 @@ pub fn encode_node(node: &NodeFact) -> String {
 /// [`CodecError`] for whatever this node would not have written.
 pub fn decode_node(text: &str) -> Result<NodeFact, CodecError> {
     let node: NodeFact = decode::<_, NODE_BYTES_MAX>(text)?;
-    let fields = [
-        node.region.as_str(),
-        &node.version,
-        node.http_address.as_deref().unwrap_or(""),
-    ];
-    if fields
-        .iter()
-        .any(|field| field.len() > NODE_FIELD_MAX || field.chars().any(char::is_control))
-    {
-        return Err(CodecError::Body(
-            "a field is too long or has control characters".into(),
-        ));
+    let fields = [node.region.as_str(), &node.version, node.http_address.as_deref().unwrap_or("")];
+    if fields.iter().any(|field| field.len() > NODE_FIELD_MAX || field.chars().any(char::is_control)) {
+        return Err(CodecError::Body("a field is too long or has control characters".into()));
     }
     Ok(node)
 }
 
 fn wire_report(report: &Report, beat: u8) -> WireReport {
-    let speed = report
-        .tokens_per_second
-        .filter(|speed| speed.is_finite() && *speed >= 0.0);
+    let speed = report.tokens_per_second.filter(|speed| speed.is_finite() && *speed >= 0.0);
     WireReport {
         beat,
         health: match report.health {

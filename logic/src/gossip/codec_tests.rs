@@ -17,25 +17,10 @@ fn extreme() -> Report {
 }
 
 fn any_report() -> impl Strategy<Value = Report> {
-    let figures = (
-        any::<u32>(),
-        any::<u32>(),
-        any::<Option<u32>>(),
-        any::<Option<f32>>(),
-    );
-    let times = (
-        any::<Option<u32>>(),
-        any::<Option<u32>>(),
-        any::<Option<u32>>(),
-        any::<u32>(),
-    );
+    let figures = (any::<u32>(), any::<u32>(), any::<Option<u32>>(), any::<Option<f32>>());
+    let times = (any::<Option<u32>>(), any::<Option<u32>>(), any::<Option<u32>>(), any::<u32>());
     (0..4u8, figures, times, any::<bool>()).prop_map(|(health, figures, times, breaker_open)| Report {
-        health: [
-            Health::Unknown,
-            Health::Healthy,
-            Health::Loading,
-            Health::Unhealthy,
-        ][usize::from(health)],
+        health: [Health::Unknown, Health::Healthy, Health::Loading, Health::Unhealthy][usize::from(health)],
         queue_depth: figures.0,
         in_flight: figures.1,
         slots: figures.2,
@@ -67,12 +52,8 @@ fn a_report_comes_back_rounded_to_two_digits() {
         breaker_open: false,
     };
     let read = decode_report(&encode_report(&report, 3)).unwrap();
-    let expected = Report {
-        tokens_per_second: Some(32.0),
-        latency_p95_ms: Some(1_200),
-        ttft_ms: Some(1_000),
-        ..report
-    };
+    let expected =
+        Report { tokens_per_second: Some(32.0), latency_p95_ms: Some(1_200), ttft_ms: Some(1_000), ..report };
     assert_eq!(read, expected);
     assert_eq!(quantised(&report), expected);
 }
@@ -88,25 +69,14 @@ fn the_largest_report_fits_its_bound() {
 fn the_beat_changes_the_text_and_nothing_else() {
     let report = Report::default();
     assert_ne!(encode_report(&report, 1), encode_report(&report, 2));
-    assert_eq!(
-        decode_report(&encode_report(&report, 1)),
-        decode_report(&encode_report(&report, 2))
-    );
+    assert_eq!(decode_report(&encode_report(&report, 1)), decode_report(&encode_report(&report, 2)));
 }
 
 #[test]
 fn a_speed_that_is_no_number_is_told_as_unknown() {
     for speed in [f32::NAN, f32::INFINITY, -1.0] {
-        let report = Report {
-            tokens_per_second: Some(speed),
-            ..Report::default()
-        };
-        assert_eq!(
-            decode_report(&encode_report(&report, 0))
-                .unwrap()
-                .tokens_per_second,
-            None
-        );
+        let report = Report { tokens_per_second: Some(speed), ..Report::default() };
+        assert_eq!(decode_report(&encode_report(&report, 0)).unwrap().tokens_per_second, None);
     }
 }
 
@@ -115,23 +85,14 @@ fn malformed_reports_each_have_their_error() {
     assert_eq!(decode_report(""), Err(CodecError::Text));
     assert_eq!(decode_report("!!!!"), Err(CodecError::Text));
     assert_eq!(decode_report(&raw(2, &[0; 10])), Err(CodecError::Version(2)));
-    assert_eq!(
-        decode_report(&"A".repeat(2_000)),
-        Err(CodecError::Oversized(2_000))
-    );
+    assert_eq!(decode_report(&"A".repeat(2_000)), Err(CodecError::Oversized(2_000)));
     let good = base64::decode(&encode_report(&extreme(), 0)).unwrap();
     for cut in 1..good.len() {
         let text = base64::encode(&good[..cut]);
-        assert!(
-            matches!(decode_report(&text), Err(CodecError::Body(_))),
-            "cut to {cut} bytes"
-        );
+        assert!(matches!(decode_report(&text), Err(CodecError::Body(_))), "cut to {cut} bytes");
     }
     let longer = base64::encode(&[&good[..], &[0]].concat());
-    assert_eq!(
-        decode_report(&longer),
-        Err(CodecError::Body("1 bytes too many".into()))
-    );
+    assert_eq!(decode_report(&longer), Err(CodecError::Body("1 bytes too many".into())));
     let mut odd_health = good;
     odd_health[2] = 9;
     assert_eq!(
@@ -143,24 +104,15 @@ fn malformed_reports_each_have_their_error() {
 #[test]
 fn a_hostile_length_is_refused_without_allocating() {
     // A list of 2^36 models; a name of 2^60 bytes.
-    for body in [
-        &[253, 0, 0, 0, 0, 16, 0, 0, 0][..],
-        &[1, 253, 0, 0, 0, 0, 0, 0, 0, 16],
-    ] {
-        assert!(matches!(
-            decode_models(&raw(VERSION, body)),
-            Err(CodecError::Body(_))
-        ));
+    for body in [&[253, 0, 0, 0, 0, 16, 0, 0, 0][..], &[1, 253, 0, 0, 0, 0, 0, 0, 0, 16]] {
+        assert!(matches!(decode_models(&raw(VERSION, body)), Err(CodecError::Body(_))));
     }
 }
 
 #[test]
 fn models_come_back_with_window_and_capabilities() {
     let models = [
-        ServedModel {
-            context_window: Some(4096),
-            ..ServedModel::named("tinyllama")
-        },
+        ServedModel { context_window: Some(4096), ..ServedModel::named("tinyllama") },
         ServedModel {
             capabilities: Capabilities::new(["embedding", "code"]),
             ..ServedModel::named("bge/small:q8")
@@ -179,18 +131,13 @@ fn models_come_back_with_window_and_capabilities() {
 
 #[test]
 fn a_long_list_of_models_is_cut_between_names() {
-    let models: Vec<ServedModel> = (0..200)
-        .map(|n| ServedModel::named(format!("model-{n:03}")))
-        .collect();
+    let models: Vec<ServedModel> = (0..200).map(|n| ServedModel::named(format!("model-{n:03}"))).collect();
     let text = encode_models(&models);
     assert!(text.len() <= MODELS_TEXT_MAX);
     let read = decode_models(&text).unwrap();
     assert!(read.len() > 30, "was {}", read.len());
     assert_eq!(read[..], models[..read.len()]);
-    assert_eq!(
-        decode_models(&encode_models(&[ServedModel::named("x".repeat(5_000))])).unwrap(),
-        []
-    );
+    assert_eq!(decode_models(&encode_models(&[ServedModel::named("x".repeat(5_000))])).unwrap(), []);
 }
 
 #[test]
@@ -201,11 +148,7 @@ fn a_node_comes_back_and_its_long_fields_do_not() {
         http_address: Some("10.0.0.1:8080".into()),
     };
     assert_eq!(decode_node(&encode_node(&node)), Ok(node.clone()));
-    let long = NodeFact {
-        http_address: Some("x".repeat(500)),
-        version: "v".repeat(500),
-        ..node
-    };
+    let long = NodeFact { http_address: Some("x".repeat(500)), version: "v".repeat(500), ..node };
     let read = decode_node(&encode_node(&long)).unwrap();
     assert_eq!((read.http_address, read.version.as_str()), (None, ""));
     assert_eq!(decode_node(&raw(7, b"")), Err(CodecError::Version(7)));
@@ -213,16 +156,9 @@ fn a_node_comes_back_and_its_long_fields_do_not() {
 
 #[test]
 fn rounding_keeps_two_digits() {
-    for (figure, rounded) in [
-        (0, 0),
-        (99, 99),
-        (100, 100),
-        (104, 100),
-        (105, 110),
-        (994, 990),
-        (995, 1000),
-        (u32::MAX, u32::MAX),
-    ] {
+    for (figure, rounded) in
+        [(0, 0), (99, 99), (100, 100), (104, 100), (105, 110), (994, 990), (995, 1000), (u32::MAX, u32::MAX)]
+    {
         assert_eq!(two_digits(figure), rounded);
     }
 }

@@ -48,9 +48,7 @@ impl Key {
     /// Whether `name` may stand in a key, and thus name a gossiped backend.
     pub fn allows(name: &str) -> bool {
         (1..=BACKEND_NAME_MAX).contains(&name.len())
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
     }
 }
 
@@ -65,11 +63,7 @@ impl fmt::Display for Key {
 }
 
 fn backend(name: &str) -> Result<BackendId, KeyError> {
-    if Key::allows(name) {
-        Ok(BackendId::new(name))
-    } else {
-        Err(KeyError::Name)
-    }
+    if Key::allows(name) { Ok(BackendId::new(name)) } else { Err(KeyError::Name) }
 }
 
 #[cfg(test)]
@@ -79,11 +73,7 @@ mod tests {
 
     #[test]
     fn each_form_is_read_as_it_is_written() {
-        for key in [
-            Key::Report("aws-gpu_1.a".into()),
-            Key::Models("X".into()),
-            Key::Node,
-        ] {
+        for key in [Key::Report("aws-gpu_1.a".into()), Key::Models("X".into()), Key::Node] {
             assert_eq!(Key::parse(&key.to_string()), Ok(key));
         }
     }

@@ -88,12 +88,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn healthy() -> Report {
-        Report {
-            health: Health::Healthy,
-            ttft_ms: Some(100),
-            queue_depth: 4,
-            ..Report::default()
-        }
+        Report { health: Health::Healthy, ttft_ms: Some(100), queue_depth: 4, ..Report::default() }
     }
 
     fn ms(millis: u64) -> Moment {
@@ -102,10 +97,7 @@ mod tests {
 
     fn told(reports: &[(u64, Report)]) -> Vec<bool> {
         let mut pace = Pace::default();
-        reports
-            .iter()
-            .map(|(at, report)| pace.worth_telling(report, ms(*at)))
-            .collect()
+        reports.iter().map(|(at, report)| pace.worth_telling(report, ms(*at))).collect()
     }
 
     #[test]
@@ -116,64 +108,30 @@ mod tests {
     #[test]
     fn a_flip_is_told_at_once() {
         let well = healthy();
-        let ill = Report {
-            health: Health::Unhealthy,
-            ..well
-        };
-        let open = Report {
-            breaker_open: true,
-            ..well
-        };
-        let backed_off = Report {
-            backoff_ms: 500,
-            ..well
-        };
+        let ill = Report { health: Health::Unhealthy, ..well };
+        let open = Report { breaker_open: true, ..well };
+        let backed_off = Report { backoff_ms: 500, ..well };
         assert_eq!(
-            told(&[
-                (0, well),
-                (1, ill),
-                (2, well),
-                (3, open),
-                (4, well),
-                (5, backed_off),
-                (6, well)
-            ]),
+            told(&[(0, well), (1, ill), (2, well), (3, open), (4, well), (5, backed_off), (6, well)]),
             [true; 7]
         );
     }
 
     #[test]
     fn drift_is_not_told() {
-        let slower = Report {
-            ttft_ms: Some(120),
-            queue_depth: 5,
-            rtt_ms: Some(9),
-            ..healthy()
-        };
-        assert_eq!(
-            told(&[(0, healthy()), (500, slower), (1_999, slower)]),
-            [true, false, false]
-        );
+        let slower = Report { ttft_ms: Some(120), queue_depth: 5, rtt_ms: Some(9), ..healthy() };
+        assert_eq!(told(&[(0, healthy()), (500, slower), (1_999, slower)]), [true, false, false]);
     }
 
     #[test]
     fn a_real_change_is_told_no_sooner_than_a_fifth_of_a_second_after_the_last() {
-        let busy = Report {
-            queue_depth: 8,
-            ..healthy()
-        };
-        assert_eq!(
-            told(&[(0, healthy()), (199, busy), (200, busy)]),
-            [true, false, true]
-        );
+        let busy = Report { queue_depth: 8, ..healthy() };
+        assert_eq!(told(&[(0, healthy()), (199, busy), (200, busy)]), [true, false, true]);
     }
 
     #[test]
     fn a_back_off_that_runs_down_is_not_told_again_and_a_longer_one_is() {
-        let at = |backoff_ms| Report {
-            backoff_ms,
-            ..healthy()
-        };
+        let at = |backoff_ms| Report { backoff_ms, ..healthy() };
         assert_eq!(
             told(&[(0, at(900)), (300, at(600)), (600, at(300)), (900, at(5_000))]),
             [true, false, false, true]

@@ -84,13 +84,7 @@ pub struct Breaker {
 impl Breaker {
     /// A closed breaker.
     pub fn new(policy: BreakerPolicy) -> Self {
-        Self {
-            policy,
-            open_until: None,
-            failed_trials: 0,
-            failures_in_a_row: 0,
-            window: Window::default(),
-        }
+        Self { policy, open_until: None, failed_trials: 0, failures_in_a_row: 0, window: Window::default() }
     }
 
     /// The state now.
@@ -158,10 +152,7 @@ impl Breaker {
     }
 
     fn open_for(&self) -> Duration {
-        let doubled = self
-            .policy
-            .open_first
-            .saturating_mul(1 << self.failed_trials.min(16));
+        let doubled = self.policy.open_first.saturating_mul(1 << self.failed_trials.min(16));
         doubled.min(self.policy.open_max)
     }
 }

@@ -22,10 +22,7 @@ fn five_failures_in_a_row_open_it_for_five_seconds() {
     assert_eq!(breaker.state(at(1)), BreakerState::Closed);
     breaker.record(false, at(1));
     assert_eq!(breaker.state(at(1)), BreakerState::Open { until: at(6) });
-    assert_eq!(
-        breaker.state(Moment::from_micros(5_999_999)),
-        BreakerState::Open { until: at(6) }
-    );
+    assert_eq!(breaker.state(Moment::from_micros(5_999_999)), BreakerState::Open { until: at(6) });
     assert_eq!(breaker.state(at(6)), BreakerState::HalfOpen);
 }
 
@@ -52,18 +49,13 @@ fn exactly_eighty_percent_passes_and_less_opens_it() {
     }
     assert_eq!(breaker.state(at(10)), BreakerState::Closed, "16 of 20 are 80 %");
     breaker.record(false, at(10));
-    assert!(
-        matches!(breaker.state(at(10)), BreakerState::Open { .. }),
-        "16 of 21 are less"
-    );
+    assert!(matches!(breaker.state(at(10)), BreakerState::Open { .. }), "16 of 21 are less");
 }
 
 #[test]
 fn a_bad_share_of_fewer_than_twenty_outcomes_does_not_open_it() {
     let mut breaker = Breaker::new(BreakerPolicy::default());
-    for ok in [
-        true, false, false, false, true, false, false, false, true, false, false, false, true, false,
-    ] {
+    for ok in [true, false, false, false, true, false, false, false, true, false, false, false, true, false] {
         breaker.record(ok, at(10));
     }
     assert_eq!(breaker.state(at(10)), BreakerState::Closed);
@@ -99,27 +91,18 @@ fn each_failed_trial_doubles_the_wait_up_to_a_minute() {
     let mut waits = Vec::new();
     let mut now = at(0);
     for _ in 0..6 {
-        let BreakerState::Open { until } = breaker.state(now) else {
-            panic!("must be open")
-        };
+        let BreakerState::Open { until } = breaker.state(now) else { panic!("must be open") };
         waits.push(until.since(now).as_secs());
         now = until;
         breaker.record(false, now);
     }
     assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
-    let BreakerState::Open { until } = breaker.state(now) else {
-        panic!("must be open")
-    };
+    let BreakerState::Open { until } = breaker.state(now) else { panic!("must be open") };
     breaker.record(true, until);
     for _ in 0..5 {
         breaker.record(false, until);
     }
-    assert_eq!(
-        breaker.state(until),
-        BreakerState::Open {
-            until: until + Duration::from_secs(5)
-        }
-    );
+    assert_eq!(breaker.state(until), BreakerState::Open { until: until + Duration::from_secs(5) });
 }
 
 #[test]

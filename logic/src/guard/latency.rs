@@ -59,10 +59,7 @@ impl LatencyWindow {
     }
 
     fn recent(&self, now: Moment) -> impl Iterator<Item = Duration> {
-        self.samples
-            .iter()
-            .filter(move |s| now.since(s.0) <= WINDOW)
-            .map(|s| s.1)
+        self.samples.iter().filter(move |s| now.since(s.0) <= WINDOW).map(|s| s.1)
     }
 
     fn peak_after(&self, ttft: Duration, now: Moment) -> Duration {

@@ -43,16 +43,9 @@ pub struct Limiter {
 impl Limiter {
     /// Full buckets.
     pub fn new(limit: RateLimit) -> Self {
-        let burst = if limit.burst_multiplier.is_finite() {
-            limit.burst_multiplier
-        } else {
-            1.0
-        };
+        let burst = if limit.burst_multiplier.is_finite() { limit.burst_multiplier } else { 1.0 };
         let bucket = |per_minute| Bucket::full(per_minute, (burst - 1.0).clamp(SMALLEST_BUCKET, 1000.0));
-        Self {
-            requests: limit.requests_per_minute.map(bucket),
-            tokens: limit.tokens_per_minute.map(bucket),
-        }
+        Self { requests: limit.requests_per_minute.map(bucket), tokens: limit.tokens_per_minute.map(bucket) }
     }
 
     /// Whether a request of `tokens` estimated tokens has room now.
@@ -87,14 +80,8 @@ impl Limiter {
     }
 
     fn wait(&self, tokens: u32, now: Moment) -> Duration {
-        let requests = self
-            .requests
-            .as_ref()
-            .map_or(Duration::ZERO, |bucket| bucket.wait(1, now));
-        let tokens = self
-            .tokens
-            .as_ref()
-            .map_or(Duration::ZERO, |bucket| bucket.wait(tokens, now));
+        let requests = self.requests.as_ref().map_or(Duration::ZERO, |bucket| bucket.wait(1, now));
+        let tokens = self.tokens.as_ref().map_or(Duration::ZERO, |bucket| bucket.wait(tokens, now));
         requests.max(tokens)
     }
 }
@@ -116,19 +103,12 @@ impl Bucket {
         )]
         let units = (f64::from(per_minute) * minutes).round() as i64;
         let capacity = i128::from(units.max(1)) * MINUTE_MICROS;
-        Self {
-            per_minute: i128::from(per_minute),
-            capacity,
-            level: capacity,
-            filled_at: Moment::ZERO,
-        }
+        Self { per_minute: i128::from(per_minute), capacity, level: capacity, filled_at: Moment::ZERO }
     }
 
     fn level(&self, now: Moment) -> i128 {
         let passed = i128::from(now.micros().saturating_sub(self.filled_at.micros()));
-        self.level
-            .saturating_add(passed.saturating_mul(self.per_minute))
-            .min(self.capacity)
+        self.level.saturating_add(passed.saturating_mul(self.per_minute)).min(self.capacity)
     }
 
     fn wait(&self, units: u32, now: Moment) -> Duration {

@@ -2,11 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn limiter(rpm: Option<u32>, tpm: Option<u32>, burst_multiplier: f64) -> Limiter {
-    Limiter::new(RateLimit {
-        requests_per_minute: rpm,
-        tokens_per_minute: tpm,
-        burst_multiplier,
-    })
+    Limiter::new(RateLimit { requests_per_minute: rpm, tokens_per_minute: tpm, burst_multiplier })
 }
 
 #[test]
@@ -24,10 +20,7 @@ fn a_burst_is_the_bucket_and_then_the_rate_holds() {
         assert_eq!(sixty.admit(0, Moment::ZERO), Ok(()));
     }
     assert_eq!(sixty.admit(0, Moment::ZERO), Err(Moment::from_secs(1)));
-    assert_eq!(
-        sixty.check(0, Moment::from_micros(999_999)),
-        Err(Moment::from_secs(1))
-    );
+    assert_eq!(sixty.check(0, Moment::from_micros(999_999)), Err(Moment::from_secs(1)));
     assert_eq!(sixty.admit(0, Moment::from_secs(1)), Ok(()));
     assert_eq!(sixty.admit(0, Moment::from_secs(1)), Err(Moment::from_secs(2)));
 }
@@ -48,17 +41,9 @@ fn an_account_without_any_allowance_stays_closed() {
 #[test]
 fn a_request_larger_than_the_bucket_passes_when_the_bucket_is_full() {
     let mut tokens = limiter(None, Some(6_000), 1.0);
-    assert_eq!(
-        tokens.admit(5_000, Moment::ZERO),
-        Ok(()),
-        "the bucket of 600 is full"
-    );
+    assert_eq!(tokens.admit(5_000, Moment::ZERO), Ok(()), "the bucket of 600 is full");
     let again = tokens.admit(5_000, Moment::ZERO).unwrap_err();
-    assert_eq!(
-        again,
-        Moment::from_secs(50),
-        "5,000 tokens of debt and bucket at 100 a second"
-    );
+    assert_eq!(again, Moment::from_secs(50), "5,000 tokens of debt and bucket at 100 a second");
     assert_eq!(tokens.admit(5_000, again), Ok(()));
 }
 

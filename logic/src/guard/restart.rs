@@ -39,11 +39,7 @@ pub struct Restarts {
 impl Restarts {
     /// No restart so far.
     pub fn new(policy: RestartPolicy) -> Self {
-        Self {
-            policy,
-            in_a_row: 0,
-            due_at: None,
-        }
+        Self { policy, in_a_row: 0, due_at: None }
     }
 
     /// The wait before the restart that is needed now; `draw` is 64 random bits.
@@ -54,11 +50,8 @@ impl Restarts {
         if self.due_at.is_some_and(|due| now.since(due) >= self.policy.calm) {
             self.in_a_row = 0;
         }
-        let longest = self
-            .policy
-            .delay_min
-            .saturating_mul(2 << self.in_a_row.min(16))
-            .min(self.policy.delay_max);
+        let longest =
+            self.policy.delay_min.saturating_mul(2 << self.in_a_row.min(16)).min(self.policy.delay_max);
         let shortest = (longest / 2).max(self.policy.delay_min).min(longest);
         let spread = u64::try_from((longest - shortest).as_micros()).unwrap_or(u64::MAX);
         let delay = shortest + Duration::from_micros(draw % spread.saturating_add(1).max(1));
@@ -81,9 +74,8 @@ mod tests {
     #[test]
     fn waits_double_from_fifty_milliseconds_to_five_seconds() {
         let mut restarts = Restarts::default();
-        let waits: Vec<u128> = (0..9)
-            .map(|_| restarts.next_delay(Moment::from_secs(1), 0).as_millis())
-            .collect();
+        let waits: Vec<u128> =
+            (0..9).map(|_| restarts.next_delay(Moment::from_secs(1), 0).as_millis()).collect();
         assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 2500, 2500, 2500]);
     }
 
@@ -96,10 +88,7 @@ mod tests {
         }
         let short_of_calm = now + Duration::from_millis(29_999);
         assert!(restarts.clone().next_delay(short_of_calm, 0) > Duration::from_secs(1));
-        assert_eq!(
-            restarts.next_delay(now + Duration::from_secs(30), 0),
-            Duration::from_millis(50)
-        );
+        assert_eq!(restarts.next_delay(now + Duration::from_secs(30), 0), Duration::from_millis(50));
     }
 
     proptest! {

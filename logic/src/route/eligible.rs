@@ -211,17 +211,13 @@ fn missing<'n>(spec: &BackendSpec, model: &ServedModel, needs: &'n Capabilities)
     } else {
         default_capabilities(spec.kind, &model.name)
     };
-    needs
-        .iter()
-        .find(|word| !stated(word) && !defaults.contains(word))
+    needs.iter().find(|word| !stated(word) && !defaults.contains(word))
 }
 
 /// Whether `model` at `spec` can do what `request` needs, within its context window.
 fn fits(spec: &BackendSpec, model: &ServedModel, request: &Request) -> Result<(), Refusal> {
     if let Some(word) = missing(spec, model, &request.needs) {
-        return Err(Refusal::MissingCapability {
-            missing: word.to_owned(),
-        });
+        return Err(Refusal::MissingCapability { missing: word.to_owned() });
     }
     let tokens = u64::from(request.input_tokens) + u64::from(request.output_tokens);
     match model.context_window {
@@ -249,10 +245,7 @@ pub(crate) fn resolve<'m>(
         let model = serves(models, asked).ok_or(Refusal::ModelNotServed)?;
         return fits(spec, model, request).map(|()| model);
     }
-    let default = spec
-        .default_model
-        .as_deref()
-        .and_then(|name| serves(models, name));
+    let default = spec.default_model.as_deref().and_then(|name| serves(models, name));
     let mut first_refusal = None;
     for model in default.into_iter().chain(models) {
         match fits(spec, model, request) {
@@ -267,13 +260,7 @@ pub(crate) fn resolve<'m>(
 /// else what it told a peer.
 pub(crate) fn known_models(backend: &BackendView) -> &[ServedModel] {
     let own = backend.own.as_ref().map(|fact| &fact.models[..]);
-    let heard = || {
-        backend
-            .peers
-            .iter()
-            .map(|fact| &fact.models[..])
-            .find(|models| !models.is_empty())
-    };
+    let heard = || backend.peers.iter().map(|fact| &fact.models[..]).find(|models| !models.is_empty());
     match (&backend.spec.models[..], own) {
         ([], Some(own)) if !own.is_empty() => own,
         ([], _) => heard().unwrap_or_default(),
@@ -322,10 +309,7 @@ pub(crate) fn admit(
     }
     let depth = report.queue_depth.max(load.waiting);
     if depth > policy.max_queue_depth {
-        return Err(Refusal::QueueTooLong {
-            depth,
-            max: policy.max_queue_depth,
-        });
+        return Err(Refusal::QueueTooLong { depth, max: policy.max_queue_depth });
     }
     Ok(())
 }
@@ -339,10 +323,7 @@ fn breaker(
 ) -> Result<(), Refusal> {
     let lists = |models: &[String]| models.iter().any(|name| name == model);
     if let Some(own) = &backend.own {
-        return match (
-            lists(&own.trial_models),
-            own.report.breaker_open || lists(&own.broken_models),
-        ) {
+        return match (lists(&own.trial_models), own.report.breaker_open || lists(&own.broken_models)) {
             (true, _) if load.trial_taken => Err(Refusal::TrialTaken),
             (true, _) | (false, false) => Ok(()),
             (false, true) => Err(Refusal::BreakerOpen),

@@ -104,15 +104,10 @@ pub fn explain(
         model: step.model.clone(),
         reason: step.reason,
         predicted_cost_usd: step.predicted_cost,
-        extra_cost_usd: step
-            .predicted_cost
-            .zip(first_cost)
-            .map(|(cost, first)| cost - first),
+        extra_cost_usd: step.predicted_cost.zip(first_cost).map(|(cost, first)| cost - first),
         cost_per_1k_usd: step.cost_per_1k,
         predicted_ttft_ms: step.predicted_ttft.map(millis),
-        facts: backend(&step.backend)
-            .map(|backend| fact_note(backend, now))
-            .unwrap_or_default(),
+        facts: backend(&step.backend).map(|backend| fact_note(backend, now)).unwrap_or_default(),
     });
     let refused = plan.refused.iter().map(|(id, refusal)| RefusedNote {
         backend: id.clone(),
@@ -120,9 +115,7 @@ pub fn explain(
         text: refusal.to_string(),
         retry_after_ms: refusal.retry_after(now).map(millis),
         would_cost_usd: would_cost(refusal, backend(id), request, policy, now),
-        facts: backend(id)
-            .map(|backend| fact_note(backend, now))
-            .unwrap_or_default(),
+        facts: backend(id).map(|backend| fact_note(backend, now)).unwrap_or_default(),
     });
     Explanation {
         strategy: plan.strategy,
@@ -149,16 +142,7 @@ fn would_cost(
     let facts = backend.facts(now);
     let model = resolve(&backend.spec, known_models(backend), request).ok()?;
     let report = facts.as_ref().map(|facts| &facts.report);
-    score(
-        backend,
-        model,
-        report,
-        &LocalLoad::default(),
-        request,
-        policy,
-        now,
-    )
-    .predicted_cost
+    score(backend, model, report, &LocalLoad::default(), request, policy, now).predicted_cost
 }
 
 fn fact_note(backend: &BackendView, now: Moment) -> FactNote {

@@ -35,11 +35,7 @@ pub(crate) struct Candidate<'v> {
 
 /// Whether `hybrid` prefers this candidate before asking for the cheapest of all.
 pub(crate) fn under_threshold(candidate: &Candidate<'_>, policy: &Policy) -> bool {
-    candidate.cluster
-        && candidate
-            .score
-            .cost_per_1k
-            .is_some_and(|cost| cost <= policy.cluster_cost_threshold)
+    candidate.cluster && candidate.score.cost_per_1k.is_some_and(|cost| cost <= policy.cluster_cost_threshold)
 }
 
 /// The order in which `candidates` are to be tried, as places in the slice.

@@ -136,11 +136,7 @@ pub fn plan(
             fact_age: candidate.fact_age,
         }
     };
-    Plan {
-        strategy,
-        steps: places.iter().enumerate().map(step).collect(),
-        refused,
-    }
+    Plan { strategy, steps: places.iter().enumerate().map(step).collect(), refused }
 }
 
 /// What is found of one backend.
@@ -158,33 +154,16 @@ fn judge<'v>(
     policy: &Policy,
     now: Moment,
 ) -> Judged<'v> {
-    let refuse = |serves, refusal| Judged {
-        serves,
-        verdict: Err(refusal),
-    };
-    if let Some(pinned) = request
-        .hints
-        .backend
-        .as_ref()
-        .filter(|id| **id != backend.spec.id)
-    {
-        return refuse(
-            false,
-            Refusal::NotPinned {
-                pinned: pinned.clone(),
-            },
-        );
+    let refuse = |serves, refusal| Judged { serves, verdict: Err(refusal) };
+    if let Some(pinned) = request.hints.backend.as_ref().filter(|id| **id != backend.spec.id) {
+        return refuse(false, Refusal::NotPinned { pinned: pinned.clone() });
     }
     let facts = backend.facts(now);
     let models = match &facts {
         Some(facts) if !facts.models.is_empty() => facts.models,
         _ => eligible::known_models(backend),
     };
-    let load = loads.load(
-        index,
-        request.input_tokens.saturating_add(request.output_tokens),
-        now,
-    );
+    let load = loads.load(index, request.input_tokens.saturating_add(request.output_tokens), now);
     let model = match eligible::resolve(&backend.spec, models, request) {
         Ok(model) => model,
         Err(Refusal::ModelsUnknown) => {
@@ -199,15 +178,7 @@ fn judge<'v>(
     if let Err(refusal) = eligible::admit(backend, facts.as_ref(), &model.name, &load, policy, now) {
         return refuse(true, refusal);
     }
-    let score = score(
-        backend,
-        model,
-        facts.as_ref().map(|f| &f.report),
-        &load,
-        request,
-        policy,
-        now,
-    );
+    let score = score(backend, model, facts.as_ref().map(|f| &f.report), &load, request, policy, now);
     if let Some(max) = request.hints.max_cost {
         match score.predicted_cost {
             None => return refuse(true, Refusal::CostUnknown),
@@ -217,16 +188,7 @@ fn judge<'v>(
     }
     let cluster = backend.spec.is_cluster();
     let fact_age = facts.map_or(Duration::ZERO, |facts| facts.age);
-    Judged {
-        serves: true,
-        verdict: Ok(Candidate {
-            index,
-            cluster,
-            model,
-            score,
-            fact_age,
-        }),
-    }
+    Judged { serves: true, verdict: Ok(Candidate { index, cluster, model, score, fact_age }) }
 }
 
 /// The first place held by the other class than the first candidate's: from there on each step stands
@@ -251,11 +213,7 @@ struct Reasons<'p> {
 
 impl Reasons<'_> {
     fn of(&self, place: usize, candidate: &Candidate<'_>) -> Reason {
-        let fallback = if candidate.cluster {
-            Reason::ClusterFallback
-        } else {
-            Reason::ExternalFallback
-        };
+        let fallback = if candidate.cluster { Reason::ClusterFallback } else { Reason::ExternalFallback };
         if self.pinned {
             return Reason::Pinned;
         }
@@ -281,9 +239,8 @@ impl Reasons<'_> {
 
 /// The model of `models` that serves `asked`: by name, else by alias.
 pub fn serves<'a>(models: &'a [ServedModel], asked: &str) -> Option<&'a ServedModel> {
-    models.iter().find(|m| m.name == asked).or_else(|| {
-        models
-            .iter()
-            .find(|m| m.aliases.iter().any(|alias| alias == asked))
-    })
+    models
+        .iter()
+        .find(|m| m.name == asked)
+        .or_else(|| models.iter().find(|m| m.aliases.iter().any(|alias| alias == asked)))
 }

@@ -44,12 +44,7 @@ pub fn score(
     let running = u64::from(load.in_flight) + u64::from(backend.peers_in_flight(now));
     let waiting = u64::from(report.queue_depth.max(load.waiting));
     let local_limit = Some(load.limit).filter(|limit| *limit > 0);
-    let places = report
-        .slots
-        .or(backend.spec.slots)
-        .or(local_limit)
-        .unwrap_or(1)
-        .max(1);
+    let places = report.slots.or(backend.spec.slots).or(local_limit).unwrap_or(1).max(1);
 
     let rtt = Duration::from_millis(u64::from(report.rtt_ms.unwrap_or(0)));
     let ttft = report.ttft_ms.map(|ms| Duration::from_millis(u64::from(ms)));
@@ -81,10 +76,7 @@ pub fn unit_cost(backend: &BackendView, overhead_factor: f64, now: Moment) -> Op
         Placement::External => {
             let models = &backend.spec.models;
             let default = backend.spec.default_model.as_ref();
-            let model = models
-                .iter()
-                .find(|model| Some(&model.name) == default)
-                .or(models.first())?;
+            let model = models.iter().find(|model| Some(&model.name) == default).or(models.first())?;
             Some(model.price?.mixed_per_1k())
         }
     }
@@ -111,10 +103,7 @@ fn cost(
         Placement::Cluster { cost_per_hour, .. } => {
             let speed = f64::from(report.tokens_per_second?);
             let per_1k = unit::cost_per_1k(*cost_per_hour, speed, policy.overhead_factor)?;
-            Some((
-                per_1k,
-                unit::request_cost(per_1k, u64::from(input), u64::from(output)),
-            ))
+            Some((per_1k, unit::request_cost(per_1k, u64::from(input), u64::from(output))))
         }
         Placement::External => {
             let price = model.price?;

@@ -25,13 +25,8 @@ pub enum Strategy {
 
 impl Strategy {
     /// Every strategy, in the order the documentation lists them.
-    pub const ALL: [Self; 5] = [
-        Self::Hybrid,
-        Self::Cost,
-        Self::Latency,
-        Self::ClusterFirst,
-        Self::ExternalFirst,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Hybrid, Self::Cost, Self::Latency, Self::ClusterFirst, Self::ExternalFirst];
 
     /// The word used in configuration, headers and logs.
     pub fn as_str(self) -> &'static str {
@@ -167,19 +162,13 @@ mod tests {
     fn every_strategy_reads_as_it_is_written_in_text_and_in_json() {
         for strategy in Strategy::ALL {
             assert_eq!(strategy.to_string().parse(), Ok(strategy));
-            assert_eq!(
-                serde_json::to_string(&strategy).unwrap(),
-                format!("\"{strategy}\"")
-            );
+            assert_eq!(serde_json::to_string(&strategy).unwrap(), format!("\"{strategy}\""));
         }
     }
 
     #[test]
     fn the_alias_is_read_and_marked_deprecated() {
-        assert_eq!(
-            Strategy::parse_with_alias("smart_hybrid"),
-            Ok((Strategy::Hybrid, true))
-        );
+        assert_eq!(Strategy::parse_with_alias("smart_hybrid"), Ok((Strategy::Hybrid, true)));
         assert_eq!(Strategy::parse_with_alias("cost"), Ok((Strategy::Cost, false)));
         assert!("smart_hybrid".parse::<Strategy>().is_err());
     }

@@ -8,11 +8,7 @@ use serde_json::json;
 
 #[test]
 fn an_explanation_has_candidates_refusals_ages_and_what_else_it_would_have_cost() {
-    let healthy = Report {
-        health: Health::Healthy,
-        tokens_per_second: Some(10.0),
-        ..Report::default()
-    };
+    let healthy = Report { health: Health::Healthy, tokens_per_second: Some(10.0), ..Report::default() };
     let mut heard = cluster("heard", 0.0928, 1.0).peer(healthy, 700);
     heard.own = None;
     let parts = [
@@ -35,18 +31,10 @@ fn an_explanation_has_candidates_refusals_ages_and_what_else_it_would_have_cost(
         second.extra_cost_usd,
         Some(second.predicted_cost_usd.unwrap() - first.predicted_cost_usd.unwrap())
     );
-    let ill = explanation
-        .refused
-        .iter()
-        .find(|note| note.backend.as_str() == "ill")
-        .unwrap();
+    let ill = explanation.refused.iter().find(|note| note.backend.as_str() == "ill").unwrap();
     // 100 tokens out at 30 tokens/s of 0.378 $/h, a tenth on top.
     assert_eq!(format!("{:.6}", ill.would_cost_usd.unwrap().as_usd()), "0.000385");
-    let other = explanation
-        .refused
-        .iter()
-        .find(|note| note.backend.as_str() == "other")
-        .unwrap();
+    let other = explanation.refused.iter().find(|note| note.backend.as_str() == "other").unwrap();
     assert_eq!(other.would_cost_usd, None, "it could not have served it");
 
     let text = explanation.to_string();

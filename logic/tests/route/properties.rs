@@ -21,11 +21,7 @@ fn any_health() -> impl Generator<Value = Health> {
 }
 
 fn any_report() -> impl Generator<Value = Report> {
-    let times = (
-        prop::option::of(0u32..8_000),
-        prop::option::of(0u32..3_000),
-        prop::option::of(0u32..300),
-    );
+    let times = (prop::option::of(0u32..8_000), prop::option::of(0u32..3_000), prop::option::of(0u32..300));
     (
         any_health(),
         0u32..14,
@@ -34,45 +30,34 @@ fn any_report() -> impl Generator<Value = Report> {
         times,
         prop::sample::select(vec![0u32, 0, 0, 900]),
     )
-        .prop_map(
-            |(health, queue_depth, in_flight, tokens_per_second, times, backoff_ms)| Report {
-                health,
-                queue_depth,
-                in_flight,
-                slots: None,
-                tokens_per_second,
-                latency_p95_ms: times.0,
-                ttft_ms: times.1,
-                rtt_ms: times.2,
-                backoff_ms,
-                breaker_open: false,
-            },
-        )
+        .prop_map(|(health, queue_depth, in_flight, tokens_per_second, times, backoff_ms)| Report {
+            health,
+            queue_depth,
+            in_flight,
+            slots: None,
+            tokens_per_second,
+            latency_p95_ms: times.0,
+            ttft_ms: times.1,
+            rtt_ms: times.2,
+            backoff_ms,
+            breaker_open: false,
+        })
 }
 
 fn any_load() -> impl Generator<Value = LocalLoad> {
-    (
-        0u32..8,
-        0u32..14,
-        0u32..8,
-        prop::option::weighted(0.1, 0u64..2_000),
-    )
-        .prop_map(|(in_flight, waiting, limit, closed)| LocalLoad {
+    (0u32..8, 0u32..14, 0u32..8, prop::option::weighted(0.1, 0u64..2_000)).prop_map(
+        |(in_flight, waiting, limit, closed)| LocalLoad {
             in_flight,
             waiting,
             limit,
             closed_until: closed.map(Moment::from_secs),
             trial_taken: false,
-        })
+        },
+    )
 }
 
 fn any_part() -> impl Generator<Value = Part> {
-    let price = (
-        any::<bool>(),
-        0.01f64..5.0,
-        0.01f64..20.0,
-        prop::bool::weighted(0.2),
-    );
+    let price = (any::<bool>(), 0.01f64..5.0, 0.01f64..20.0, prop::bool::weighted(0.2));
     (
         price,
         prop::option::weighted(0.8, any_report()),
@@ -81,11 +66,7 @@ fn any_part() -> impl Generator<Value = Part> {
         0u8..4,
     )
         .prop_map(|((is_cluster, low, high, unpriced), own, heard, load, model)| {
-            let mut part = if is_cluster {
-                cluster("c", low, 10.0)
-            } else {
-                provider("p", low, high)
-            };
+            let mut part = if is_cluster { cluster("c", low, 10.0) } else { provider("p", low, high) };
             if unpriced {
                 part.spec.models[0].price = None;
             }
@@ -119,11 +100,7 @@ fn any_request() -> impl Generator<Value = Request> {
     );
     (0u32..5_000, 0u32..2_000, prop::bool::weighted(0.2), hints).prop_map(
         |(input_tokens, output_tokens, open, hints)| {
-            let mut request = Request {
-                input_tokens,
-                output_tokens,
-                ..chat()
-            };
+            let mut request = Request { input_tokens, output_tokens, ..chat() };
             if open {
                 request.model = None;
             }
@@ -137,17 +114,14 @@ fn any_request() -> impl Generator<Value = Request> {
 }
 
 fn any_policy() -> impl Generator<Value = Policy> {
-    (
-        prop::sample::select(Strategy::ALL.to_vec()),
-        any::<bool>(),
-        0i128..30_000_000_000,
-    )
-        .prop_map(|(strategy, enable_external_fallback, threshold)| Policy {
+    (prop::sample::select(Strategy::ALL.to_vec()), any::<bool>(), 0i128..30_000_000_000).prop_map(
+        |(strategy, enable_external_fallback, threshold)| Policy {
             strategy,
             enable_external_fallback,
             cluster_cost_threshold: Money::from_pico(threshold),
             ..Policy::default()
-        })
+        },
+    )
 }
 
 fn names(plan: &Plan) -> Vec<&str> {
@@ -155,9 +129,7 @@ fn names(plan: &Plan) -> Vec<&str> {
 }
 
 fn is_cluster(parts: &[Part], name: &str) -> bool {
-    parts
-        .iter()
-        .any(|part| part.spec.id.as_str() == name && part.spec.is_cluster())
+    parts.iter().any(|part| part.spec.id.as_str() == name && part.spec.is_cluster())
 }
 
 proptest! {

@@ -58,39 +58,25 @@ pub(crate) fn cluster(name: &str, usd_per_hour: f64, speed: f32) -> Part {
             ..Report::default()
         })),
         peers: Vec::new(),
-        load: LocalLoad {
-            limit: 4,
-            ..LocalLoad::default()
-        },
+        load: LocalLoad { limit: 4, ..LocalLoad::default() },
     }
 }
 
 /// A provider that serves `tiny`, at USD per million tokens of input and output.
 pub(crate) fn provider(name: &str, input: f64, output: f64) -> Part {
     let [input, output] = [input, output].map(|usd| Money::from_usd(usd / 1e6).unwrap());
-    let price = TokenPrice {
-        input,
-        cached_read: input,
-        cache_write: input,
-        output,
-    };
+    let price = TokenPrice { input, cached_read: input, cache_write: input, output };
     Part {
         spec: BackendSpec {
             kind: Kind::OpenAi,
             placement: Placement::External,
-            models: vec![ServedModel {
-                price: Some(price),
-                ..ServedModel::named("tiny")
-            }],
+            models: vec![ServedModel { price: Some(price), ..ServedModel::named("tiny") }],
             slots: None,
             ..cluster(name, 0.0, 0.0).spec
         },
         own: None,
         peers: Vec::new(),
-        load: LocalLoad {
-            limit: 64,
-            ..LocalLoad::default()
-        },
+        load: LocalLoad { limit: 64, ..LocalLoad::default() },
     }
 }
 
@@ -127,8 +113,7 @@ impl Part {
 
     /// No measured throughput, no price.
     pub(crate) fn unpriced(self) -> Self {
-        self.report(|report| report.tokens_per_second = None)
-            .model(|model| model.price = None)
+        self.report(|report| report.tokens_per_second = None).model(|model| model.price = None)
     }
 
     /// Ill as this node sees it.
@@ -202,10 +187,7 @@ pub(crate) fn planned(parts: &[Part], request: &Request, policy: &Policy, draw: 
 /// Backends and reasons of the steps, under the default policy.
 pub(crate) fn steps(parts: &[Part], request: &Request) -> Vec<(String, Reason)> {
     let plan = planned(parts, request, &Policy::default(), 7);
-    plan.steps
-        .iter()
-        .map(|step| (step.backend.to_string(), step.reason))
-        .collect()
+    plan.steps.iter().map(|step| (step.backend.to_string(), step.reason)).collect()
 }
 
 /// Names of the steps in order.
@@ -216,8 +198,5 @@ pub(crate) fn order(parts: &[Part], request: &Request) -> Vec<String> {
 /// The refusal of the backend `name`, under the default policy.
 pub(crate) fn refusal(parts: &[Part], request: &Request, name: &str) -> Option<Refusal> {
     let plan = planned(parts, request, &Policy::default(), 7);
-    plan.refused
-        .into_iter()
-        .find(|(id, _)| id.as_str() == name)
-        .map(|(_, refusal)| refusal)
+    plan.refused.into_iter().find(|(id, _)| id.as_str() == name).map(|(_, refusal)| refusal)
 }

@@ -12,26 +12,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn named(expected: &[(&str, Reason)]) -> Vec<(String, Reason)> {
-    expected
-        .iter()
-        .map(|(name, reason)| ((*name).to_owned(), *reason))
-        .collect()
+    expected.iter().map(|(name, reason)| ((*name).to_owned(), *reason)).collect()
 }
 
 #[test]
 fn hybrid_takes_the_cheapest_cluster_under_the_threshold_even_where_a_provider_is_cheaper() {
-    let parts = [
-        provider("cheap-api", 0.01, 0.01),
-        cluster("slow", 0.0928, 5.0),
-        cluster("fast", 0.0928, 10.0),
-    ];
+    let parts =
+        [provider("cheap-api", 0.01, 0.01), cluster("slow", 0.0928, 5.0), cluster("fast", 0.0928, 10.0)];
     assert_eq!(
         steps(&parts, &chat()),
-        named(&[
-            ("fast", HybridCluster),
-            ("slow", HybridCluster),
-            ("cheap-api", ExternalFallback)
-        ])
+        named(&[("fast", HybridCluster), ("slow", HybridCluster), ("cheap-api", ExternalFallback)])
     );
 }
 
@@ -39,65 +29,36 @@ fn hybrid_takes_the_cheapest_cluster_under_the_threshold_even_where_a_provider_i
 fn hybrid_takes_the_cheapest_of_all_where_no_cluster_is_under_the_threshold() {
     // 0.378 $/h at 10 tokens/s is 0.01155 $ per 1,000: above the threshold of 0.01.
     let dear = cluster("dear", 0.378, 10.0);
-    let parts = [
-        dear.clone(),
-        provider("api", 0.5, 1.5),
-        provider("dear-api", 30.0, 60.0),
-    ];
+    let parts = [dear.clone(), provider("api", 0.5, 1.5), provider("dear-api", 30.0, 60.0)];
     assert_eq!(
         steps(&parts, &chat()),
-        named(&[
-            ("api", HybridCheapest),
-            ("dear", ClusterFallback),
-            ("dear-api", ExternalFallback)
-        ])
+        named(&[("api", HybridCheapest), ("dear", ClusterFallback), ("dear-api", ExternalFallback)])
     );
     let parts = [dear, provider("dear-api", 30.0, 60.0)];
-    assert_eq!(
-        steps(&parts, &chat()),
-        named(&[("dear", HybridCheapest), ("dear-api", ExternalFallback)])
-    );
+    assert_eq!(steps(&parts, &chat()), named(&[("dear", HybridCheapest), ("dear-api", ExternalFallback)]));
 }
 
 #[test]
 fn hybrid_prefers_at_exactly_the_threshold_and_not_above() {
     let parts = [cluster("a", 0.0928, 10.0), provider("api", 0.01, 0.01)];
-    let cost = planned(&parts, &chat(), &Policy::default(), 0).steps[0]
-        .cost_per_1k
-        .unwrap();
-    for (threshold, reason) in [
-        (cost, HybridCluster),
-        (cost - Money::from_pico(1), HybridCheapest),
-    ] {
-        let policy = Policy {
-            cluster_cost_threshold: threshold,
-            ..Policy::default()
-        };
+    let cost = planned(&parts, &chat(), &Policy::default(), 0).steps[0].cost_per_1k.unwrap();
+    for (threshold, reason) in [(cost, HybridCluster), (cost - Money::from_pico(1), HybridCheapest)] {
+        let policy = Policy { cluster_cost_threshold: threshold, ..Policy::default() };
         assert_eq!(planned(&parts, &chat(), &policy, 0).steps[0].reason, reason);
     }
 }
 
 #[test]
 fn hybrid_falls_back_to_providers_when_every_cluster_is_down() {
-    let parts = [
-        cluster("a", 0.0928, 10.0).ill(),
-        provider("dear", 3.0, 15.0),
-        provider("cheap", 0.5, 1.5),
-    ];
-    assert_eq!(
-        steps(&parts, &chat()),
-        named(&[("cheap", ExternalFallback), ("dear", ExternalFallback)])
-    );
+    let parts = [cluster("a", 0.0928, 10.0).ill(), provider("dear", 3.0, 15.0), provider("cheap", 0.5, 1.5)];
+    assert_eq!(steps(&parts, &chat()), named(&[("cheap", ExternalFallback), ("dear", ExternalFallback)]));
 }
 
 #[test]
 fn hybrid_without_a_cluster_for_the_model_is_the_cheapest_and_no_fallback() {
     let other = cluster("a", 0.0928, 10.0).model(|model| model.name = "other".into());
     let parts = [other, provider("dear", 3.0, 15.0), provider("cheap", 0.5, 1.5)];
-    assert_eq!(
-        steps(&parts, &chat()),
-        named(&[("cheap", HybridCheapest), ("dear", HybridCheapest)])
-    );
+    assert_eq!(steps(&parts, &chat()), named(&[("cheap", HybridCheapest), ("dear", HybridCheapest)]));
 }
 
 #[test]
@@ -110,24 +71,12 @@ fn what_has_no_known_cost_comes_last_and_only_as_a_fallback() {
     for (strategy, reason) in [(Strategy::Hybrid, HybridCheapest), (Strategy::Cost, LowestCost)] {
         let steps = steps(&parts, &chat_by(strategy));
         assert_eq!(steps[0], ("dear".to_owned(), reason));
-        assert!(
-            steps[1..].contains(&("unmeasured".to_owned(), ClusterFallback)),
-            "{steps:?}"
-        );
-        assert!(
-            steps[1..].contains(&("unpriced".to_owned(), ExternalFallback)),
-            "{steps:?}"
-        );
+        assert!(steps[1..].contains(&("unmeasured".to_owned(), ClusterFallback)), "{steps:?}");
+        assert!(steps[1..].contains(&("unpriced".to_owned(), ExternalFallback)), "{steps:?}");
     }
     for strategy in [Strategy::Hybrid, Strategy::Cost] {
-        assert_eq!(
-            steps(&parts[..1], &chat_by(strategy)),
-            named(&[("unmeasured", ClusterFallback)])
-        );
-        assert_eq!(
-            steps(&parts[1..2], &chat_by(strategy)),
-            named(&[("unpriced", ExternalFallback)])
-        );
+        assert_eq!(steps(&parts[..1], &chat_by(strategy)), named(&[("unmeasured", ClusterFallback)]));
+        assert_eq!(steps(&parts[1..2], &chat_by(strategy)), named(&[("unpriced", ExternalFallback)]));
     }
 }
 
@@ -150,10 +99,7 @@ fn cost_compares_this_requests_price_at_a_provider_with_the_machine_time_it_take
     );
     request.input_tokens = 10_000;
     request.output_tokens = 10;
-    assert_eq!(
-        order(&parts, &request),
-        ["machine", "output-heavy", "input-heavy"]
-    );
+    assert_eq!(order(&parts, &request), ["machine", "output-heavy", "input-heavy"]);
 }
 
 #[test]
@@ -171,19 +117,11 @@ fn latency_takes_the_lowest_predicted_ttft() {
         timed("busy", 200, 100).load(|load| load.in_flight = 7),
     ];
     let plan = planned(&parts, &chat_by(Strategy::Latency), &Policy::default(), 0);
-    let ttfts: Vec<u128> = plan
-        .steps
-        .iter()
-        .map(|step| step.predicted_ttft.unwrap().as_millis())
-        .collect();
+    let ttfts: Vec<u128> = plan.steps.iter().map(|step| step.predicted_ttft.unwrap().as_millis()).collect();
     assert_eq!(ttfts, [390, 450, 500]);
     assert_eq!(
         steps(&parts, &chat_by(Strategy::Latency)),
-        named(&[
-            ("quick", LowestLatency),
-            ("near", LowestLatency),
-            ("busy", LowestLatency)
-        ])
+        named(&[("quick", LowestLatency), ("near", LowestLatency), ("busy", LowestLatency)])
     );
 }
 
@@ -198,10 +136,7 @@ fn latency_tries_what_was_never_measured_so_that_it_gets_measured() {
     ];
     let plan = planned(&parts, &chat_by(Strategy::Latency), &Policy::default(), 0);
     assert_eq!(plan.steps[0].backend.as_str(), "unknown");
-    assert_eq!(
-        plan.steps[0].predicted_ttft, None,
-        "unknown stays unknown in the record"
-    );
+    assert_eq!(plan.steps[0].predicted_ttft, None, "unknown stays unknown in the record");
     assert_eq!(plan.steps[1].reason, ExternalFallback);
 }
 
@@ -224,10 +159,7 @@ fn cluster_first_takes_clusters_by_cost_then_unmeasured_ones_then_providers() {
             ("unpriced", ExternalFallback)
         ])
     );
-    assert_eq!(
-        steps(&parts[..1], &chat_by(Strategy::ClusterFirst)),
-        named(&[("free", ExternalFallback)])
-    );
+    assert_eq!(steps(&parts[..1], &chat_by(Strategy::ClusterFirst)), named(&[("free", ExternalFallback)]));
 }
 
 #[test]
@@ -247,66 +179,35 @@ fn external_first_takes_providers_by_cost_then_clusters() {
             ("cheap", ClusterFallback)
         ])
     );
-    assert_eq!(
-        steps(&parts[..1], &chat_by(Strategy::ExternalFirst)),
-        named(&[("cheap", ClusterFallback)])
-    );
+    assert_eq!(steps(&parts[..1], &chat_by(Strategy::ExternalFirst)), named(&[("cheap", ClusterFallback)]));
 }
 
 #[test]
 fn without_external_fallback_a_provider_never_stands_in_for_a_cluster() {
-    let policy = Policy {
-        enable_external_fallback: false,
-        ..Policy::default()
-    };
+    let policy = Policy { enable_external_fallback: false, ..Policy::default() };
     let ill = cluster("ill", 0.0928, 10.0).ill();
     let parts = [ill.clone(), provider("api", 0.5, 1.5)];
     for strategy in [Strategy::Hybrid, Strategy::ClusterFirst] {
         let plan = planned(&parts, &chat_by(strategy), &policy, 0);
         assert!(plan.steps.is_empty());
-        assert!(
-            plan.refused
-                .contains(&("api".into(), Refusal::ExternalFallbackDisabled))
-        );
+        assert!(plan.refused.contains(&("api".into(), Refusal::ExternalFallbackDisabled)));
     }
     for strategy in [Strategy::Cost, Strategy::Latency, Strategy::ExternalFirst] {
-        assert_eq!(
-            planned(&parts, &chat_by(strategy), &policy, 0).steps.len(),
-            1,
-            "{strategy}"
-        );
+        assert_eq!(planned(&parts, &chat_by(strategy), &policy, 0).steps.len(), 1, "{strategy}");
     }
-    let other_model = [
-        ill.clone().model(|model| model.name = "other".into()),
-        parts[1].clone(),
-    ];
-    assert_eq!(
-        planned(&other_model, &chat(), &policy, 0).steps.len(),
-        1,
-        "no cluster serves the model"
-    );
+    let other_model = [ill.clone().model(|model| model.name = "other".into()), parts[1].clone()];
+    assert_eq!(planned(&other_model, &chat(), &policy, 0).steps.len(), 1, "no cluster serves the model");
     let mut pinned = chat();
     pinned.hints.backend = Some("api".into());
-    assert_eq!(
-        planned(&parts, &pinned, &policy, 0).steps.len(),
-        1,
-        "the client asked for the provider"
-    );
+    assert_eq!(planned(&parts, &pinned, &policy, 0).steps.len(), 1, "the client asked for the provider");
     let mut images = chat();
     images.needs.insert("vision");
-    assert_eq!(
-        planned(&parts, &images, &policy, 0).steps.len(),
-        1,
-        "no cluster can see"
-    );
+    assert_eq!(planned(&parts, &images, &policy, 0).steps.len(), 1, "no cluster can see");
 }
 
 #[test]
 fn without_external_fallback_a_cluster_nobody_saw_yet_still_keeps_providers_out() {
-    let policy = Policy {
-        enable_external_fallback: false,
-        ..Policy::default()
-    };
+    let policy = Policy { enable_external_fallback: false, ..Policy::default() };
     let mut unseen = cluster("unseen", 0.0928, 10.0).spec(|spec| spec.models.clear());
     unseen.own = None;
     let mut any = chat();
@@ -319,45 +220,24 @@ fn without_external_fallback_a_cluster_nobody_saw_yet_still_keeps_providers_out(
 #[test]
 fn the_policys_strategy_holds_unless_the_request_names_one() {
     let parts = [cluster("a", 0.0928, 10.0), provider("api", 0.5, 1.5)];
-    let policy = Policy {
-        strategy: Strategy::ExternalFirst,
-        ..Policy::default()
-    };
-    assert_eq!(
-        planned(&parts, &chat(), &policy, 0).strategy,
-        Strategy::ExternalFirst
-    );
-    assert_eq!(
-        planned(&parts, &chat_by(Strategy::Cost), &policy, 0).strategy,
-        Strategy::Cost
-    );
+    let policy = Policy { strategy: Strategy::ExternalFirst, ..Policy::default() };
+    assert_eq!(planned(&parts, &chat(), &policy, 0).strategy, Strategy::ExternalFirst);
+    assert_eq!(planned(&parts, &chat_by(Strategy::Cost), &policy, 0).strategy, Strategy::Cost);
 }
 
 #[test]
 fn a_sticky_backend_goes_first_while_it_may_serve() {
-    let parts = [
-        cluster("cheap", 0.01, 10.0),
-        cluster("dear", 0.05, 10.0),
-        provider("api", 0.5, 1.5),
-    ];
+    let parts = [cluster("cheap", 0.01, 10.0), cluster("dear", 0.05, 10.0), provider("api", 0.5, 1.5)];
     let mut request = chat();
     request.sticky = Some("dear".into());
     assert_eq!(
         steps(&parts, &request),
-        named(&[
-            ("dear", Sticky),
-            ("cheap", HybridCluster),
-            ("api", ExternalFallback)
-        ])
+        named(&[("dear", Sticky), ("cheap", HybridCluster), ("api", ExternalFallback)])
     );
     request.sticky = Some("api".into());
     assert_eq!(
         steps(&parts, &request),
-        named(&[
-            ("api", Sticky),
-            ("cheap", ClusterFallback),
-            ("dear", ClusterFallback)
-        ])
+        named(&[("api", Sticky), ("cheap", ClusterFallback), ("dear", ClusterFallback)])
     );
     let ill = [parts[0].clone(), parts[1].clone().ill()];
     request.sticky = Some("dear".into());
@@ -373,10 +253,7 @@ fn a_pinned_backend_is_the_only_one() {
     request.hints.backend = Some("api".into());
     request.sticky = Some("a".into());
     assert_eq!(steps(&parts, &request), named(&[("api", Pinned)]));
-    assert_eq!(
-        refusal(&parts, &request, "a"),
-        Some(Refusal::NotPinned { pinned: "api".into() })
-    );
+    assert_eq!(refusal(&parts, &request, "a"), Some(Refusal::NotPinned { pinned: "api".into() }));
     request.hints.backend = Some("nobody".into());
     assert!(steps(&parts, &request).is_empty());
 }
@@ -386,44 +263,26 @@ fn among_equals_the_one_with_room_goes_first() {
     let busy = cluster("busy", 0.0928, 10.0).load(|load| load.in_flight = 4);
     let parts = [busy, cluster("free", 0.0928, 10.0)];
     for draw in 0..50 {
-        assert_eq!(
-            planned(&parts, &chat(), &Policy::default(), draw).steps[0]
-                .backend
-                .as_str(),
-            "free"
-        );
+        assert_eq!(planned(&parts, &chat(), &Policy::default(), draw).steps[0].backend.as_str(), "free");
     }
 }
 
 #[test]
 fn what_peers_have_running_counts_as_load() {
-    let running = Report {
-        health: Health::Healthy,
-        in_flight: 4,
-        ..Report::default()
-    };
+    let running = Report { health: Health::Healthy, in_flight: 4, ..Report::default() };
     let parts = [
         cluster("busy", 0.0928, 10.0).peer(running, 400),
         cluster("was-busy", 0.0928, 10.0).peer(running, 6_000),
     ];
     for draw in 0..50 {
-        assert_eq!(
-            planned(&parts, &chat(), &Policy::default(), draw).steps[0]
-                .backend
-                .as_str(),
-            "was-busy"
-        );
+        assert_eq!(planned(&parts, &chat(), &Policy::default(), draw).steps[0].backend.as_str(), "was-busy");
     }
 }
 
 #[test]
 fn exact_equals_are_drawn_by_lot() {
     let parts = [cluster("a", 0.0928, 10.0), cluster("b", 0.0928, 10.0)];
-    let first = |draw| {
-        planned(&parts, &chat(), &Policy::default(), draw).steps[0]
-            .backend
-            .to_string()
-    };
+    let first = |draw| planned(&parts, &chat(), &Policy::default(), draw).steps[0].backend.to_string();
     let times_a = (0..1_000).filter(|draw| first(*draw) == "a").count();
     assert!((400..600).contains(&times_a), "{times_a} of 1,000");
 }
@@ -444,30 +303,19 @@ fn clearly_cheaper_goes_first_however_loaded_within_bounds() {
 /// take the same one.
 #[test]
 fn many_near_equals_are_sampled_and_never_the_busiest_taken() {
-    let parts: Vec<_> = (0..9)
-        .map(|n| cluster(&format!("c{n}"), 0.0928, 10.0).load(|load| load.in_flight = n))
-        .collect();
+    let parts: Vec<_> =
+        (0..9).map(|n| cluster(&format!("c{n}"), 0.0928, 10.0).load(|load| load.in_flight = n)).collect();
     for strategy in [Strategy::Hybrid, Strategy::Latency] {
         let request = chat_by(strategy);
-        let timed: Vec<_> = parts
-            .iter()
-            .map(|p| p.clone().report(|r| r.ttft_ms = Some(100)))
-            .collect();
-        let first = |draw| {
-            planned(&timed, &request, &Policy::default(), draw).steps[0]
-                .backend
-                .to_string()
-        };
+        let timed: Vec<_> = parts.iter().map(|p| p.clone().report(|r| r.ttft_ms = Some(100))).collect();
+        let first = |draw| planned(&timed, &request, &Policy::default(), draw).steps[0].backend.to_string();
         let firsts: Vec<String> = (0..900).map(first).collect();
         let seen: BTreeSet<&String> = firsts.iter().collect();
         assert!(seen.len() >= 6, "{strategy} always takes {seen:?}");
         let least = firsts.iter().filter(|name| *name == "c0").count();
         // The least loaded is in 3 of 9 drawn.
         assert!((230..370).contains(&least), "{strategy}: {least} of 900");
-        assert!(
-            !seen.contains(&"c7".to_owned()) && !seen.contains(&"c8".to_owned()),
-            "{strategy}: {seen:?}"
-        );
+        assert!(!seen.contains(&"c7".to_owned()) && !seen.contains(&"c8".to_owned()), "{strategy}: {seen:?}");
     }
 }
 
@@ -486,19 +334,12 @@ fn latency_never_samples_what_is_clearly_slower_while_a_fast_one_has_room() {
         part.load.in_flight = 50;
     }
     let plan = planned(&parts, &chat_by(Strategy::Latency), &Policy::default(), 1);
-    assert!(
-        plan.steps[0].backend.as_str().starts_with("slow"),
-        "the fast ones are overloaded"
-    );
+    assert!(plan.steps[0].backend.as_str().starts_with("slow"), "the fast ones are overloaded");
 }
 
 #[test]
 fn a_step_says_on_how_old_a_fact_it_rests() {
-    let healthy = Report {
-        health: Health::Healthy,
-        tokens_per_second: Some(10.0),
-        ..Report::default()
-    };
+    let healthy = Report { health: Health::Healthy, tokens_per_second: Some(10.0), ..Report::default() };
     let mut heard = cluster("heard", 0.0928, 1.0).peer(healthy, 700);
     heard.own = None;
     let plan = planned(&[heard], &chat(), &Policy::default(), 0);
