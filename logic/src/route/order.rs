@@ -7,7 +7,7 @@
 use crate::backend::ServedModel;
 use crate::money::Money;
 use crate::route::score::Score;
-use crate::route::strategy::{Policy, Strategy};
+use crate::route::strategy::{CostBasis, Policy, Strategy};
 use std::time::Duration;
 
 /// Candidates compared for one place. Simulated on views 0.5 s old: the p99 wait of best of three is
@@ -29,8 +29,30 @@ pub(crate) struct Candidate<'v> {
     pub(crate) model: &'v ServedModel,
     /// What it is judged by.
     pub(crate) score: Score,
+    /// What the request would add to the bill, filled by [`add_marginal_costs`].
+    pub(crate) marginal_cost: Option<Money>,
     /// Age of the facts behind the score.
     pub(crate) fact_age: Duration,
+}
+
+/// Fills each candidate's marginal cost: its charge at a provider; nothing at a cluster with room, since
+/// its hour is paid; at a full cluster what the cheapest candidate with room adds, or the average where
+/// none has room. What is not known on average stays unknown.
+pub(crate) fn add_marginal_costs(candidates: &mut [Candidate<'_>]) {
+    let with_room = |candidate: &Candidate<'_>| match candidate.score.predicted_cost {
+        Some(_) if candidate.cluster => Some(Money::ZERO),
+        charge => charge,
+    };
+    let alternative =
+        candidates.iter().filter(|candidate| candidate.score.has_room()).filter_map(with_room).min();
+    for candidate in candidates {
+        candidate.marginal_cost = match candidate.score.predicted_cost {
+            Some(average) if candidate.cluster && !candidate.score.has_room() => {
+                Some(alternative.unwrap_or(average))
+            }
+            _ => with_room(candidate),
+        };
+    }
 }
 
 /// Whether `hybrid` prefers this candidate before asking for the cheapest of all.
@@ -66,7 +88,8 @@ struct Key {
     at: usize,
     /// The class it is tried in; lower first.
     rank: u8,
-    /// Predicted cost in pico-dollars; nothing where unknown, which has a rank of its own.
+    /// Cost of the request on the policy's basis, in pico-dollars; nothing where unknown, which has a
+    /// rank of its own.
     cost: i64,
     pressure: u64,
     /// Time to first token under the load of now, in microseconds.
@@ -79,7 +102,11 @@ impl Key {
     fn of(at: usize, candidate: &Candidate<'_>, strategy: Strategy, policy: &Policy) -> Self {
         let score = &candidate.score;
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let pico = score.predicted_cost.unwrap_or(Money::ZERO).pico();
+        let cost = match policy.cost_basis {
+            CostBasis::Average => score.predicted_cost,
+            CostBasis::Marginal => candidate.marginal_cost,
+        };
+        let pico = cost.unwrap_or(Money::ZERO).pico();
         Self {
             at,
             rank: rank(candidate, strategy, policy),

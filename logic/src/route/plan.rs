@@ -52,6 +52,9 @@ pub struct Step {
     pub reason: Reason,
     /// Predicted cost of this request there; `None` = unknown throughput or price.
     pub predicted_cost: Option<Money>,
+    /// What the request would add to the bill there, as [`CostBasis::Marginal`](crate::route::CostBasis)
+    /// sees it.
+    pub marginal_cost: Option<Money>,
     /// Price per 1,000 tokens there, for this request's mix of input and output.
     pub cost_per_1k: Option<Money>,
     /// Predicted time to first token.
@@ -108,6 +111,7 @@ pub fn plan(
         });
     }
 
+    order::add_marginal_costs(&mut candidates);
     let mut places = order::order(&candidates, strategy, policy, draw);
     let sticky = if pinned { None } else { request.sticky.as_ref() };
     let is_sticky = |id: &BackendId, at: usize| view.backends[candidates[at].index].spec.id == *id;
@@ -131,6 +135,7 @@ pub fn plan(
             model: candidate.model.name.clone(),
             reason: reasons.of(place, candidate),
             predicted_cost: candidate.score.predicted_cost,
+            marginal_cost: candidate.marginal_cost,
             cost_per_1k: candidate.score.cost_per_1k,
             predicted_ttft: candidate.score.predicted_ttft,
             fact_age: candidate.fact_age,
@@ -188,7 +193,10 @@ fn judge<'v>(
     }
     let cluster = backend.spec.is_cluster();
     let fact_age = facts.map_or(Duration::ZERO, |facts| facts.age);
-    Judged { serves: true, verdict: Ok(Candidate { index, cluster, model, score, fact_age }) }
+    Judged {
+        serves: true,
+        verdict: Ok(Candidate { index, cluster, model, score, marginal_cost: None, fact_age }),
+    }
 }
 
 /// The first place held by the other class than the first candidate's: from there on each step stands
