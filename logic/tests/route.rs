@@ -7,6 +7,9 @@ mod eligibility;
 #[path = "route/explanation.rs"]
 mod explanation;
 #[cfg(test)]
+#[path = "route/marginal.rs"]
+mod marginal;
+#[cfg(test)]
 #[path = "route/properties.rs"]
 mod properties;
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub fn cost_per_1k(cost_per_hour: Money, tokens_per_second: f64, overhead: f64) 
 /// A request without output (an embedding) is charged by its input.
 pub fn request_cost(per_1k: Money, input_tokens: u64, output_tokens: u64) -> Money {
     let charged = if output_tokens == 0 { input_tokens } else { output_tokens };
-    Money::from_pico(per_1k.pico().saturating_mul(i128::from(charged)) / 1000)
+    per_1k.share(charged, 1000)
 }
 
 /// Measures aggregate output tokens per second of busy time.

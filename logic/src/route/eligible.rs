@@ -202,7 +202,10 @@ pub fn default_capabilities(kind: Kind, model: &str) -> &'static [&'static str] 
 
 /// The first word of `needs` that `model` at `spec` lacks.
 fn missing<'n>(spec: &BackendSpec, model: &ServedModel, needs: &'n Capabilities) -> Option<&'n str> {
-    let stated = |word: &str| model.capabilities.contains(word) || spec.capabilities.contains(word);
+    // Most backends state nothing: then no set need be searched.
+    let any_stated = !model.capabilities.is_empty() || !spec.capabilities.is_empty();
+    let stated =
+        |word: &str| any_stated && (model.capabilities.contains(word) || spec.capabilities.contains(word));
     let defaults: &[&str] = if [CHAT, COMPLETION, EMBEDDING].into_iter().any(stated) {
         &[]
     } else {

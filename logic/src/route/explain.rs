@@ -45,6 +45,8 @@ pub struct CandidateNote {
     pub reason: Reason,
     /// Predicted cost of this request there; `None` = unknown.
     pub predicted_cost_usd: Option<Money>,
+    /// What it would add to the bill there; `None` = unknown.
+    pub marginal_cost_usd: Option<Money>,
     /// How much more (or, negative, less) that is than at the first candidate.
     pub extra_cost_usd: Option<Money>,
     /// Price per 1,000 tokens.
@@ -104,6 +106,7 @@ pub fn explain(
         model: step.model.clone(),
         reason: step.reason,
         predicted_cost_usd: step.predicted_cost,
+        marginal_cost_usd: step.marginal_cost,
         extra_cost_usd: step.predicted_cost.zip(first_cost).map(|(cost, first)| cost - first),
         cost_per_1k_usd: step.cost_per_1k,
         predicted_ttft_ms: step.predicted_ttft.map(millis),
@@ -203,6 +206,11 @@ impl fmt::Display for CandidateNote {
         }
         if let Some(per_1k) = self.cost_per_1k_usd {
             write!(f, " at ${:.6} per 1K tokens", per_1k.as_usd())?;
+        }
+        match self.marginal_cost_usd.filter(|cost| Some(*cost) != self.predicted_cost_usd) {
+            None => {}
+            Some(Money::ZERO) => write!(f, ", adding nothing to the bill")?,
+            Some(marginal) => write!(f, ", adding ${:.6} to the bill", marginal.as_usd())?,
         }
         match self.predicted_ttft_ms {
             None => write!(f, ", first token not measured yet")?,

@@ -7,8 +7,7 @@
 use crate::backend::ServedModel;
 use crate::money::Money;
 use crate::route::score::Score;
-use crate::route::strategy::{Policy, Strategy};
-use std::cmp::Ordering;
+use crate::route::strategy::{CostBasis, Policy, Strategy};
 use std::time::Duration;
 
 /// Candidates compared for one place. Simulated on views 0.5 s old: the p99 wait of best of three is
@@ -16,8 +15,8 @@ use std::time::Duration;
 const SAMPLE: usize = 3;
 /// Places filled by sampling: as many as there can be attempts.
 const SAMPLED_PLACES: usize = 3;
-/// Slack in which two round trips count as equally fast.
-const NEAR_LATENCY_SLACK: Duration = Duration::from_millis(10);
+/// Slack in microseconds in which two round trips count as equally fast.
+const NEAR_LATENCY_MICROS: u64 = 10_000;
 
 /// A backend that may serve the request.
 #[derive(Clone, Debug)]
@@ -30,8 +29,30 @@ pub(crate) struct Candidate<'v> {
     pub(crate) model: &'v ServedModel,
     /// What it is judged by.
     pub(crate) score: Score,
+    /// What the request would add to the bill, filled by [`add_marginal_costs`].
+    pub(crate) marginal_cost: Option<Money>,
     /// Age of the facts behind the score.
     pub(crate) fact_age: Duration,
+}
+
+/// Fills each candidate's marginal cost: its charge at a provider; nothing at a cluster with room, since
+/// its hour is paid; at a full cluster what the cheapest candidate with room adds, or the average where
+/// none has room. What is not known on average stays unknown.
+pub(crate) fn add_marginal_costs(candidates: &mut [Candidate<'_>]) {
+    let with_room = |candidate: &Candidate<'_>| match candidate.score.predicted_cost {
+        Some(_) if candidate.cluster => Some(Money::ZERO),
+        charge => charge,
+    };
+    let alternative =
+        candidates.iter().filter(|candidate| candidate.score.has_room()).filter_map(with_room).min();
+    for candidate in candidates {
+        candidate.marginal_cost = match candidate.score.predicted_cost {
+            Some(average) if candidate.cluster && !candidate.score.has_room() => {
+                Some(alternative.unwrap_or(average))
+            }
+            _ => with_room(candidate),
+        };
+    }
 }
 
 /// Whether `hybrid` prefers this candidate before asking for the cheapest of all.
@@ -39,13 +60,61 @@ pub(crate) fn under_threshold(candidate: &Candidate<'_>, policy: &Policy) -> boo
     candidate.cluster && candidate.score.cost_per_1k.is_some_and(|cost| cost <= policy.cluster_cost_threshold)
 }
 
-/// Puts `candidates` into the order in which they are to be tried.
-pub(crate) fn order(candidates: &mut [Candidate<'_>], strategy: Strategy, policy: &Policy, draw: u64) {
+/// The order in which `candidates` are to be tried, as places in the slice.
+pub(crate) fn order(
+    candidates: &[Candidate<'_>],
+    strategy: Strategy,
+    policy: &Policy,
+    draw: u64,
+) -> Vec<usize> {
     let mut draws = Draws(draw);
+    let mut keys: Vec<Key> = candidates
+        .iter()
+        .enumerate()
+        .map(|(at, candidate)| Key::of(at, candidate, strategy, policy))
+        .collect();
     if strategy == Strategy::Latency {
-        by_latency(candidates, &mut draws);
+        by_latency(&mut keys, &mut draws);
     } else {
-        by_rank_and_cost(candidates, |candidate| rank(candidate, strategy, policy), &mut draws);
+        by_rank_and_cost(&mut keys, &mut draws);
+    }
+    keys.into_iter().map(|key| key.at).collect()
+}
+
+/// What a candidate is ordered by: small, so that sorting moves little.
+#[derive(Clone, Copy, Debug)]
+struct Key {
+    /// Place in the slice of candidates.
+    at: usize,
+    /// The class it is tried in; lower first.
+    rank: u8,
+    /// Cost of the request on the policy's basis, in pico-dollars; nothing where unknown, which has a
+    /// rank of its own.
+    cost: i64,
+    pressure: u64,
+    /// Time to first token under the load of now, in microseconds.
+    ttft: u64,
+    /// The same without load.
+    unloaded: u64,
+}
+
+impl Key {
+    fn of(at: usize, candidate: &Candidate<'_>, strategy: Strategy, policy: &Policy) -> Self {
+        let score = &candidate.score;
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let cost = match policy.cost_basis {
+            CostBasis::Average => score.predicted_cost,
+            CostBasis::Marginal => candidate.marginal_cost,
+        };
+        let pico = cost.unwrap_or(Money::ZERO).pico();
+        Self {
+            at,
+            rank: rank(candidate, strategy, policy),
+            cost: i64::try_from(pico).unwrap_or(i64::MAX),
+            pressure: score.pressure,
+            ttft: micros(score.ttft_or_optimistic()),
+            unloaded: micros(score.unloaded),
+        }
     }
 }
 
@@ -63,27 +132,24 @@ fn rank(candidate: &Candidate<'_>, strategy: Strategy, policy: &Policy) -> u8 {
 
 /// Cheapest first within each rank; candidates within 5 % of the cheapest of their band are near equal
 /// and go by pressure, sampled where there are more than three.
-fn by_rank_and_cost(
-    candidates: &mut [Candidate<'_>],
-    rank: impl Fn(&Candidate<'_>) -> u8,
-    draws: &mut Draws,
-) {
-    let cost = |c: &Candidate<'_>| c.score.predicted_cost.unwrap_or(Money::ZERO);
-    candidates.sort_unstable_by_key(|c| (rank(c), cost(c), c.index));
-    let mut rest = candidates;
+fn by_rank_and_cost(keys: &mut [Key], draws: &mut Draws) {
+    keys.sort_unstable_by_key(|key| (key.rank, key.cost, key.at));
+    let mut rest = keys;
     while let Some(cheapest) = rest.first() {
-        let (first_rank, bound) = (rank(cheapest), five_percent_above(cost(cheapest)));
-        let near = rest.partition_point(|c| rank(c) == first_rank && cost(c) <= bound);
+        let (rank, bound) = (cheapest.rank, cheapest.cost.saturating_add(cheapest.cost / 20));
+        let near = rest.partition_point(|key| key.rank == rank && key.cost <= bound);
         let (band, beyond) = rest.split_at_mut(near);
+        rest = beyond;
+        if band.len() == 1 {
+            continue;
+        }
         let salt = draws.next();
-        let key = |c: &Candidate<'_>| (c.score.pressure, cost(c), mixed(salt, c.index as u64));
-        band.sort_unstable_by_key(key);
+        band.sort_unstable_by_key(|key| (key.pressure, key.cost, mixed(salt, key.at as u64)));
         for place in 0..SAMPLED_PLACES.min(band.len()) {
             let rest = &mut band[place..];
             let best = draws.best_of_sample(rest.len());
             rest[..=best].rotate_right(1);
         }
-        rest = beyond;
     }
 }
 
@@ -92,30 +158,22 @@ fn by_rank_and_cost(
 /// More than three candidates whose own speed, the load of now left out, is within a factor of two of
 /// the fastest are sampled. Slower ones are taken ahead of them only where the sampled one is so loaded
 /// that it is predicted slower still.
-fn by_latency(candidates: &mut [Candidate<'_>], draws: &mut Draws) {
+fn by_latency(keys: &mut [Key], draws: &mut Draws) {
     let salt = draws.next();
-    let compare = |a: &Candidate<'_>, b: &Candidate<'_>| -> Ordering {
-        let key =
-            |c: &Candidate<'_>| (c.score.ttft_or_optimistic(), c.score.pressure, mixed(salt, c.index as u64));
-        key(a).cmp(&key(b))
-    };
-    candidates.sort_unstable_by(compare);
-    let fastest = candidates.iter().map(|c| c.score.unloaded).min().unwrap_or_default();
-    let bound = fastest.saturating_mul(2).saturating_add(NEAR_LATENCY_SLACK);
-    for place in 0..SAMPLED_PLACES.min(candidates.len()) {
-        let rest = &mut candidates[place..];
-        let near = |c: &Candidate<'_>| c.score.unloaded <= bound;
-        let sampled = draws.best_of_sample(rest.iter().filter(|c| near(c)).count());
-        let sampled = rest.iter().enumerate().filter(|(_, c)| near(c)).nth(sampled).map(|(at, _)| at);
-        let slower = rest.iter().position(|c| !near(c));
+    keys.sort_unstable_by_key(|key| (key.ttft, key.pressure, mixed(salt, key.at as u64)));
+    let fastest = keys.iter().map(|key| key.unloaded).min().unwrap_or(0);
+    let bound = fastest.saturating_mul(2).saturating_add(NEAR_LATENCY_MICROS);
+    for place in 0..SAMPLED_PLACES.min(keys.len()) {
+        let rest = &mut keys[place..];
+        let near = |key: &Key| key.unloaded <= bound;
+        let sampled = draws.best_of_sample(rest.iter().filter(|key| near(key)).count());
+        let sampled = rest.iter().enumerate().filter(|(_, key)| near(key)).nth(sampled);
+        let sampled = sampled.map(|(at, _)| at);
+        let slower = rest.iter().position(|key| !near(key));
         if let Some(best) = sampled.into_iter().chain(slower).min() {
             rest[..=best].rotate_right(1);
         }
     }
-}
-
-fn five_percent_above(cost: Money) -> Money {
-    Money::from_pico(cost.pico().saturating_add(cost.pico().unsigned_abs() as i128 / 20))
 }
 
 /// Numbers drawn from the 64 bits a plan is given.

@@ -52,6 +52,9 @@ pub struct Step {
     pub reason: Reason,
     /// Predicted cost of this request there; `None` = unknown throughput or price.
     pub predicted_cost: Option<Money>,
+    /// What the request would add to the bill there, as [`CostBasis::Marginal`](crate::route::CostBasis)
+    /// sees it.
+    pub marginal_cost: Option<Money>,
     /// Price per 1,000 tokens there, for this request's mix of input and output.
     pub cost_per_1k: Option<Money>,
     /// Predicted time to first token.
@@ -108,11 +111,13 @@ pub fn plan(
         });
     }
 
-    order::order(&mut candidates, strategy, policy, draw);
+    order::add_marginal_costs(&mut candidates);
+    let mut places = order::order(&candidates, strategy, policy, draw);
     let sticky = if pinned { None } else { request.sticky.as_ref() };
-    let sticky = sticky.and_then(|id| candidates.iter().position(|c| view.backends[c.index].spec.id == *id));
+    let is_sticky = |id: &BackendId, at: usize| view.backends[candidates[at].index].spec.id == *id;
+    let sticky = sticky.and_then(|id| places.iter().position(|at| is_sticky(id, *at)));
     if let Some(place) = sticky {
-        candidates[..=place].rotate_right(1);
+        places[..=place].rotate_right(1);
     }
     let reasons = Reasons {
         strategy,
@@ -120,23 +125,23 @@ pub fn plan(
         clusters_refused: a_cluster_serves && candidates.iter().all(|candidate| !candidate.cluster),
         pinned,
         sticky: sticky.is_some(),
-        fallbacks_from: fallbacks_from(&candidates),
+        fallbacks_from: fallbacks_from(&places, &candidates),
     };
-    let steps = candidates
-        .iter()
-        .enumerate()
-        .map(|(place, candidate)| Step {
+    let step = |(place, at): (usize, &usize)| {
+        let candidate = &candidates[*at];
+        Step {
             index: candidate.index,
             backend: view.backends[candidate.index].spec.id.clone(),
             model: candidate.model.name.clone(),
             reason: reasons.of(place, candidate),
             predicted_cost: candidate.score.predicted_cost,
+            marginal_cost: candidate.marginal_cost,
             cost_per_1k: candidate.score.cost_per_1k,
             predicted_ttft: candidate.score.predicted_ttft,
             fact_age: candidate.fact_age,
-        })
-        .collect();
-    Plan { strategy, steps, refused }
+        }
+    };
+    Plan { strategy, steps: places.iter().enumerate().map(step).collect(), refused }
 }
 
 /// What is found of one backend.
@@ -188,14 +193,19 @@ fn judge<'v>(
     }
     let cluster = backend.spec.is_cluster();
     let fact_age = facts.map_or(Duration::ZERO, |facts| facts.age);
-    Judged { serves: true, verdict: Ok(Candidate { index, cluster, model, score, fact_age }) }
+    Judged {
+        serves: true,
+        verdict: Ok(Candidate { index, cluster, model, score, marginal_cost: None, fact_age }),
+    }
 }
 
 /// The first place held by the other class than the first candidate's: from there on each step stands
 /// in for a class that was tried before it.
-fn fallbacks_from(candidates: &[Candidate<'_>]) -> usize {
-    let first = candidates.first().map(|candidate| candidate.cluster);
-    candidates.iter().position(|c| Some(c.cluster) != first).unwrap_or(candidates.len())
+fn fallbacks_from(places: &[usize], candidates: &[Candidate<'_>]) -> usize {
+    let class = |at: &usize| candidates[*at].cluster;
+    let first = places.first().map(class);
+    let other = places.iter().position(|at| Some(class(at)) != first);
+    other.unwrap_or(places.len())
 }
 
 /// Labels each place of an ordered plan.

@@ -11,6 +11,9 @@ use crate::time::Moment;
 use crate::view::BackendView;
 use std::time::Duration;
 
+/// The pressure at which all places are taken.
+const ALL_PLACES: u64 = 1_000_000;
+
 /// What a candidate is judged by.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score {
@@ -53,11 +56,16 @@ pub fn score(
         predicted_cost,
         predicted_ttft: ttft.map(|ttft| loaded(ttft, running, places) + rtt),
         unloaded: ttft.unwrap_or_default() + rtt,
-        pressure: (running + waiting).saturating_mul(1_000_000) / u64::from(places),
+        pressure: (running + waiting).saturating_mul(ALL_PLACES) / u64::from(places),
     }
 }
 
 impl Score {
+    /// Whether one more request would run at once.
+    pub fn has_room(&self) -> bool {
+        self.pressure < ALL_PLACES
+    }
+
     /// The latency to order by: predicted or, where never measured, the round trip alone.
     pub fn ttft_or_optimistic(&self) -> Duration {
         self.predicted_ttft.unwrap_or(self.unloaded)
@@ -108,10 +116,9 @@ fn cost(
         Placement::External => {
             let price = model.price?;
             let predicted = price.predict(input, output);
-            let tokens = i128::from(input) + i128::from(output);
-            let per_1k = match tokens {
-                0 => price.output.times(1000),
-                tokens => Money::from_pico(predicted.pico().saturating_mul(1000) / tokens),
+            let per_1k = match u64::from(input) + u64::from(output) {
+                0 => price.mixed_per_1k(),
+                tokens => predicted.share(1000, tokens),
             };
             Some((per_1k, predicted))
         }

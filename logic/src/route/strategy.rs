@@ -123,6 +123,18 @@ impl fmt::Display for Reason {
     }
 }
 
+/// Which cost of a backend is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CostBasis {
+    /// The machine's price spread over all it makes.
+    #[default]
+    Average,
+    /// What this one request adds to the bill: nothing at a machine that is paid for and has room; at
+    /// one that has none, what the cheapest backend with room would charge.
+    Marginal,
+}
+
 /// The operator's routing settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
@@ -138,6 +150,8 @@ pub struct Policy {
     pub cluster_cost_threshold: Money,
     /// Whether providers may stand in for clusters.
     pub enable_external_fallback: bool,
+    /// Which cost is compared; the threshold of `hybrid` is always on the average.
+    pub cost_basis: CostBasis,
 }
 
 impl Default for Policy {
@@ -150,6 +164,7 @@ impl Default for Policy {
             overhead_factor: 1.1,
             cluster_cost_threshold: Money::from_pico(10_000_000_000),
             enable_external_fallback: true,
+            cost_basis: CostBasis::Average,
         }
     }
 }

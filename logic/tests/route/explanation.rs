@@ -40,7 +40,7 @@ fn an_explanation_has_candidates_refusals_ages_and_what_else_it_would_have_cost(
     let text = explanation.to_string();
     for expected in [
         "model tiny, about 100 tokens in and 100 out, needs chat; strategy hybrid",
-        "1. heard with tiny (hybrid_cluster): $0.000284 at $0.002836 per 1K tokens",
+        "1. heard with tiny (hybrid_cluster): $0.000284 at $0.002836 per 1K tokens, adding nothing to the bill",
         "said by gcp-0 700 ms ago",
         "2. api with tiny (external_fallback): $0.000200 (-$0.000084 against the first)",
         "3. unpriced with tiny (external_fallback): cost unknown",

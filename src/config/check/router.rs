@@ -67,6 +67,7 @@ impl Check<'_> {
                 ),
                 cluster_cost_threshold: threshold.unwrap_or(Money::ZERO),
                 enable_external_fallback: file.enable_external_fallback.unwrap_or(true),
+                ..Policy::default()
             },
             stickiness_window: file.stickiness_window.map_or(Duration::from_secs(60), |span| span.0),
             health_check_interval: poll(self, "healthCheckInterval", file.health_check_interval),
