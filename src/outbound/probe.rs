@@ -182,7 +182,7 @@ async fn measure_speed(outbound: &Outbound, backend: &BackendSpec, model: &str) 
         "stream": true,
     })
     .to_string();
-    let inbound = Inbound { dialect: Dialect::OpenAi, operation: Operation::Chat, body: body.as_bytes() };
+    let inbound = Inbound::new(Dialect::OpenAi, Operation::Chat, body.as_bytes());
     let inspected = wire::inspect(&inbound).map_err(|error| error.message)?;
     let request = wire::encode(&inbound, &inspected, backend.kind, model).map_err(|error| error.message)?;
     let mut reply = wire::Reply::new(Exchange {
@@ -195,6 +195,8 @@ async fn measure_speed(outbound: &Outbound, backend: &BackendSpec, model: &str) 
         model: model.to_owned(),
         response_id: "calibration".into(),
         created: 0,
+        json_array: false,
+        echo: None,
     });
     let patience = Duration::from_secs(20);
     let mut answer = outbound.send(&backend.id, request, patience).await.map_err(|fault| fault.to_string())?;
