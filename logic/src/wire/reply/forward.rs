@@ -6,7 +6,7 @@ use crate::backend::Kind;
 use crate::cost::usage::Usage;
 use crate::wire::answer::Event;
 use crate::wire::json::parse;
-use crate::wire::{Dialect, Exchange, Operation, openai, sse};
+use crate::wire::{Dialect, Exchange, Operation, gemini, openai, sse};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -28,6 +28,7 @@ pub(super) struct Seen {
 pub(super) struct Forward {
     kind: Kind,
     begun: bool,
+    framed: bool,
     eye: Eye,
 }
 
@@ -114,6 +115,7 @@ impl Forward {
         Self {
             kind: exchange.kind,
             begun: false,
+            framed: false,
             eye,
         }
     }
@@ -121,6 +123,21 @@ impl Forward {
     /// Whether anything of an answer was seen.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
+    }
+
+    /// Whether an event was passed on.
+    pub(super) fn has_framed(&self) -> bool {
+        self.framed
+    }
+
+    /// Passes an event on; in one JSON array if the client wants it so.
+    pub(super) fn write(&mut self, event: &sse::Event, json_array: bool, out: &mut Vec<u8>) {
+        let first = !std::mem::replace(&mut self.framed, true);
+        if json_array {
+            gemini::write::frame(&event.data, first, true, out);
+        } else {
+            event.write(out);
+        }
     }
 
     /// Whether every choice begun has ended.
@@ -217,9 +234,7 @@ impl Forward {
             Kind::Anthropic => usage("usage")
                 .as_ref()
                 .and_then(|usage| crate::wire::anthropic::read_usage(usage, None)),
-            Kind::Gemini => usage("usageMetadata")
-                .as_ref()
-                .and_then(crate::wire::gemini::read_usage),
+            Kind::Gemini => usage("usageMetadata").as_ref().and_then(gemini::read_usage),
         };
         Ok(Seen {
             forwarded: true,
@@ -237,6 +252,9 @@ impl Forward {
         match exchange.dialect {
             Dialect::OpenAi => sse::write_event(None, "[DONE]", out),
             Dialect::Anthropic => sse::write_event(Some("message_stop"), r#"{"type":"message_stop"}"#, out),
+            Dialect::Gemini if exchange.json_array => {
+                out.extend_from_slice(if self.framed { b"]" } else { b"[]" });
+            }
             Dialect::Gemini => {}
         }
     }
