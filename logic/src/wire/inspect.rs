@@ -1,10 +1,14 @@
 //! What routing must know of a request, read without parsing more of it than needed, and the strict checks
 //! that keep a broken request from costing an attempt.
 
-use super::json::{Shallow, elements, string_bytes};
+use super::json::{Shallow, elements, is_depth_within, string_bytes};
 use super::{Dialect, Inbound, Inspected, Operation};
 use crate::capability::{CHAT, COMPLETION, EMBEDDING, JSON, TOOLS, VISION};
 use crate::fault::{ApiError, ErrorKind};
+use serde_json::value::RawValue;
+
+/// Levels of arrays and objects a body may have: what serde_json's full parse allows as well.
+const DEPTH_MAX: usize = 127;
 
 /// Reads what routing must know, without a full parse where that can be avoided.
 ///
@@ -13,15 +17,20 @@ use crate::fault::{ApiError, ErrorKind};
 pub fn inspect(inbound: &Inbound<'_>) -> Result<Inspected, ApiError> {
     let body = std::str::from_utf8(inbound.body)
         .map_err(|_| ApiError::new(ErrorKind::InvalidRequest, "the request body is not UTF-8"))?;
+    if !is_depth_within(body, DEPTH_MAX) {
+        let text = format!("the request body is nested deeper than {DEPTH_MAX} levels");
+        return Err(ApiError::new(ErrorKind::InvalidRequest, text));
+    }
     let members = Shallow::read(body).map_err(|error| {
-        ApiError::new(ErrorKind::InvalidRequest, format!("the request body is not a JSON object: {error}"))
+        ApiError::new(
+            ErrorKind::InvalidRequest,
+            format!("the request body is not a JSON object: {error}"),
+        )
     })?;
     match inbound.dialect {
         Dialect::OpenAi => openai(inbound.operation, &members),
-        Dialect::Anthropic | Dialect::Gemini => {
-            let text = "this dialect is not served yet";
-            Err(ApiError::new(ErrorKind::InvalidRequest, text))
-        }
+        Dialect::Anthropic => anthropic(inbound.operation, &members),
+        Dialect::Gemini => gemini(inbound, &members),
     }
 }
 
@@ -33,7 +42,9 @@ fn string(members: &Shallow<'_>, key: &str) -> Result<Option<String>, ApiError> 
     let Some(text) = members.get(key) else {
         return Ok(None);
     };
-    serde_json::from_str(text).map(Some).map_err(|_| wrong(key, "must be a string"))
+    serde_json::from_str(text)
+        .map(Some)
+        .map_err(|_| wrong(key, "must be a string"))
 }
 
 fn model(members: &Shallow<'_>) -> Result<Option<String>, ApiError> {
@@ -53,7 +64,11 @@ fn tokens(members: &Shallow<'_>, key: &str) -> Result<Option<u32>, ApiError> {
         return Ok(None);
     };
     match serde_json::from_str::<f64>(text) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the range was checked"
+        )]
         Ok(number) if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number) => {
             Ok(Some(number as u32))
         }
@@ -72,8 +87,11 @@ fn object<'a>(text: &'a str, path: &str) -> Result<Shallow<'a>, ApiError> {
 }
 
 fn openai(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, ApiError> {
-    let mut found =
-        Inspected { model: model(members)?, session: string(members, "user")?, ..Inspected::default() };
+    let mut found = Inspected {
+        model: model(members)?,
+        session: string(members, "user")?,
+        ..Inspected::default()
+    };
     match operation {
         Operation::Embedding => {
             found.needs.insert(EMBEDDING);
@@ -89,14 +107,17 @@ fn openai(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, ApiE
             found.needs.insert(CHAT);
             let max_completion = tokens(members, "max_completion_tokens")?;
             found.max_output_tokens = max_completion.or(tokens(members, "max_tokens")?);
-            openai_messages(members, &mut found)?;
+            messages(members, "messages", "content", &mut found)?;
             if let Some(format) = members.get("response_format") {
                 let kind = string(&object(format, "response_format")?, "type")?;
                 if kind.is_some_and(|kind| kind != "text") {
                     found.needs.insert(JSON);
                 }
             }
-            if members.get("tools").is_some_and(|tools| tools.trim_start_matches('[').trim_start() != "]") {
+            if members
+                .get("tools")
+                .is_some_and(|tools| tools.trim_start_matches('[').trim_start() != "]")
+            {
                 found.needs.insert(TOOLS);
             }
         }
@@ -109,6 +130,70 @@ fn openai(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, ApiE
     Ok(found)
 }
 
+fn anthropic(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, ApiError> {
+    let mut found = Inspected {
+        model: model(members)?,
+        max_output_tokens: tokens(members, "max_tokens")?,
+        stream: operation != Operation::CountTokens && boolean(members, "stream", "stream")?,
+        include_usage: true,
+        ..Inspected::default()
+    };
+    found.needs.insert(CHAT);
+    if operation == Operation::Chat && found.max_output_tokens.is_none() {
+        return Err(wrong("max_tokens", "is missing"));
+    }
+    if let Some(metadata) = members.get("metadata") {
+        let metadata = object(metadata, "metadata")?;
+        found.session =
+            string(&metadata, "user_id").map_err(|_| wrong("metadata.user_id", "must be a string"))?;
+    }
+    if let Some(system) = members.get("system") {
+        content_bytes(system, "system", &mut found)?;
+    }
+    messages(members, "messages", "content", &mut found)?;
+    let config = members
+        .get("output_config")
+        .map(|config| object(config, "output_config"))
+        .transpose()?;
+    if config.is_some_and(|config| config.get("format").is_some()) || members.get("output_format").is_some() {
+        found.needs.insert(JSON);
+    }
+    Ok(found)
+}
+
+fn gemini(inbound: &Inbound<'_>, members: &Shallow<'_>) -> Result<Inspected, ApiError> {
+    let asked = inbound
+        .path_model
+        .map(|model| model.strip_prefix("models/").unwrap_or(model).to_owned());
+    let mut found = Inspected {
+        model: asked.filter(|model| !model.is_empty()),
+        stream: inbound.path_stream,
+        include_usage: true,
+        ..Inspected::default()
+    };
+    found.needs.insert(CHAT);
+    let either = |keys: [&str; 2]| members.get(keys[0]).or_else(|| members.get(keys[1]));
+    if let Some(system) = either(["systemInstruction", "system_instruction"]) {
+        let system = object(system, "systemInstruction")?;
+        if let Some(parts) = system.get("parts") {
+            parts_bytes(parts, "systemInstruction.parts", &mut found)?;
+        }
+    }
+    messages(members, "contents", "parts", &mut found)?;
+    if let Some(config) = either(["generationConfig", "generation_config"]) {
+        let config = object(config, "generationConfig")?;
+        let bound = tokens(&config, "maxOutputTokens")?;
+        found.max_output_tokens = bound.or(tokens(&config, "max_output_tokens")?);
+        let mime = config
+            .get("responseMimeType")
+            .or_else(|| config.get("response_mime_type"));
+        if mime.is_some_and(|mime| mime != "\"text/plain\"") {
+            found.needs.insert(JSON);
+        }
+    }
+    Ok(found)
+}
+
 /// Bytes of an `input` or `prompt`: a string, strings, tokens or arrays of tokens. A token counts as four
 /// bytes, its usual length in English text.
 fn input_bytes(members: &Shallow<'_>, key: &str) -> Result<usize, ApiError> {
@@ -117,7 +202,9 @@ fn input_bytes(members: &Shallow<'_>, key: &str) -> Result<usize, ApiError> {
     if text.starts_with('"') {
         return Ok(string_bytes(text));
     }
-    let inputs = elements(text).filter(|inputs| !inputs.is_empty()).ok_or_else(|| wrong(key, shape))?;
+    let inputs = elements(text)
+        .filter(|inputs| !inputs.is_empty())
+        .ok_or_else(|| wrong(key, shape))?;
     let mut bytes = 0;
     for (index, input) in inputs.iter().enumerate() {
         let input = input.get();
@@ -131,21 +218,36 @@ fn input_bytes(members: &Shallow<'_>, key: &str) -> Result<usize, ApiError> {
     Ok(bytes)
 }
 
-fn openai_messages(members: &Shallow<'_>, found: &mut Inspected) -> Result<(), ApiError> {
-    let text = members.get("messages").ok_or_else(|| wrong("messages", "is missing"))?;
-    let messages = elements(text).ok_or_else(|| wrong("messages", "must be an array"))?;
+/// The messages of any dialect, and the tools, which are prompt text too.
+fn messages(
+    members: &Shallow<'_>,
+    key: &str,
+    content_key: &str,
+    found: &mut Inspected,
+) -> Result<(), ApiError> {
+    let text = members.get(key).ok_or_else(|| wrong(key, "is missing"))?;
+    let messages = elements(text).ok_or_else(|| wrong(key, "must be an array"))?;
     if messages.is_empty() {
-        return Err(wrong("messages", "must not be empty"));
+        return Err(wrong(key, "must not be empty"));
     }
     for (index, message) in messages.iter().enumerate() {
-        let path = format!("messages[{index}]");
+        let path = format!("{key}[{index}]");
         let message = object(message.get(), &path)?;
-        let role = message.get("role").ok_or_else(|| wrong(&format!("{path}.role"), "is missing"))?;
-        if !role.starts_with('"') {
-            return Err(wrong(&format!("{path}.role"), "must be a string"));
+        match message.get("role") {
+            Some(role) if !role.starts_with('"') => {
+                return Err(wrong(&format!("{path}.role"), "must be a string"));
+            }
+            // Gemini's role may be left out.
+            None if content_key == "content" => return Err(wrong(&format!("{path}.role"), "is missing")),
+            _ => {}
         }
-        if let Some(content) = message.get("content") {
-            content_bytes(content, &format!("{path}.content"), found)?;
+        if let Some(content) = message.get(content_key) {
+            let path = format!("{path}.{content_key}");
+            if content_key == "parts" {
+                parts_bytes(content, &path, found)?;
+            } else {
+                content_bytes(content, &path, found)?;
+            }
         }
         if let Some(calls) = message.get("tool_calls") {
             // Names and arguments of past calls are prompt text too; their JSON frame is small.
@@ -153,25 +255,62 @@ fn openai_messages(members: &Shallow<'_>, found: &mut Inspected) -> Result<(), A
         }
     }
     if let Some(tools) = members.get("tools") {
-        found.text_bytes += tools.len();
+        let tools_list = elements(tools).ok_or_else(|| wrong("tools", "must be an array"))?;
+        if !tools_list.is_empty() {
+            found.text_bytes += tools.len();
+            found.needs.insert(TOOLS);
+        }
     }
     Ok(())
 }
 
-/// A message's content: a string, or parts with `text`.
+/// A message's content: a string, or parts.
 fn content_bytes(content: &str, path: &str, found: &mut Inspected) -> Result<(), ApiError> {
     if content.starts_with('"') {
         found.text_bytes += string_bytes(content);
         return Ok(());
     }
-    let parts = elements(content).ok_or_else(|| wrong(path, "must be a string or an array of parts"))?;
-    for (index, part) in parts.iter().enumerate() {
+    if !content.starts_with('[') {
+        return Err(wrong(path, "must be a string or an array of parts"));
+    }
+    parts_bytes(content, path, found)
+}
+
+fn parts_bytes(parts: &str, path: &str, found: &mut Inspected) -> Result<(), ApiError> {
+    let one = parts.starts_with('{').then(|| vec![parts]);
+    let list = || elements(parts).map(|parts| parts.into_iter().map(RawValue::get).collect());
+    let parts: Vec<&str> = one
+        .or_else(list)
+        .ok_or_else(|| wrong(path, "must be an array of parts"))?;
+    for (index, part) in parts.into_iter().enumerate() {
         let path = format!("{path}[{index}]");
-        let part = object(part.get(), &path)?;
-        if let Some(text) = part.get("text") {
-            found.text_bytes += string_bytes(text);
+        let part = object(part, &path)?;
+        for key in ["text", "thinking", "refusal"] {
+            found.text_bytes += part.get(key).map_or(0, string_bytes);
         }
-        if matches!(part.get("type"), Some("\"image_url\"" | "\"image\"" | "\"input_image\"")) {
+        for key in [
+            "input",
+            "functionCall",
+            "functionResponse",
+            "function_call",
+            "function_response",
+        ] {
+            found.text_bytes += part.get(key).map_or(0, str::len);
+        }
+        // Tool results hold content of their own.
+        if part.get("type") == Some("\"tool_result\"")
+            && let Some(inner) = part.get("content")
+        {
+            content_bytes(inner, &format!("{path}.content"), found)?;
+        }
+        let is_image = matches!(
+            part.get("type"),
+            Some("\"image_url\"" | "\"image\"" | "\"input_image\"")
+        );
+        let data = ["inlineData", "inline_data", "fileData", "file_data"]
+            .iter()
+            .find_map(|key| part.get(key));
+        if is_image || data.is_some_and(|data| data.contains("\"image/")) {
             found.needs.insert(VISION);
         }
     }

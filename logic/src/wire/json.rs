@@ -168,6 +168,34 @@ impl<'de> Visitor<'de> for Strict {
     }
 }
 
+/// Whether arrays and objects are nested at most `depth_max` deep. A shallow look skips over what it does
+/// not read without counting, so this is asked first.
+pub(crate) fn is_depth_within(text: &str, depth_max: usize) -> bool {
+    let opens = |byte: &u8| matches!(byte, b'[' | b'{');
+    // Almost every body is told by this count, which is fast.
+    if text.as_bytes().iter().filter(|byte| opens(byte)).count() <= depth_max {
+        return true;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for byte in text.bytes() {
+        if in_string {
+            in_string = byte != b'"' || escaped;
+            escaped = byte == b'\\' && !escaped;
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > depth_max {
+            return false;
+        }
+    }
+    true
+}
+
 /// Bytes a JSON string stands for, without decoding it into memory; 0 for other values.
 pub(crate) fn string_bytes(raw: &str) -> usize {
     let Some(inner) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
@@ -279,7 +307,6 @@ impl<'a> Node<'a> {
         Some(Node { value, path: self.path_of(key) })
     }
 
-    #[expect(dead_code, reason = "the Gemini decoder, next in line, is its only user")]
     /// The first present of several spellings of one member (Gemini allows camelCase and snake_case).
     pub(crate) fn any(&self, keys: [&str; 2]) -> Option<Node<'a>> {
         self.get(keys[0]).or_else(|| self.get(keys[1]))
@@ -383,6 +410,17 @@ mod tests {
         let many: String = (0..200).map(|i| format!("\"k{i}\":0,")).collect();
         assert!(Shallow::read(&format!("{{{many}\"k7\":1}}")).is_err());
         assert!(Shallow::read(&format!("{{{many}\"z\":1}}")).is_ok());
+    }
+
+    #[test]
+    fn depth_is_counted_outside_strings_only() {
+        let brackets = "[".repeat(300);
+        assert!(is_depth_within(&format!(r#"{{"a":"\\\"{brackets}"}}"#), 127));
+        assert!(!is_depth_within(
+            &format!("{}{}", "[".repeat(128), "]".repeat(128)),
+            127
+        ));
+        assert!(is_depth_within(&"[]".repeat(500), 127));
     }
 
     #[test]

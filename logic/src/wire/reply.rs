@@ -146,6 +146,8 @@ enum Write {
     /// Gathered for one body.
     Body(Answer),
     OpenAi(openai::write::Write),
+    Anthropic(anthropic::write::Write),
+    Gemini(gemini::write::Write),
 }
 
 impl Write {
@@ -153,7 +155,11 @@ impl Write {
         if !exchange.client_streams {
             return Self::Body(Answer::default());
         }
-        Self::OpenAi(openai::write::Write::default())
+        match exchange.dialect {
+            Dialect::OpenAi => Self::OpenAi(openai::write::Write::default()),
+            Dialect::Anthropic => Self::Anthropic(anthropic::write::Write::default()),
+            Dialect::Gemini => Self::Gemini(gemini::write::Write::default()),
+        }
     }
 
     fn event(&mut self, event: Event, exchange: &Exchange, out: &mut Vec<u8>) -> Result<(), ReplyError> {
@@ -164,18 +170,27 @@ impl Write {
                 }
             }
             Self::OpenAi(write) => write.event(event, exchange, out),
+            Self::Anthropic(write) => write.event(event, exchange, out),
+            Self::Gemini(write) => write.event(event, exchange, out)?,
         }
         Ok(())
     }
 
-    fn end(&mut self, exchange: &Exchange, out: &mut Vec<u8>) {
+    fn end(&mut self, exchange: &Exchange, out: &mut Vec<u8>) -> Result<(), ReplyError> {
         match self {
             Self::Body(answer) => {
-                let body = openai::write::body(answer, exchange);
+                let body = match exchange.dialect {
+                    Dialect::OpenAi => openai::write::body(answer, exchange),
+                    Dialect::Anthropic => anthropic::write::body(answer, exchange)?,
+                    Dialect::Gemini => gemini::write::body(answer, exchange)?,
+                };
                 out.extend_from_slice(body.to_string().as_bytes());
             }
             Self::OpenAi(write) => write.end(exchange, out),
+            Self::Anthropic(write) => write.end(exchange, out),
+            Self::Gemini(write) => write.end(exchange, out),
         }
+        Ok(())
     }
 }
 
@@ -277,8 +292,7 @@ impl Reply {
             return Err(ReplyError::Incomplete("the stream ended without a finish reason".to_owned()));
         }
         self.done = true;
-        self.end(out);
-        Ok(())
+        self.end(out)
     }
 
     /// One event of the upstream's stream.
@@ -296,17 +310,18 @@ impl Reply {
                 return Err(ReplyError::Incomplete("the stream ended before it began".to_owned()));
             }
             self.done = true;
-            if self.exchange.client_streams {
-                self.end(out);
-            }
-            return Ok(());
+            return if self.exchange.client_streams {
+                self.end(out)
+            } else {
+                Ok(())
+            };
         }
         if let Route::Forward(forward) = &mut self.route {
             let seen = forward.event(event, self.exchange.include_usage)?;
             self.usage = seen.usage.or(self.usage);
             self.content_events += u64::from(seen.content);
             if seen.forwarded {
-                event.write(&mut self.held);
+                forward.write(event, self.exchange.json_array, &mut self.held);
             }
             self.release(seen.content, out);
             if seen.stopped {
@@ -341,7 +356,7 @@ impl Reply {
         if self.exchange.client_streams {
             self.release(self.content_events > before, out);
             if self.done {
-                self.end(out);
+                self.end(out)?;
             }
         }
         Ok(())
@@ -424,9 +439,9 @@ impl Reply {
     }
 
     /// The client's end of a complete answer, once.
-    fn end(&mut self, out: &mut Vec<u8>) {
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<(), ReplyError> {
         if std::mem::replace(&mut self.ended, true) {
-            return;
+            return Ok(());
         }
         match &mut self.route {
             Route::Forward(forward) => forward.end(&self.exchange, &mut self.held),
@@ -434,9 +449,10 @@ impl Reply {
                 let body = assembly.body(&self.exchange);
                 self.held.extend_from_slice(body.to_string().as_bytes());
             }
-            Route::Translate { write, .. } => write.end(&self.exchange, &mut self.held),
+            Route::Translate { write, .. } => write.end(&self.exchange, &mut self.held)?,
         }
         self.release(self.content_events > 0, out);
+        Ok(())
     }
 
     /// The proper end of a stream that failed after its first byte: a typed error event and the
@@ -453,7 +469,20 @@ impl Reply {
                 sse::write_event(None, "[DONE]", out);
             }
             Dialect::Anthropic => sse::write_event(Some("error"), &body, out),
-            Dialect::Gemini => sse::write_event(None, &body, out),
+            Dialect::Gemini => {
+                let begun = match &self.route {
+                    Route::Forward(forward) => forward.has_framed(),
+                    Route::Translate {
+                        write: Write::Gemini(write),
+                        ..
+                    } => write.has_begun(),
+                    _ => false,
+                };
+                gemini::write::frame(&body, !begun, self.exchange.json_array, out);
+                if self.exchange.json_array {
+                    out.push(b']');
+                }
+            }
         }
     }
 

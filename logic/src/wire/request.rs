@@ -23,6 +23,16 @@ pub fn encode(
         (Dialect::OpenAi, Kind::OpenAi | Kind::Llama) => {
             pass_openai(inbound.operation, body, inspected, kind, model)
         }
+        (Dialect::Anthropic, Kind::Anthropic) => pass_anthropic(inbound.operation, body, inspected, model),
+        (Dialect::Gemini, Kind::Gemini) => Ok(Encoded {
+            // Gemini names the model in the path, and `alt=sse` is asked for whatever the client wants.
+            path: gemini::path(model, inspected.stream),
+            body: inbound.body.to_vec(),
+            headers: Vec::new(),
+            streams: inspected.stream,
+            dropped: Vec::new(),
+            echo: None,
+        }),
         _ => translate(inbound, body, inspected, kind, model),
     }
 }
@@ -68,6 +78,30 @@ fn pass_openai(
     })
 }
 
+fn pass_anthropic(
+    operation: Operation,
+    body: &str,
+    inspected: &Inspected,
+    model: &str,
+) -> Result<Encoded, ApiError> {
+    let members = Shallow::read(body).map_err(|error| not_json(&error))?;
+    let mut splice = Splice::default();
+    splice.set(body, &members, "model", quote(model));
+    let path = if operation == Operation::CountTokens {
+        "/v1/messages/count_tokens"
+    } else {
+        "/v1/messages"
+    };
+    Ok(Encoded {
+        path: path.to_owned(),
+        body: splice.apply(body),
+        headers: vec![anthropic::version_header()],
+        streams: inspected.stream,
+        dropped: Vec::new(),
+        echo: None,
+    })
+}
+
 /// Sets `stream_options.include_usage`, keeping what else the client set there.
 fn ask_usage(body: &str, members: &Shallow<'_>, splice: &mut Splice) -> Result<(), ApiError> {
     let Some(options) = members.get("stream_options") else {
@@ -95,6 +129,8 @@ fn translate(
     let value = parse(body).map_err(|error| not_json(&error))?;
     let chat = match (inbound.dialect, inbound.operation) {
         (Dialect::OpenAi, Operation::Chat) => openai::decode::chat(&value)?,
+        (Dialect::Anthropic, Operation::Chat) => anthropic::decode::chat(&value)?,
+        (Dialect::Gemini, Operation::Chat) => gemini::decode::chat(&value, inspected.stream)?,
         (_, operation) => return Err(unsupported(operation)),
     };
     let mut dropped = chat.unknown.clone();

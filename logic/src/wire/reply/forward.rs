@@ -6,7 +6,7 @@ use crate::backend::Kind;
 use crate::cost::usage::Usage;
 use crate::wire::answer::Event;
 use crate::wire::json::parse;
-use crate::wire::{Dialect, Exchange, Operation, openai, sse};
+use crate::wire::{Dialect, Exchange, Operation, gemini, openai, sse};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -28,6 +28,7 @@ pub(super) struct Seen {
 pub(super) struct Forward {
     kind: Kind,
     begun: bool,
+    framed: bool,
     eye: Eye,
 }
 
@@ -111,12 +112,32 @@ impl Forward {
             (Dialect::OpenAi, _) => Eye::OpenAi(Vec::new()),
             _ => Eye::Full(Read::new(exchange.kind)),
         };
-        Self { kind: exchange.kind, begun: false, eye }
+        Self {
+            kind: exchange.kind,
+            begun: false,
+            framed: false,
+            eye,
+        }
     }
 
     /// Whether anything of an answer was seen.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
+    }
+
+    /// Whether an event was passed on.
+    pub(super) fn has_framed(&self) -> bool {
+        self.framed
+    }
+
+    /// Passes an event on; in one JSON array if the client wants it so.
+    pub(super) fn write(&mut self, event: &sse::Event, json_array: bool, out: &mut Vec<u8>) {
+        let first = !std::mem::replace(&mut self.framed, true);
+        if json_array {
+            gemini::write::frame(&event.data, first, true, out);
+        } else {
+            event.write(out);
+        }
     }
 
     /// Whether every choice begun has ended.
@@ -137,13 +158,17 @@ impl Forward {
                 if chunk.error.is_some() {
                     return Err(self.error(text));
                 }
-                let usage = chunk.usage.and_then(|raw| openai::read_usage(&parse(raw.get()).ok()?));
+                let usage = chunk
+                    .usage
+                    .and_then(|raw| openai::read_usage(&parse(raw.get()).ok()?));
                 let mut content = false;
                 let entries = chunk.choices.unwrap_or_default();
                 for entry in &entries {
                     content |= entry.has_content();
-                    let at =
-                        choices.iter().position(|(index, _)| *index == entry.index).unwrap_or_else(|| {
+                    let at = choices
+                        .iter()
+                        .position(|(index, _)| *index == entry.index)
+                        .unwrap_or_else(|| {
                             choices.push((entry.index, false));
                             choices.len() - 1
                         });
@@ -154,7 +179,12 @@ impl Forward {
                 }
                 // The chunk that only tells usage is ours where the client did not ask for it.
                 let hidden = usage.is_some() && entries.is_empty() && !include_usage;
-                Seen { forwarded: !hidden, content, usage, stopped: false }
+                Seen {
+                    forwarded: !hidden,
+                    content,
+                    usage,
+                    stopped: false,
+                }
             }
             Eye::Full(read) => {
                 let value = parse(text).map_err(|error| not_json(text, &error))?;
@@ -165,10 +195,17 @@ impl Forward {
                 // What translation would refuse is the client's to judge here.
                 let _ = read.chunk(&value, &mut events);
                 let (content, usage) = look(&events);
-                Seen { forwarded: true, content, usage, stopped: read.is_stopped() }
+                Seen {
+                    forwarded: true,
+                    content,
+                    usage,
+                    stopped: read.is_stopped(),
+                }
             }
             Eye::Opaque => {
-                return Err(ReplyError::Malformed("a stream where none is possible".to_owned()));
+                return Err(ReplyError::Malformed(
+                    "a stream where none is possible".to_owned(),
+                ));
             }
         };
         self.begun = true;
@@ -194,12 +231,17 @@ impl Forward {
         let usage = |key: &str| parse(members.get(key)?).ok();
         let usage = match self.kind {
             Kind::OpenAi | Kind::Llama => usage("usage").as_ref().and_then(openai::read_usage),
-            Kind::Anthropic => {
-                usage("usage").as_ref().and_then(|usage| crate::wire::anthropic::read_usage(usage, None))
-            }
-            Kind::Gemini => usage("usageMetadata").as_ref().and_then(crate::wire::gemini::read_usage),
+            Kind::Anthropic => usage("usage")
+                .as_ref()
+                .and_then(|usage| crate::wire::anthropic::read_usage(usage, None)),
+            Kind::Gemini => usage("usageMetadata").as_ref().and_then(gemini::read_usage),
         };
-        Ok(Seen { forwarded: true, content: true, usage, stopped: false })
+        Ok(Seen {
+            forwarded: true,
+            content: true,
+            usage,
+            stopped: false,
+        })
     }
 
     /// The end a stream must have, where the upstream left it out.
@@ -210,6 +252,9 @@ impl Forward {
         match exchange.dialect {
             Dialect::OpenAi => sse::write_event(None, "[DONE]", out),
             Dialect::Anthropic => sse::write_event(Some("message_stop"), r#"{"type":"message_stop"}"#, out),
+            Dialect::Gemini if exchange.json_array => {
+                out.extend_from_slice(if self.framed { b"]" } else { b"[]" });
+            }
             Dialect::Gemini => {}
         }
     }
