@@ -3,7 +3,7 @@
 use llm_router::cli::{self, Command};
 use llm_router::config::watch::Watcher;
 use llm_router::mock::{self, Faults, MockConfig};
-use llm_router::{config, node, telemetry};
+use llm_router::{config, node, sidecar, telemetry};
 use secrecy::ExposeSecret;
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,7 +32,10 @@ async fn run(command: Command) -> ExitCode {
     match command {
         Command::Serve(file) => serve(&file.config).await,
         Command::Mock(options) => run_mock(options).await,
-        Command::Demo(_) | Command::Sidecar(_) | Command::Check(_) | Command::Schema => ExitCode::SUCCESS,
+        Command::Sidecar(file) => run_sidecar(&file.config).await,
+        Command::Demo(_) => ExitCode::SUCCESS,
+        // Answered before the runtime was made.
+        Command::Check(_) | Command::Schema => ExitCode::SUCCESS,
     }
 }
 
@@ -54,6 +57,24 @@ async fn serve(path: &Path) -> ExitCode {
     }
 }
 
+async fn run_sidecar(path: &Path) -> ExitCode {
+    let (config, warnings) = match config::load_sidecar(path) {
+        Ok(loaded) => loaded,
+        Err(problems) => return cli::refuse(&problems),
+    };
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let stopped = async {
+        let signal = node::stop_signal().await;
+        tracing::info!(signal, "stopping");
+    };
+    match sidecar::serve(config, stopped).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
 async fn run_mock(options: cli::Mock) -> ExitCode {
     let faults = match options.faults.as_deref().map_or_else(|| Ok(Faults::none()), Faults::load) {
         Ok(faults) => faults,
@@ -70,7 +91,7 @@ async fn run_mock(options: cli::Mock) -> ExitCode {
     config.api_key = options.api_key.map(|key| key.expose_secret().to_owned());
     let mock = match mock::start(options.listen, config, faults).await {
         Ok(mock) => mock,
-        Err(error) => return failed(&*error),
+        Err(error) => return failed(&error),
     };
     tracing::info!(addr = %mock.addr(), kind = options.kind.as_str(), "mock is listening");
     let signal = node::stop_signal().await;
@@ -80,7 +101,8 @@ async fn run_mock(options: cli::Mock) -> ExitCode {
 }
 
 /// Exit code 1: a failed start, said once.
-fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    tracing::error!("{error}");
+fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+    // The alternate form of an `anyhow` error tells its causes.
+    tracing::error!("{error:#}");
     ExitCode::FAILURE
 }
