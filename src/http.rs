@@ -10,9 +10,11 @@ mod health;
 mod models;
 mod page;
 pub mod server;
+mod session;
 
 pub use admin::router as admin_router;
 pub use health::Readiness;
+pub use session::Sessions;
 
 use crate::config::Config;
 use crate::decisions::Decisions;
@@ -21,6 +23,7 @@ use crate::ui;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use llm_router_actors::Handle;
 use secrecy::SecretString;
@@ -39,6 +42,8 @@ pub struct App {
     pub decisions: Arc<Decisions>,
     /// Whether new requests should be sent here.
     pub readiness: Arc<Readiness>,
+    /// Sessions of the live page; `None` where it needs no password.
+    pub sessions: Option<Arc<Sessions>>,
     /// What is fixed until a restart.
     pub fixed: Arc<Fixed>,
     /// Asks the node to read its file again.
@@ -74,21 +79,29 @@ impl Fixed {
 
 /// The routes of the public listener.
 pub fn router(app: App) -> Router {
-    Router::new()
+    let limited = from_fn_with_state(app.clone(), session::limit_address);
+    let models = Router::new()
         .route("/v1/chat/completions", post(chat::chat_completions))
         .route("/v1/completions", post(chat::completions))
         .route("/v1/embeddings", post(chat::embeddings))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*model}", get(models::show).post(chat::generate_content))
-        .route("/v1beta/models/{*model}", post(chat::generate_content))
         .route("/v1/responses", post(chat::responses))
         .route("/v1/messages", post(chat::messages))
         .route("/v1/messages/count_tokens", post(chat::count_tokens))
+        .route("/v1/models/{*model}", get(models::show).post(chat::generate_content))
+        .route("/v1beta/models/{*model}", post(chat::generate_content))
+        .route("/api/auth", post(session::login))
+        .route_layer(limited);
+    let page = Router::new()
+        .route("/ui/data", get(page::data))
+        .route_layer(from_fn_with_state(app.clone(), session::need_session));
+    Router::new()
+        .route("/v1/models", get(models::list))
         .route("/health", get(health::health))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
-        .route("/ui/data", get(page::data))
+        .merge(models)
+        .merge(page)
         .merge(ui::routes())
         .fallback(error::no_such_route)
         .method_not_allowed_fallback(error::wrong_method)

@@ -6,7 +6,7 @@ use crate::config::{self, Config, Problems};
 use crate::decisions::Decisions;
 use crate::gossip_transport::{LoopbackUdp, TransportError};
 use crate::http::server::{self, Limits};
-use crate::http::{App, Fixed, Readiness, admin_router, router};
+use crate::http::{App, Fixed, Readiness, Sessions, admin_router, router};
 use crate::outbound::{HttpProbe, Outbound, OutboundError};
 use crate::relay::Relay;
 use arc_swap::ArcSwap;
@@ -126,6 +126,7 @@ impl Node {
             readiness: Arc::new(Readiness::new(
                 config.gossip.as_ref().is_some_and(|gossip| !gossip.seeds.is_empty()),
             )),
+            sessions: config.demo.clone().map(|demo| Arc::new(Sessions::new(demo))),
             fixed: Arc::new(Fixed::new(&config, simulated || config.smart_mocking.is_some())),
             reload,
         };

@@ -85,12 +85,7 @@ pub async fn start(config: SidecarConfig) -> anyhow::Result<Sidecar> {
         .with_state(Arc::clone(&app));
     let stop = CancellationToken::new();
     let task = tokio::spawn(server::serve(listener, routes, LIMITS, stop.clone(), DRAIN));
-    Ok(Sidecar {
-        addr,
-        app,
-        stop,
-        task: AbortOnDropHandle::new(task),
-    })
+    Ok(Sidecar { addr, app, stop, task: AbortOnDropHandle::new(task) })
 }
 
 /// Runs a sidecar until `shutdown` resolves, then lets running answers end.

@@ -193,3 +193,30 @@ async fn admin_needs_its_token() {
         router.client.get(format!("{}/admin/view", router.url)).bearer_auth(crate::fixture::TOKEN);
     assert_eq!(on_public.send().await.unwrap().status(), 404, "the public listener has no admin routes");
 }
+
+#[tokio::test]
+async fn the_demos_password_guards_the_page_and_its_limit_the_address() {
+    let llama = upstream(fast(Kind::Llama, "tiny")).await;
+    let demo = "demo: {enabled: true, password: opensesame, sessionTimeout: 1h, rateLimitPerIP: 5}";
+    let router = Router::start(&file(demo, &cluster("c1", &llama, 0.05), "")).await;
+    let data = format!("{}/ui/data", router.url);
+    let login = async |password: &str| {
+        let body = json!({"password": password}).to_string();
+        router.client.post(format!("{}/api/auth", router.url)).body(body).send().await.unwrap()
+    };
+    assert_eq!(router.client.get(&data).send().await.unwrap().status(), 401);
+    assert_eq!(login("sesame").await.status(), 401);
+    let welcome = login("opensesame").await;
+    assert_eq!(welcome.status(), 200);
+    let cookie = header(&welcome, "set-cookie").split(';').next().unwrap().to_owned();
+    assert!(header(&welcome, "set-cookie").contains("HttpOnly"));
+    assert_eq!(router.client.get(&data).header("cookie", cookie).send().await.unwrap().status(), 200);
+    let forged = format!("llm_router_session={}", "0".repeat(32));
+    assert_eq!(router.client.get(&data).header("cookie", forged).send().await.unwrap().status(), 401);
+    let statuses = futures_util::future::join_all((0..6).map(|_| login("sesame"))).await;
+    assert_eq!(
+        statuses.iter().filter(|answer| answer.status() == 429).count(),
+        3,
+        "five a minute, two were used"
+    );
+}

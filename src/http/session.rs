@@ -1,0 +1,135 @@
+//! The demo's password: sessions of the live page, and a limit of requests per address.
+//!
+//! On only where the configuration has `demo.enabled`. It guards the page's figures and keeps one
+//! visitor from using up a public demo; it is not the authentication of an API.
+
+use super::App;
+use crate::config::Demo;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{COOKIE, HeaderValue, RETRY_AFTER, SET_COOKIE};
+use http::{HeaderMap, StatusCode};
+use llm_router_actors::Handle;
+use moka::sync::Cache;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::json;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use subtle::ConstantTimeEq;
+
+const COOKIE_NAME: &str = "llm_router_session";
+/// Sessions and addresses remembered at once.
+const REMEMBERED_MAX: u64 = 10_000;
+/// The window of `rateLimitPerIP`.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Longest password read.
+const BODY_MAX: usize = 4 * 1024;
+
+/// The sessions of one node.
+#[derive(Debug)]
+pub struct Sessions {
+    demo: Demo,
+    open: Cache<String, ()>,
+    requests: Cache<IpAddr, Arc<AtomicU32>>,
+}
+
+impl Sessions {
+    /// No session yet.
+    pub fn new(demo: Demo) -> Self {
+        let open = Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(demo.session_timeout).build();
+        let requests = Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(WINDOW).build();
+        Self { demo, open, requests }
+    }
+
+    fn accepts(&self, password: &SecretString) -> bool {
+        let (given, wanted) =
+            (password.expose_secret().as_bytes(), self.demo.password.expose_secret().as_bytes());
+        given.ct_eq(wanted).into()
+    }
+
+    /// Opens a session and returns its cookie.
+    fn open(&self, handle: &Handle) -> String {
+        let token = format!("{:016x}{:016x}", handle.draw(), handle.draw());
+        let age = self.demo.session_timeout.as_secs();
+        let cookie = format!("{COOKIE_NAME}={token}; HttpOnly; SameSite=Strict; Path=/; Max-Age={age}");
+        self.open.insert(token, ());
+        cookie
+    }
+
+    fn is_open(&self, headers: &HeaderMap) -> bool {
+        let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let mut pairs =
+            cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.any(|(name, token)| name == COOKIE_NAME && self.open.contains_key(token))
+    }
+
+    /// Counts one request of `address`; `false` above the limit.
+    fn admit(&self, address: IpAddr) -> bool {
+        let count = self.requests.get_with(address, Arc::default);
+        count.fetch_add(1, Ordering::Relaxed) < self.demo.rate_limit_per_ip
+    }
+}
+
+#[derive(Deserialize)]
+struct Login {
+    password: SecretString,
+}
+
+/// `POST /api/auth` with `{"password": …}`: 200 and a session cookie, or 401.
+pub(super) async fn login(State(app): State<App>, request: Request) -> Response {
+    let Some(sessions) = &app.sessions else {
+        return told(StatusCode::NOT_FOUND, "there is no password to give: `demo.enabled` is off");
+    };
+    let Ok(body) = axum::body::to_bytes(request.into_body(), BODY_MAX).await else {
+        return told(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than a password can be");
+    };
+    let Ok(login) = serde_json::from_slice::<Login>(&body) else {
+        return told(StatusCode::BAD_REQUEST, "send a JSON object with `password`");
+    };
+    if !sessions.accepts(&login.password) {
+        return told(StatusCode::UNAUTHORIZED, "wrong password");
+    }
+    let mut response = Json(json!({"authenticated": true})).into_response();
+    if let Ok(cookie) = HeaderValue::from_str(&sessions.open(&app.handle)) {
+        response.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// Lets through who has a session; everybody where the demo is off.
+pub(super) async fn need_session(State(app): State<App>, request: Request, next: Next) -> Response {
+    match &app.sessions {
+        Some(sessions) if !sessions.is_open(request.headers()) => {
+            told(StatusCode::UNAUTHORIZED, "log in at POST /api/auth first")
+        }
+        _ => next.run(request).await,
+    }
+}
+
+/// Keeps an address within the demo's limit; everybody where the demo is off.
+pub(super) async fn limit_address(
+    State(app): State<App>,
+    peer: Option<Extension<SocketAddr>>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
+    if let (Some(sessions), Some(Extension(peer))) = (&app.sessions, peer)
+        && !sessions.admit(peer.ip())
+    {
+        let mut response =
+            told(StatusCode::TOO_MANY_REQUESTS, "too many requests from your address, wait a minute");
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(WINDOW.as_secs()));
+        return response;
+    }
+    next.run(request).await
+}
+
+fn told(status: StatusCode, message: &str) -> Response {
+    (status, Json(json!({"error": {"message": message, "type": "demo"}}))).into_response()
+}
