@@ -18,6 +18,7 @@ BEFORE_THE_FIRST_BYTE = {
     "status-500": {"status": {"code": 500}},
     "status-503": {"status": {"code": 503, "retryAfter": "1s"}},
     "too-many-requests": {"status": {"code": 429, "retryAfter": "5s"}},
+    "refused-key": {"status": {"code": 401}},
     "silence": "hang",
     "hung-up": "disconnect",
     "no-json": "malformed",

@@ -46,7 +46,10 @@ def idle(llama, router):
 def test_the_throughput_of_a_cluster_is_measured_before_any_client_asks(router):
     measured = eventually(lambda: router.own("llama")["tokens_per_second"], 3 * HEALTH_INTERVAL, "it is measured")
     assert 5 < measured < 5_000
-    per_1k = router.metric("llm_router_cluster_cost_per_1k_tokens", cluster="llama", provider="aws", region="us-west-2")
+    labels = {"cluster": "llama", "provider": "aws", "region": "us-west-2"}
+    per_1k = eventually(
+        lambda: router.metric("llm_router_cluster_cost_per_1k_tokens", **labels), 2 * HEALTH_INTERVAL, "it has a cost"
+    )
     assert per_1k == pytest.approx(0.0928 / (measured * 3_600) * 1.1 * 1_000, rel=0.5)
 
 
