@@ -3,7 +3,7 @@
 use llm_router::cli::{self, Command};
 use llm_router::config::watch::Watcher;
 use llm_router::mock::{self, Faults, MockConfig};
-use llm_router::{config, node, telemetry};
+use llm_router::{config, node, sidecar, telemetry};
 use secrecy::ExposeSecret;
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,7 +32,8 @@ async fn run(command: Command) -> ExitCode {
     match command {
         Command::Serve(file) => serve(&file.config).await,
         Command::Mock(options) => run_mock(options).await,
-        Command::Demo(_) | Command::Sidecar(_) | Command::Check(_) | Command::Schema => ExitCode::SUCCESS,
+        Command::Sidecar(file) => run_sidecar(&file.config).await,
+        Command::Demo(_) | Command::Check(_) | Command::Schema => ExitCode::SUCCESS,
     }
 }
 
@@ -77,6 +78,24 @@ async fn run_mock(options: cli::Mock) -> ExitCode {
     tracing::info!(signal, "stopping");
     mock.shutdown().await;
     ExitCode::SUCCESS
+}
+
+async fn run_sidecar(path: &Path) -> ExitCode {
+    let (config, warnings) = match config::load_sidecar(path) {
+        Ok(loaded) => loaded,
+        Err(problems) => return cli::refuse(&problems),
+    };
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let stopped = async {
+        let signal = node::stop_signal().await;
+        tracing::info!(signal, "stopping");
+    };
+    match sidecar::serve(config, stopped).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&*error),
+    }
 }
 
 /// Exit code 1: a failed start, said once.

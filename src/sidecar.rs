@@ -85,12 +85,7 @@ pub async fn start(config: SidecarConfig) -> anyhow::Result<Sidecar> {
         .with_state(Arc::clone(&app));
     let stop = CancellationToken::new();
     let task = tokio::spawn(server::serve(listener, routes, LIMITS, stop.clone(), DRAIN));
-    Ok(Sidecar {
-        addr,
-        app,
-        stop,
-        task: AbortOnDropHandle::new(task),
-    })
+    Ok(Sidecar { addr, app, stop, task: AbortOnDropHandle::new(task) })
 }
 
 /// Runs a sidecar until `shutdown` resolves, then lets running answers end.
@@ -102,7 +97,6 @@ pub async fn serve(config: SidecarConfig, shutdown: impl Future<Output = ()>) ->
     let sidecar = start(config).await?;
     tracing::info!(addr = %sidecar.addr(), upstream, "sidecar is listening");
     shutdown.await;
-    tracing::info!("stopping: waiting for running answers");
     sidecar.shutdown().await;
     Ok(())
 }

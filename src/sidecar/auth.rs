@@ -41,10 +41,7 @@ impl Denied {
 
 impl Gatekeeper {
     pub(crate) fn new(secret: SecretString) -> Self {
-        Self {
-            secret,
-            seen: Mutex::new(ReplayGuard::new(SIGNATURES_MAX)),
-        }
+        Self { secret, seen: Mutex::new(ReplayGuard::new(SIGNATURES_MAX)) }
     }
 
     /// Lets a request pass or says why not. A GET or HEAD may come twice with one signature: it changes
@@ -62,16 +59,7 @@ impl Gatekeeper {
             return Err(Denied::Unsigned);
         };
         let (secret, auth_type) = (self.secret.expose_secret().as_bytes(), text(AUTH_TYPE_HEADER));
-        verify_v1(
-            secret,
-            now_unix,
-            timestamp,
-            signature,
-            auth_type,
-            method.as_str(),
-            path,
-            body,
-        )?;
+        verify_v1(secret, now_unix, timestamp, signature, auth_type, method.as_str(), path, body)?;
         if method.is_safe() || self.is_first(signature, now_unix) {
             Ok(())
         } else {
@@ -81,10 +69,7 @@ impl Gatekeeper {
 
     fn is_first(&self, signature: &str, now_unix: u64) -> bool {
         // A panic inside the guard would leave it complete or one signature short: still worth asking.
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .first_use(signature, now_unix)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).first_use(signature, now_unix)
     }
 }
 
@@ -122,10 +107,7 @@ mod tests {
     fn each_refusal_has_its_word() {
         let keeper = keeper();
         let label = |headers: &HeaderMap, body: &[u8]| {
-            keeper
-                .verify(headers, &Method::POST, "/p", body, NOW)
-                .unwrap_err()
-                .label()
+            keeper.verify(headers, &Method::POST, "/p", body, NOW).unwrap_err().label()
         };
         assert_eq!(label(&HeaderMap::new(), b"body"), "unsigned");
         assert_eq!(label(&headers(NOW - 301, "POST"), b"body"), "stale");

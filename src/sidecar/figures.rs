@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use llm_router_logic::cost::unit::cost_per_1k;
+use llm_router_logic::money::Money;
 use prometheus::core::Collector;
 use prometheus::{Encoder, Gauge, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
@@ -55,11 +56,7 @@ pub(crate) struct Figures {
 
 impl Figures {
     pub(crate) fn new(config: &SidecarConfig) -> prometheus::Result<Self> {
-        let labels = [
-            ("cluster", &config.name),
-            ("provider", &config.provider),
-            ("region", &config.region),
-        ];
+        let labels = [("cluster", &config.name), ("provider", &config.provider), ("region", &config.region)];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.clone()));
         let registry = Registry::new_custom(None, Some(HashMap::from(labels)))?;
         let counters = |name: &str, help: &str, label: &str| {
@@ -67,10 +64,7 @@ impl Figures {
         };
         let maybe = |name: &str, help: &str| register(&registry, GaugeVec::new(Opts::new(name, help), &[])?);
         let gauge = |name: &str, help: &str| register(&registry, Gauge::new(name, help)?);
-        let cost_per_hour = gauge(
-            "llm_sidecar_cost_per_hour",
-            "Price of the machine for one hour, USD",
-        )?;
+        let cost_per_hour = gauge("llm_sidecar_cost_per_hour", "Price of the machine for one hour, USD")?;
         cost_per_hour.set(config.cost_per_hour.as_usd());
         Ok(Self {
             requests: counters(
@@ -78,16 +72,8 @@ impl Figures {
                 "Requests by the status of their answer",
                 "status",
             )?,
-            denied: counters(
-                "llm_sidecar_auth_refused_total",
-                "Requests turned away, by reason",
-                "why",
-            )?,
-            tokens: counters(
-                "llm_sidecar_tokens_total",
-                "Tokens that passed since the start",
-                "type",
-            )?,
+            denied: counters("llm_sidecar_auth_refused_total", "Requests turned away, by reason", "why")?,
+            tokens: counters("llm_sidecar_tokens_total", "Tokens that passed since the start", "type")?,
             in_flight: gauge("llm_sidecar_in_flight", "Requests for output that have not ended")?,
             upstream_up: gauge("llm_sidecar_upstream_up", "Whether llama-server answers, 1 or 0")?,
             tokens_per_second: maybe(
@@ -135,10 +121,7 @@ impl Figures {
         show(&self.busy_slots, stats.busy_slots.map(f64::from));
         self.in_flight.set(f64::from(measured.in_flight));
         self.upstream_up.set(f64::from(u8::from(up)));
-        for (kind, total) in [
-            ("input", measured.input_tokens),
-            ("output", measured.output_tokens),
-        ] {
+        for (kind, total) in [("input", measured.input_tokens), ("output", measured.output_tokens)] {
             let counter = self.tokens.with_label_values(&[kind]);
             // The total was read before the lock and may be older than the last scrape's.
             counter.inc_by(total.saturating_sub(counter.get()));
@@ -196,7 +179,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let cost = stats
         .tokens_per_second
         .and_then(|speed| cost_per_1k(app.config.cost_per_hour, speed, app.config.overhead_factor))
-        .map(|cost| cost.as_usd());
+        .map(Money::as_usd);
     match app.figures.encode(&stats, &app.meter.read(), up, cost) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {

@@ -58,11 +58,9 @@ impl Refusal {
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, wrong, "too_large"),
             Self::BodyBroken(_) => (StatusCode::REQUEST_TIMEOUT, wrong, "body_broken"),
             Self::Target => (StatusCode::BAD_REQUEST, wrong, "bad_target"),
-            Self::Unreachable(_) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable_error",
-                "upstream_unreachable",
-            ),
+            Self::Unreachable(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable_error", "upstream_unreachable")
+            }
         }
     }
 }
@@ -74,9 +72,7 @@ impl IntoResponse for Refusal {
         let body = json!({ "error": error }).to_string();
         let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }
@@ -120,15 +116,11 @@ pub(crate) async fn admit(app: &App, request: Request) -> Result<(Parts, Bytes),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(Refusal::TooLarge(limit)),
         Ok(Err(error)) => return Err(Refusal::BodyBroken(error.to_string())),
         Err(_) => {
-            return Err(Refusal::BodyBroken(format!(
-                "not complete within {BODY_TIMEOUT:?}"
-            )));
+            return Err(Refusal::BodyBroken(format!("not complete within {BODY_TIMEOUT:?}")));
         }
     };
     if let Some(gatekeeper) = &app.gatekeeper {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if let Err(denied) = gatekeeper.verify(&parts.headers, &parts.method, parts.uri.path(), &body, now) {
             app.figures.count_denied(denied.label());
             tracing::debug!(why = denied.label(), path = parts.uri.path(), "refused a request");
@@ -140,9 +132,7 @@ pub(crate) async fn admit(app: &App, request: Request) -> Result<(Parts, Bytes),
 
 async fn carry(app: &App, parts: &Parts, body: Bytes) -> Result<Response, Refusal> {
     let target = parts.uri.path_and_query().map(http::uri::PathAndQuery::as_str);
-    let target = target
-        .filter(|target| target.starts_with('/'))
-        .ok_or(Refusal::Target)?;
+    let target = target.filter(|target| target.starts_with('/')).ok_or(Refusal::Target)?;
     let produces = parts.method == Method::POST && produces_tokens(parts.uri.path());
     let mut passing = produces.then(|| app.meter.begin());
     let response = app
@@ -152,40 +142,25 @@ async fn carry(app: &App, parts: &Parts, body: Bytes) -> Result<Response, Refusa
         .map_err(|error| Refusal::Unreachable(reason(&error)))?;
     if let Some(passing) = passing.as_mut().filter(|_| response.status().is_success()) {
         let content_type = response.headers().get(header::CONTENT_TYPE);
-        passing.answer(
-            content_type
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default(),
-        );
+        passing.answer(content_type.and_then(|value| value.to_str().ok()).unwrap_or_default());
     }
     Ok(pass_back(response, passing))
 }
 
 /// Routes whose answers are output tokens: OpenAI's, Anthropic's and llama-server's own.
 fn produces_tokens(path: &str) -> bool {
-    [
-        "/completions",
-        "/completion",
-        "/infill",
-        "/messages",
-        "/responses",
-        "/api/chat",
-    ]
-    .iter()
-    .any(|end| path.ends_with(end))
+    ["/completions", "/completion", "/infill", "/messages", "/responses", "/api/chat"]
+        .iter()
+        .any(|end| path.ends_with(end))
 }
 
 /// The client's headers without those of its connection, its identity and its encodings: what passes
 /// must stay readable for the meter.
 fn outgoing(headers: &HeaderMap) -> HeaderMap {
     let mut headers = end_to_end(headers);
-    for name in [
-        header::HOST,
-        header::CONTENT_LENGTH,
-        header::AUTHORIZATION,
-        header::ACCEPT_ENCODING,
-        header::EXPECT,
-    ] {
+    for name in
+        [header::HOST, header::CONTENT_LENGTH, header::AUTHORIZATION, header::ACCEPT_ENCODING, header::EXPECT]
+    {
         headers.remove(name);
     }
     for name in [TIMESTAMP_HEADER, SIGNATURE_HEADER, AUTH_TYPE_HEADER] {
@@ -196,10 +171,7 @@ fn outgoing(headers: &HeaderMap) -> HeaderMap {
 
 fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let mut kept = headers.clone();
-    let named = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let named = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named = named.flat_map(|value| value.split(',')).map(str::trim);
     for name in named.chain(HOP_BY_HOP) {
         if let Ok(name) = HeaderName::try_from(name) {

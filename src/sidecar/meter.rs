@@ -36,10 +36,7 @@ pub(crate) struct Measured {
 
 impl Default for Meter {
     fn default() -> Self {
-        Self {
-            origin: Instant::now(),
-            state: Mutex::default(),
-        }
+        Self { origin: Instant::now(), state: Mutex::default() }
     }
 }
 
@@ -63,12 +60,7 @@ impl Meter {
         let mut state = self.state();
         state.in_flight += 1;
         state.throughput.started(now);
-        Passing {
-            meter: Arc::clone(self),
-            begun: Instant::now(),
-            scan: None,
-            told: 0,
-        }
+        Passing { meter: Arc::clone(self), begun: Instant::now(), scan: None, told: 0 }
     }
 
     fn now(&self) -> Moment {
@@ -131,15 +123,12 @@ impl Drop for Passing {
         state.throughput.finished(untold, now);
         state.input_tokens += counts.input_tokens;
         state.output_tokens += untold;
-        if let (false, Some(predicted)) = (
-            self.scan.as_ref().is_some_and(Scan::is_stream),
-            counts.predicted_ms,
-        ) {
+        if let (false, Some(predicted)) =
+            (self.scan.as_ref().is_some_and(Scan::is_stream), counts.predicted_ms)
+        {
             // A plain answer shows its first token by what is left when production is taken off.
             let predicted = Duration::try_from_secs_f64(predicted / 1e3).unwrap_or_default();
-            state
-                .latency
-                .record(self.begun.elapsed().saturating_sub(predicted), now);
+            state.latency.record(self.begun.elapsed().saturating_sub(predicted), now);
         }
     }
 }
@@ -160,10 +149,7 @@ mod tests {
         passing.bytes(b"data: {\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":20}}\n\n");
         drop(passing);
         let measured = meter.read();
-        assert_eq!(
-            (measured.in_flight, measured.input_tokens, measured.output_tokens),
-            (0, 3, 20)
-        );
+        assert_eq!((measured.in_flight, measured.input_tokens, measured.output_tokens), (0, 3, 20));
         assert!(measured.tokens_per_second.is_some());
     }
 

@@ -142,13 +142,7 @@ impl Scan {
 /// Whether an event carries text, reasoning or tool arguments: a key of those with a non-empty text.
 fn has_content(event: &[u8]) -> bool {
     // Keys are found by their end, so that `reasoning_content` and `partial_json` count as well.
-    let keys: [&[u8]; 5] = [
-        b"content\":\"",
-        b"arguments\":\"",
-        b"text\":\"",
-        b"delta\":\"",
-        b"json\":\"",
-    ];
+    let keys: [&[u8]; 5] = [b"content\":\"", b"arguments\":\"", b"text\":\"", b"delta\":\"", b"json\":\""];
     keys.into_iter().any(|key| {
         let mut rest = event;
         while let Some(at) = find(rest, key) {
@@ -187,14 +181,7 @@ mod tests {
         let mut scan = Scan::new("application/json; charset=utf-8");
         scan.push(br#"{"choices":[{}],"usage":{"prompt_tokens":5,"comple"#);
         scan.push(br#"tion_tokens":7}}"#);
-        assert_eq!(
-            scan.finish(),
-            Some(Counts {
-                input_tokens: 5,
-                output_tokens: 7,
-                predicted_ms: None
-            })
-        );
+        assert_eq!(scan.finish(), Some(Counts { input_tokens: 5, output_tokens: 7, predicted_ms: None }));
         let mut scan = Scan::new("application/json");
         scan.push(b"no json");
         assert_eq!(scan.finish(), None);
@@ -206,10 +193,7 @@ mod tests {
         scan.push(
             b"data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":9,\"input_tokens\":2}}\n\n",
         );
-        assert_eq!(
-            scan.finish().map(|c| (c.input_tokens, c.output_tokens)),
-            Some((2, 9))
-        );
+        assert_eq!(scan.finish().map(|c| (c.input_tokens, c.output_tokens)), Some((2, 9)));
     }
 
     #[test]
@@ -219,11 +203,7 @@ mod tests {
             scan.push(&[b'x'; 64 * 1024]);
         }
         assert!(scan.kept.capacity() <= KEPT_BYTES_MAX);
-        assert_eq!(
-            scan.push(b"\ndata: {\"content\":\"a\"}\n"),
-            1,
-            "the next line is read again"
-        );
+        assert_eq!(scan.push(b"\ndata: {\"content\":\"a\"}\n"), 1, "the next line is read again");
     }
 
     proptest! {

@@ -65,12 +65,7 @@ impl Upstream {
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .build()?;
-        Ok(Self {
-            base: base.trim_end_matches('/').to_owned(),
-            key,
-            client,
-            last: Mutex::default(),
-        })
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), key, client, last: Mutex::default() })
     }
 
     /// Sends a request; `target` is a path with its query.
@@ -113,9 +108,8 @@ impl Upstream {
         let metrics = String::from_utf8(metrics.unwrap_or_default()).unwrap_or_default();
         let count = |n: usize| u32::try_from(n).ok();
         let listed = slots.as_ref().and_then(|slots| count(slots.len()));
-        let busy = slots
-            .as_ref()
-            .and_then(|slots| count(slots.iter().filter(|slot| slot.is_processing).count()));
+        let busy =
+            slots.as_ref().and_then(|slots| count(slots.iter().filter(|slot| slot.is_processing).count()));
         Load {
             reachable,
             slots: listed.or(props.and_then(|props| props.total_slots)),
@@ -147,9 +141,7 @@ impl Upstream {
 
 /// A gauge without labels in Prometheus text.
 fn gauge(text: &str, name: &str) -> Option<u32> {
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
     let value: f64 = value.trim().parse().ok()?;
     (value >= 0.0 && value <= f64::from(u32::MAX)).then(|| value.round() as u32)
 }
