@@ -97,7 +97,6 @@ pub async fn serve(config: SidecarConfig, shutdown: impl Future<Output = ()>) ->
     let sidecar = start(config).await?;
     tracing::info!(addr = %sidecar.addr(), upstream, "sidecar is listening");
     shutdown.await;
-    tracing::info!("stopping: waiting for running answers");
     sidecar.shutdown().await;
     Ok(())
 }

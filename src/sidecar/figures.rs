@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use llm_router_logic::cost::unit::cost_per_1k;
+use llm_router_logic::money::Money;
 use prometheus::core::Collector;
 use prometheus::{Encoder, Gauge, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
@@ -178,7 +179,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Response {
     let cost = stats
         .tokens_per_second
         .and_then(|speed| cost_per_1k(app.config.cost_per_hour, speed, app.config.overhead_factor))
-        .map(|cost| cost.as_usd());
+        .map(Money::as_usd);
     match app.figures.encode(&stats, &app.meter.read(), up, cost) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
