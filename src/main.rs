@@ -3,7 +3,7 @@
 use llm_router::cli::{self, Command};
 use llm_router::config::watch::Watcher;
 use llm_router::mock::{self, Faults, MockConfig};
-use llm_router::{config, node, telemetry};
+use llm_router::{config, demo, node, telemetry};
 use secrecy::ExposeSecret;
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,7 +32,11 @@ async fn run(command: Command) -> ExitCode {
     match command {
         Command::Serve(file) => serve(&file.config).await,
         Command::Mock(options) => run_mock(options).await,
-        Command::Demo(_) | Command::Sidecar(_) | Command::Check(_) | Command::Schema => ExitCode::SUCCESS,
+        Command::Demo(options) => match demo::run(&options).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        },
+        Command::Sidecar(_) | Command::Check(_) | Command::Schema => ExitCode::SUCCESS,
     }
 }
 
