@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod decisions;
+pub mod demo;
 pub mod gossip_transport;
 pub mod http;
 pub mod mock;

@@ -3,7 +3,7 @@
 use llm_router::cli::{self, Command};
 use llm_router::config::watch::Watcher;
 use llm_router::mock::{self, Faults, MockConfig};
-use llm_router::{config, node, sidecar, telemetry};
+use llm_router::{config, demo, node, sidecar, telemetry};
 use secrecy::ExposeSecret;
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,7 +33,10 @@ async fn run(command: Command) -> ExitCode {
         Command::Serve(file) => serve(&file.config).await,
         Command::Mock(options) => run_mock(options).await,
         Command::Sidecar(file) => run_sidecar(&file.config).await,
-        Command::Demo(_) => ExitCode::SUCCESS,
+        Command::Demo(options) => match demo::run(&options).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        },
         // Answered before the runtime was made.
         Command::Check(_) | Command::Schema => ExitCode::SUCCESS,
     }
