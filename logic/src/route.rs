@@ -10,4 +10,4 @@ pub mod strategy;
 pub use eligible::Refusal;
 pub use explain::{Explanation, explain};
 pub use plan::{Loads, LocalLoad, Plan, Step, plan};
-pub use strategy::{CostBasis, Policy, Reason, Strategy, UnknownStrategy};
+pub use strategy::{CostBasis, Policy, Reason, Slo, Strategy, UnknownStrategy};

@@ -16,5 +16,8 @@ mod properties;
 #[path = "route/scene.rs"]
 mod scene;
 #[cfg(test)]
+#[path = "route/slo.rs"]
+mod slo;
+#[cfg(test)]
 #[path = "route/strategies.rs"]
 mod strategies;

@@ -76,7 +76,7 @@ pub(crate) fn order(
     if strategy == Strategy::Latency {
         by_latency(&mut keys, &mut draws);
     } else {
-        by_rank_and_cost(&mut keys, &mut draws);
+        by_rank_and_amount(&mut keys, &mut draws);
     }
     keys.into_iter().map(|key| key.at).collect()
 }
@@ -88,9 +88,10 @@ struct Key {
     at: usize,
     /// The class it is tried in; lower first.
     rank: u8,
-    /// Cost of the request on the policy's basis, in pico-dollars; nothing where unknown, which has a
-    /// rank of its own.
-    cost: i64,
+    /// What is compared within a rank: the cost of the request on the policy's basis in pico-dollars,
+    /// or the time to first token in microseconds where a target is missed. Nothing where the cost is
+    /// unknown, which has a rank of its own.
+    amount: i64,
     pressure: u64,
     /// Time to first token under the load of now, in microseconds.
     ttft: u64,
@@ -106,13 +107,18 @@ impl Key {
             CostBasis::Average => score.predicted_cost,
             CostBasis::Marginal => candidate.marginal_cost,
         };
-        let pico = cost.unwrap_or(Money::ZERO).pico();
+        let ttft = micros(score.ttft_or_optimistic());
+        let amount = if strategy == Strategy::Slo && !score.meets(&policy.slo) {
+            i128::from(ttft)
+        } else {
+            cost.unwrap_or(Money::ZERO).pico()
+        };
         Self {
             at,
             rank: rank(candidate, strategy, policy),
-            cost: i64::try_from(pico).unwrap_or(i64::MAX),
+            amount: i64::try_from(amount).unwrap_or(i64::MAX),
             pressure: score.pressure,
-            ttft: micros(score.ttft_or_optimistic()),
+            ttft,
             unloaded: micros(score.unloaded),
         }
     }
@@ -127,24 +133,26 @@ fn rank(candidate: &Candidate<'_>, strategy: Strategy, policy: &Policy) -> u8 {
         Strategy::Hybrid | Strategy::Cost | Strategy::Latency => 1 + unpriced,
         Strategy::ClusterFirst => 2 * u8::from(!candidate.cluster) + unpriced,
         Strategy::ExternalFirst => 2 * u8::from(candidate.cluster) + unpriced,
+        Strategy::Slo if candidate.score.meets(&policy.slo) => unpriced,
+        Strategy::Slo => 2,
     }
 }
 
-/// Cheapest first within each rank; candidates within 5 % of the cheapest of their band are near equal
+/// Lowest amount first within each rank; candidates within 5 % of the first of their band are near equal
 /// and go by pressure, sampled where there are more than three.
-fn by_rank_and_cost(keys: &mut [Key], draws: &mut Draws) {
-    keys.sort_unstable_by_key(|key| (key.rank, key.cost, key.at));
+fn by_rank_and_amount(keys: &mut [Key], draws: &mut Draws) {
+    keys.sort_unstable_by_key(|key| (key.rank, key.amount, key.at));
     let mut rest = keys;
-    while let Some(cheapest) = rest.first() {
-        let (rank, bound) = (cheapest.rank, cheapest.cost.saturating_add(cheapest.cost / 20));
-        let near = rest.partition_point(|key| key.rank == rank && key.cost <= bound);
+    while let Some(first) = rest.first() {
+        let (rank, bound) = (first.rank, first.amount.saturating_add(first.amount / 20));
+        let near = rest.partition_point(|key| key.rank == rank && key.amount <= bound);
         let (band, beyond) = rest.split_at_mut(near);
         rest = beyond;
         if band.len() == 1 {
             continue;
         }
         let salt = draws.next();
-        band.sort_unstable_by_key(|key| (key.pressure, key.cost, mixed(salt, key.at as u64)));
+        band.sort_unstable_by_key(|key| (key.pressure, key.amount, mixed(salt, key.at as u64)));
         for place in 0..SAMPLED_PLACES.min(band.len()) {
             let rest = &mut band[place..];
             let best = draws.best_of_sample(rest.len());

@@ -240,7 +240,13 @@ impl Reasons<'_> {
             Strategy::Latency => Reason::LowestLatency,
             Strategy::ClusterFirst if candidate.cluster => Reason::ClusterFirst,
             Strategy::ExternalFirst if !candidate.cluster => Reason::ExternalFirst,
-            Strategy::Hybrid | Strategy::Cost | Strategy::ClusterFirst | Strategy::ExternalFirst => fallback,
+            Strategy::Slo if !candidate.score.meets(&self.policy.slo) => Reason::SloFastest,
+            Strategy::Slo if priced => Reason::SloCheapest,
+            Strategy::Hybrid
+            | Strategy::Cost
+            | Strategy::ClusterFirst
+            | Strategy::ExternalFirst
+            | Strategy::Slo => fallback,
         }
     }
 }

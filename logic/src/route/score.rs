@@ -6,7 +6,7 @@ use crate::money::Money;
 use crate::report::Report;
 use crate::request::Request;
 use crate::route::plan::LocalLoad;
-use crate::route::strategy::Policy;
+use crate::route::strategy::{Policy, Slo};
 use crate::time::Moment;
 use crate::view::BackendView;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub struct Score {
     pub predicted_cost: Option<Money>,
     /// Predicted time to first token under the load of now; `None` = never measured.
     pub predicted_ttft: Option<Duration>,
+    /// Predicted time per further token, at a cluster whose throughput is known.
+    pub predicted_tpot: Option<Duration>,
     /// Time to first token and round trip as measured, the load of now left out; what is not known
     /// counts as nothing, so that it gets measured.
     pub unloaded: Duration,
@@ -54,7 +56,8 @@ pub fn score(
     Score {
         cost_per_1k,
         predicted_cost,
-        predicted_ttft: ttft.map(|ttft| loaded(ttft, running, places) + rtt),
+        predicted_ttft: ttft.map(|ttft| loaded(ttft, running + waiting, places) + rtt),
+        predicted_tpot: tpot(backend, report, running, places),
         unloaded: ttft.unwrap_or_default() + rtt,
         pressure: (running + waiting).saturating_mul(ALL_PLACES) / u64::from(places),
     }
@@ -64,6 +67,13 @@ impl Score {
     /// Whether one more request would run at once.
     pub fn has_room(&self) -> bool {
         self.pressure < ALL_PLACES
+    }
+
+    /// Whether both latency targets are predicted to be met; what was never measured is given the
+    /// chance to be.
+    pub fn meets(&self, slo: &Slo) -> bool {
+        self.predicted_ttft.is_none_or(|ttft| ttft <= slo.ttft)
+            && self.predicted_tpot.is_none_or(|tpot| tpot <= slo.tpot)
     }
 
     /// The latency to order by: predicted or, where never measured, the round trip alone.
@@ -90,10 +100,19 @@ pub fn unit_cost(backend: &BackendView, overhead_factor: f64, now: Moment) -> Op
     }
 }
 
-/// `ttft × (running + 1) ÷ places`, and never below `ttft`: while there is a free place one more request
-/// waits for nobody, and an idle backend of many places is not faster than it ever was.
-fn loaded(ttft: Duration, running: u64, places: u32) -> Duration {
-    let (sharing, places) = ((running + 1).max(u64::from(places)), u64::from(places));
+/// Requests that run at once share a machine's measured output evenly.
+fn tpot(backend: &BackendView, report: &Report, running: u64, places: u32) -> Option<Duration> {
+    let speed = report.tokens_per_second.filter(|speed| speed.is_finite() && *speed > 0.0)?;
+    let sharing = (running + 1).min(u64::from(places));
+    let secs = sharing as f64 / f64::from(speed);
+    backend.spec.is_cluster().then(|| Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX))
+}
+
+/// `ttft × (ahead + 1) ÷ places` with `ahead` running or waiting, and never below `ttft`: while there is
+/// a free place one more request waits for nobody, and an idle backend of many places is not faster than
+/// it ever was.
+fn loaded(ttft: Duration, ahead: u64, places: u32) -> Duration {
+    let (sharing, places) = ((ahead + 1).max(u64::from(places)), u64::from(places));
     let micros = u64::try_from(ttft.as_micros()).unwrap_or(u64::MAX);
     Duration::from_micros(micros.saturating_mul(sharing) / places)
 }

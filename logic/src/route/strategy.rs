@@ -21,12 +21,14 @@ pub enum Strategy {
     ClusterFirst,
     /// Providers before clusters.
     ExternalFirst,
+    /// The cheapest that is predicted to meet the latency targets, else the fastest.
+    Slo,
 }
 
 impl Strategy {
     /// Every strategy, in the order the documentation lists them.
-    pub const ALL: [Self; 5] =
-        [Self::Hybrid, Self::Cost, Self::Latency, Self::ClusterFirst, Self::ExternalFirst];
+    pub const ALL: [Self; 6] =
+        [Self::Hybrid, Self::Cost, Self::Latency, Self::ClusterFirst, Self::ExternalFirst, Self::Slo];
 
     /// The word used in configuration, headers and logs.
     pub fn as_str(self) -> &'static str {
@@ -36,6 +38,7 @@ impl Strategy {
             Self::Latency => "latency",
             Self::ClusterFirst => "cluster_first",
             Self::ExternalFirst => "external_first",
+            Self::Slo => "slo",
         }
     }
 
@@ -70,7 +73,7 @@ impl FromStr for Strategy {
 
 /// A word that names no strategy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown strategy `{0}`: choose one of hybrid, cost, latency, cluster_first, external_first")]
+#[error("unknown strategy `{0}`: choose one of hybrid, cost, latency, cluster_first, external_first, slo")]
 pub struct UnknownStrategy(String);
 
 /// Why a backend was chosen: the label `reason` of `llm_router_routing_decisions_total`.
@@ -93,6 +96,10 @@ pub enum Reason {
     HybridCluster,
     /// Strategy `hybrid`, the cheapest of all.
     HybridCheapest,
+    /// Strategy `slo`, predicted to meet the targets.
+    SloCheapest,
+    /// Strategy `slo`, the fastest where none is predicted to meet them.
+    SloFastest,
     /// The backend that served this session last.
     Sticky,
     /// The backend the client named.
@@ -111,6 +118,8 @@ impl Reason {
             Self::ExternalFallback => "external_fallback",
             Self::HybridCluster => "hybrid_cluster",
             Self::HybridCheapest => "hybrid_cheapest",
+            Self::SloCheapest => "slo_cheapest",
+            Self::SloFastest => "slo_fastest",
             Self::Sticky => "sticky",
             Self::Pinned => "pinned",
         }
@@ -135,6 +144,23 @@ pub enum CostBasis {
     Marginal,
 }
 
+/// The latency targets of strategy `slo`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slo {
+    /// Time to first token.
+    pub ttft: Duration,
+    /// Time per output token after the first.
+    pub tpot: Duration,
+}
+
+impl Default for Slo {
+    /// Two seconds to the first token; a tenth of a second for each further one, twice as fast as
+    /// people read.
+    fn default() -> Self {
+        Self { ttft: Duration::from_secs(2), tpot: Duration::from_millis(100) }
+    }
+}
+
 /// The operator's routing settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
@@ -152,6 +178,8 @@ pub struct Policy {
     pub enable_external_fallback: bool,
     /// Which cost is compared; the threshold of `hybrid` is always on the average.
     pub cost_basis: CostBasis,
+    /// The targets of strategy `slo`.
+    pub slo: Slo,
 }
 
 impl Default for Policy {
@@ -165,6 +193,7 @@ impl Default for Policy {
             cluster_cost_threshold: Money::from_pico(10_000_000_000),
             enable_external_fallback: true,
             cost_basis: CostBasis::Average,
+            slo: Slo::default(),
         }
     }
 }
@@ -210,6 +239,8 @@ mod tests {
             (R::ExternalFallback, "external_fallback"),
             (R::HybridCluster, "hybrid_cluster"),
             (R::HybridCheapest, "hybrid_cheapest"),
+            (R::SloCheapest, "slo_cheapest"),
+            (R::SloFastest, "slo_fastest"),
             (R::Sticky, "sticky"),
             (R::Pinned, "pinned"),
         ] {

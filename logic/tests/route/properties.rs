@@ -233,8 +233,10 @@ proptest! {
                 Reason::ClusterFirst | Reason::ClusterFallback | Reason::HybridCluster => prop_assert!(cluster),
                 Reason::ExternalFirst | Reason::ExternalFallback => prop_assert!(!cluster),
                 Reason::Sticky => prop_assert!(place == 0 && request.sticky.as_ref() == Some(&step.backend)),
-                Reason::LowestCost | Reason::HybridCheapest => prop_assert!(step.predicted_cost.is_some()),
-                Reason::LowestLatency | Reason::Pinned => {}
+                Reason::LowestCost | Reason::HybridCheapest | Reason::SloCheapest => {
+                    prop_assert!(step.predicted_cost.is_some());
+                }
+                Reason::SloFastest | Reason::LowestLatency | Reason::Pinned => {}
             }
         }
     }
