@@ -89,7 +89,7 @@ enum Route {
     /// Legacy completions, put together for a client that wants one body.
     Completion(openai::completion::Assembly),
     /// Between dialects, or from a stream to a body.
-    Translate { read: Read, write: Write },
+    Translate { read: Read, write: Box<Write> },
 }
 
 #[derive(Debug)]
@@ -148,6 +148,7 @@ enum Write {
     OpenAi(openai::write::Write),
     Anthropic(anthropic::write::Write),
     Gemini(gemini::write::Write),
+    Responses(openai::responses::write::Write),
 }
 
 impl Write {
@@ -156,6 +157,9 @@ impl Write {
             return Self::Body(Answer::default());
         }
         match exchange.dialect {
+            Dialect::OpenAi if exchange.operation == Operation::Responses => {
+                Self::Responses(openai::responses::write::Write::default())
+            }
             Dialect::OpenAi => Self::OpenAi(openai::write::Write::default()),
             Dialect::Anthropic => Self::Anthropic(anthropic::write::Write::default()),
             Dialect::Gemini => Self::Gemini(gemini::write::Write::default()),
@@ -172,6 +176,12 @@ impl Write {
             Self::OpenAi(write) => write.event(event, exchange, out),
             Self::Anthropic(write) => write.event(event, exchange, out),
             Self::Gemini(write) => write.event(event, exchange, out)?,
+            Self::Responses(write) => {
+                write.event(event, exchange, out);
+                if write.bytes() > BODY_BYTES_MAX {
+                    return Err(too_large());
+                }
+            }
         }
         Ok(())
     }
@@ -180,6 +190,9 @@ impl Write {
         match self {
             Self::Body(answer) => {
                 let body = match exchange.dialect {
+                    Dialect::OpenAi if exchange.operation == Operation::Responses => {
+                        openai::responses::write::body(answer, exchange)
+                    }
                     Dialect::OpenAi => openai::write::body(answer, exchange),
                     Dialect::Anthropic => anthropic::write::body(answer, exchange)?,
                     Dialect::Gemini => gemini::write::body(answer, exchange)?,
@@ -189,6 +202,7 @@ impl Write {
             Self::OpenAi(write) => write.end(exchange, out),
             Self::Anthropic(write) => write.end(exchange, out),
             Self::Gemini(write) => write.end(exchange, out),
+            Self::Responses(write) => write.end(exchange, out),
         }
         Ok(())
     }
@@ -216,12 +230,14 @@ impl Reply {
     }
 
     fn route(exchange: &Exchange) -> Route {
+        // llama.cpp is asked for responses as chat completions.
+        let responses = exchange.operation == Operation::Responses;
         let same = matches!(
             (exchange.dialect, exchange.kind),
-            (Dialect::OpenAi, Kind::OpenAi | Kind::Llama)
+            (Dialect::OpenAi, Kind::OpenAi)
                 | (Dialect::Anthropic, Kind::Anthropic)
                 | (Dialect::Gemini, Kind::Gemini)
-        );
+        ) || (exchange.dialect == Dialect::OpenAi && exchange.kind == Kind::Llama && !responses);
         if same && exchange.client_streams == exchange.upstream_streams {
             return Route::Forward(Forward::new(exchange));
         }
@@ -230,7 +246,7 @@ impl Reply {
         }
         Route::Translate {
             read: Read::new(exchange.kind),
-            write: Write::new(exchange),
+            write: Box::new(Write::new(exchange)),
         }
     }
 
@@ -395,7 +411,7 @@ impl Reply {
         // A body in place of the stream: told as a stream, or put together as any other.
         let value = self.value(text)?;
         if matches!(self.route, Route::Forward(_)) {
-            let write = Write::new(&self.exchange);
+            let write = Box::new(Write::new(&self.exchange));
             self.route = Route::Translate {
                 read: Read::new(self.exchange.kind),
                 write,
@@ -481,7 +497,15 @@ impl Reply {
         }
         out.append(&mut self.held);
         let body = error::error_body(self.exchange.dialect, error).to_string();
+        if let Route::Translate { write, .. } = &mut self.route
+            && let Write::Responses(write) = write.as_mut()
+        {
+            return write.fail(error, &self.exchange, out);
+        }
         match self.exchange.dialect {
+            Dialect::OpenAi if self.exchange.operation == Operation::Responses => {
+                openai::responses::write::Write::default().fail(error, &self.exchange, out);
+            }
             Dialect::OpenAi => {
                 sse::write_event(None, &body, out);
                 sse::write_event(None, "[DONE]", out);
@@ -490,10 +514,9 @@ impl Reply {
             Dialect::Gemini => {
                 let begun = match &self.route {
                     Route::Forward(forward) => forward.has_framed(),
-                    Route::Translate {
-                        write: Write::Gemini(write),
-                        ..
-                    } => write.has_begun(),
+                    Route::Translate { write, .. } => {
+                        matches!(write.as_ref(), Write::Gemini(write) if write.has_begun())
+                    }
                     _ => false,
                 };
                 gemini::write::frame(&body, !begun, self.exchange.json_array, out);

@@ -6,6 +6,7 @@ use super::{Dialect, Encoded, Inbound, Inspected, Operation, anthropic, gemini, 
 use crate::backend::Kind;
 use crate::fault::{ApiError, ErrorKind};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Makes the upstream request for a backend of `kind` that knows the model as `model`.
 ///
@@ -20,6 +21,9 @@ pub fn encode(
     let body = std::str::from_utf8(inbound.body)
         .map_err(|_| ApiError::new(ErrorKind::InvalidRequest, "the request body is not UTF-8"))?;
     match (inbound.dialect, kind) {
+        (Dialect::OpenAi, Kind::Llama) if inbound.operation == Operation::Responses => {
+            translate(inbound, body, inspected, kind, model)
+        }
         (Dialect::OpenAi, Kind::OpenAi | Kind::Llama) => {
             pass_openai(inbound.operation, body, inspected, kind, model)
         }
@@ -73,7 +77,8 @@ fn pass_openai(
                 "/v1/completions"
             }
         }
-        Operation::Responses | Operation::CountTokens => return Err(unsupported(operation)),
+        Operation::Responses => "/v1/responses",
+        Operation::CountTokens => return Err(unsupported(operation)),
     };
     Ok(Encoded {
         path: path.to_owned(),
@@ -141,6 +146,7 @@ fn translate(
     let value = parse(body).map_err(|error| not_json(&error))?;
     let chat = match (inbound.dialect, inbound.operation) {
         (Dialect::OpenAi, Operation::Chat) => openai::decode::chat(&value)?,
+        (Dialect::OpenAi, Operation::Responses) => openai::responses::decode::chat(&value)?,
         (Dialect::Anthropic, Operation::Chat) => anthropic::decode::chat(&value)?,
         (Dialect::Gemini, Operation::Chat) => gemini::decode::chat(&value, inspected.stream)?,
         (_, operation) => return Err(unsupported(operation)),
@@ -169,13 +175,15 @@ fn translate(
             (gemini::path(model, streams), body, Vec::new())
         }
     };
+    let echo = (inbound.operation == Operation::Responses)
+        .then(|| Arc::from(openai::responses::decode::echo(&value).to_string()));
     Ok(Encoded {
         path,
         body: Value::to_string(&body).into_bytes(),
         headers,
         streams,
         dropped,
-        echo: None,
+        echo,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use crate::fault::ApiError;
 use crate::wire::chat::{Chat, Content, Format, Part, Reasoning, Role, Source, Tool, ToolChoice, budget_of};
+use crate::wire::gemini::SIGNATURE_MARK;
 use crate::wire::openai::encode::refuse;
 use serde_json::{Map, Value, json};
 
@@ -156,14 +157,12 @@ fn continues_without_thinking(chat: &Chat) -> bool {
     }
     let caller = chat.turns.iter().rev().find(|turn| turn.role == Role::Assistant);
     !caller.is_some_and(|turn| {
-        turn.parts.iter().any(|part| {
-            matches!(
-                part.content,
-                Content::Reasoning {
-                    signature: Some(_),
-                    ..
-                } | Content::Redacted(_)
-            )
+        turn.parts.iter().any(|part| match &part.content {
+            Content::Reasoning { signature, .. } => signature
+                .as_ref()
+                .is_some_and(|signature| !signature.starts_with(SIGNATURE_MARK)),
+            Content::Redacted(_) => true,
+            _ => false,
         })
     })
 }
@@ -272,11 +271,11 @@ fn block(part: &Part, dropped: &mut Vec<String>) -> Result<Option<Value>, ApiErr
         Content::Reasoning {
             text,
             signature: Some(signature),
-        } => {
+        } if !signature.starts_with(SIGNATURE_MARK) => {
             json!({"type": "thinking", "thinking": text, "signature": signature})
         }
-        Content::Reasoning { signature: None, .. } => {
-            // Without its proof, Anthropic refuses thinking it did not write.
+        Content::Reasoning { .. } => {
+            // Anthropic refuses thinking without its own proof.
             dropped.push(part.path.clone());
             return Ok(None);
         }

@@ -122,10 +122,12 @@ impl Read {
                 }
             }
             Some("thinking") => {
-                events.push(Event::Reasoning {
-                    choice: 0,
-                    text: text_of("thinking"),
-                });
+                if !text_of("thinking").is_empty() {
+                    events.push(Event::Reasoning {
+                        choice: 0,
+                        text: text_of("thinking"),
+                    });
+                }
                 if !text_of("signature").is_empty() {
                     events.push(Event::Signature {
                         choice: 0,

@@ -117,7 +117,7 @@ fn signed_block(block: &Block) -> Option<Value> {
 }
 
 /// OpenAI's annotation of a citation: only web citations have a counterpart.
-fn annotation(citation: &Value) -> Option<Value> {
+pub(in crate::wire) fn annotation(citation: &Value) -> Option<Value> {
     if citation.get("type")?.as_str()? == "url_citation" {
         return Some(citation.clone());
     }
