@@ -4,6 +4,7 @@
 //! signatures, the pages "Thinking" and "Thought signatures" of ai.google.dev.
 
 pub(super) mod decode;
+pub(super) mod embedding;
 pub(super) mod encode;
 pub(super) mod read;
 mod schema;

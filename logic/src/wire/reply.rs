@@ -88,6 +88,8 @@ enum Route {
     Forward(Forward),
     /// Legacy completions, put together for a client that wants one body.
     Completion(openai::completion::Assembly),
+    /// One body without choices (vectors, a count) between dialects.
+    Convert,
     /// Between dialects, or from a stream to a body.
     Translate { read: Read, write: Box<Write> },
 }
@@ -230,6 +232,13 @@ impl Reply {
     }
 
     fn route(exchange: &Exchange) -> Route {
+        let opaque = matches!(exchange.operation, Operation::Embedding | Operation::CountTokens);
+        if opaque && exchange.kind == Kind::Gemini {
+            return Route::Convert;
+        }
+        if opaque {
+            return Route::Forward(Forward::new(exchange));
+        }
         // llama.cpp is asked for responses as chat completions.
         let responses = exchange.operation == Operation::Responses;
         let same = matches!(
@@ -309,6 +318,7 @@ impl Reply {
             || match &self.route {
                 Route::Forward(forward) => forward.is_finished(),
                 Route::Completion(assembly) => assembly.is_finished(),
+                Route::Convert => false,
                 Route::Translate { read, .. } => read.is_finished(),
             };
         if !finished {
@@ -329,6 +339,7 @@ impl Reply {
             let begun = match &self.route {
                 Route::Forward(forward) => forward.has_begun(),
                 Route::Completion(assembly) => assembly.is_finished(),
+                Route::Convert => false,
                 Route::Translate { read, .. } => read.is_finished() || self.content_events > 0,
             };
             if !begun {
@@ -382,6 +393,11 @@ impl Reply {
                 self.write(events)?;
                 self.done |= stopped;
             }
+            Route::Convert => {
+                return Err(ReplyError::Malformed(
+                    "a stream where none is possible".to_owned(),
+                ));
+            }
             Route::Forward(_) => {}
         }
         if self.exchange.client_streams {
@@ -433,6 +449,16 @@ impl Reply {
                 }
                 self.write(events)?;
             }
+            Route::Convert => {
+                let converted = if self.exchange.operation == Operation::Embedding {
+                    gemini::embedding::write(&value, &self.exchange)?
+                } else {
+                    gemini::embedding::write_count(&value)?
+                };
+                self.held.extend_from_slice(converted.to_string().as_bytes());
+                self.content_events += 1;
+                self.done = true;
+            }
             Route::Forward(_) => {}
         }
         if self.exchange.client_streams {
@@ -483,6 +509,7 @@ impl Reply {
                 let body = assembly.body(&self.exchange);
                 self.held.extend_from_slice(body.to_string().as_bytes());
             }
+            Route::Convert => {}
             Route::Translate { write, .. } => write.end(&self.exchange, &mut self.held)?,
         }
         self.release(self.content_events > 0, out);
@@ -545,6 +572,7 @@ impl Reply {
                 && match &self.route {
                     Route::Forward(forward) => forward.is_finished(),
                     Route::Completion(assembly) => assembly.is_finished(),
+                    Route::Convert => false,
                     Route::Translate { read, .. } => read.is_finished(),
                 }
     }

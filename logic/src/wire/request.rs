@@ -28,6 +28,14 @@ pub fn encode(
             pass_openai(inbound.operation, body, inspected, kind, model)
         }
         (Dialect::Anthropic, Kind::Anthropic) => pass_anthropic(inbound.operation, body, inspected, model),
+        // llama.cpp counts in Anthropic's own dialect.
+        (Dialect::Anthropic, Kind::Llama) if inbound.operation == Operation::CountTokens => {
+            let passed = pass_anthropic(inbound.operation, body, inspected, model)?;
+            Ok(Encoded {
+                headers: Vec::new(),
+                ..passed
+            })
+        }
         (Dialect::Gemini, Kind::Gemini) => Ok(Encoded {
             // Gemini names the model in the path, and `alt=sse` is asked for whatever the client wants.
             path: gemini::path(model, inspected.stream),
@@ -144,10 +152,16 @@ fn translate(
     model: &str,
 ) -> Result<Encoded, ApiError> {
     let value = parse(body).map_err(|error| not_json(&error))?;
+    if inbound.operation == Operation::Embedding && kind == Kind::Gemini {
+        return gemini::embedding::encode(&value, inspected, model);
+    }
     let chat = match (inbound.dialect, inbound.operation) {
         (Dialect::OpenAi, Operation::Chat) => openai::decode::chat(&value)?,
         (Dialect::OpenAi, Operation::Responses) => openai::responses::decode::chat(&value)?,
-        (Dialect::Anthropic, Operation::Chat) => anthropic::decode::chat(&value)?,
+        (Dialect::Anthropic, Operation::CountTokens) if kind != Kind::Gemini => {
+            return Err(unsupported(inbound.operation));
+        }
+        (Dialect::Anthropic, Operation::Chat | Operation::CountTokens) => anthropic::decode::chat(&value)?,
         (Dialect::Gemini, Operation::Chat) => gemini::decode::chat(&value, inspected.stream)?,
         (_, operation) => return Err(unsupported(operation)),
     };
@@ -172,6 +186,9 @@ fn translate(
         }
         Kind::Gemini => {
             let body = gemini::encode::chat(&chat, &mut dropped)?;
+            if inbound.operation == Operation::CountTokens {
+                return Ok(gemini::embedding::encode_count(body, model, dropped));
+            }
             (gemini::path(model, streams), body, Vec::new())
         }
     };

@@ -291,13 +291,9 @@ impl Write {
         put("output", Value::Array(self.done.clone()));
         put("previous_response_id", Value::Null);
         put("store", json!(false));
-        put(
-            "usage",
-            self.usage
-                .as_ref()
-                .filter(|_| status != "in_progress")
-                .map_or(Value::Null, write_usage),
-        );
+        if let Some(usage) = self.usage.as_ref().filter(|_| status != "in_progress") {
+            put("usage", write_usage(usage));
+        }
         let echo: Map<String, Value> = echo.unwrap_or_default();
         response.extend(echo);
         Value::Object(response)
