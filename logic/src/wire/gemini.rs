@@ -4,6 +4,7 @@
 //! signatures, the pages "Thinking" and "Thought signatures" of ai.google.dev.
 
 pub(super) mod decode;
+pub(super) mod embedding;
 pub(super) mod encode;
 pub(super) mod read;
 mod schema;
@@ -23,7 +24,11 @@ pub(super) const ANTHROPIC_MARK: &str = "anthropicSig";
 /// The path of a call below the base URL.
 pub(super) fn path(model: &str, stream: bool) -> String {
     let model = model.strip_prefix("models/").unwrap_or(model);
-    let call = if stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
+    let call = if stream {
+        "streamGenerateContent?alt=sse"
+    } else {
+        "generateContent"
+    };
     format!("/v1beta/models/{}:{call}", escape(model))
 }
 

@@ -2,6 +2,7 @@
 //! that keep a broken request from costing an attempt.
 
 use super::json::{Shallow, elements, is_depth_within, string_bytes};
+use super::openai::responses::STATEFUL;
 use super::{Dialect, Inbound, Inspected, Operation};
 use crate::capability::{CHAT, COMPLETION, EMBEDDING, JSON, TOOLS, VISION};
 use crate::fault::{ApiError, ErrorKind};
@@ -103,7 +104,10 @@ fn openai(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, ApiE
             found.text_bytes = input_bytes(members, "prompt")?;
             found.max_output_tokens = tokens(members, "max_tokens")?;
         }
-        _ => {
+        Operation::Responses => {
+            responses(members, &mut found)?;
+        }
+        Operation::Chat | Operation::CountTokens => {
             found.needs.insert(CHAT);
             let max_completion = tokens(members, "max_completion_tokens")?;
             found.max_output_tokens = max_completion.or(tokens(members, "max_tokens")?);
@@ -128,6 +132,48 @@ fn openai(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, ApiE
         found.include_usage = boolean(&options, "include_usage", "stream_options.include_usage")?;
     }
     Ok(found)
+}
+
+fn responses(members: &Shallow<'_>, found: &mut Inspected) -> Result<(), ApiError> {
+    found.needs.insert(CHAT);
+    for key in STATEFUL {
+        if members.get(key).is_some_and(|value| value != "false") {
+            let what = "needs state that is not stored here; send the whole conversation as `input`";
+            return Err(wrong(key, what));
+        }
+    }
+    found.max_output_tokens = tokens(members, "max_output_tokens")?;
+    let instructions = string(members, "instructions")?;
+    found.text_bytes += instructions.map_or(0, |text| text.len());
+    let input = members.get("input").ok_or_else(|| wrong("input", "is missing"))?;
+    if input.starts_with('"') {
+        found.text_bytes += string_bytes(input);
+    } else {
+        let items = elements(input).filter(|items| !items.is_empty());
+        let items =
+            items.ok_or_else(|| wrong("input", "must be a string or an array of items, and not empty"))?;
+        for (index, item) in items.iter().enumerate() {
+            let path = format!("input[{index}]");
+            let item = object(item.get(), &path)?;
+            for key in ["content", "output"] {
+                if let Some(content) = item.get(key) {
+                    content_bytes(content, &format!("{path}.{key}"), found)?;
+                }
+            }
+            found.text_bytes += item.get("arguments").map_or(0, string_bytes);
+        }
+    }
+    tools_bytes(members, found)?;
+    if let Some(text) = members.get("text") {
+        let format = object(text, "text")?
+            .get("format")
+            .map(|format| object(format, "text.format"))
+            .transpose()?;
+        if format.is_some_and(|format| format.get("type").is_some_and(|kind| kind != "\"text\"")) {
+            found.needs.insert(JSON);
+        }
+    }
+    Ok(())
 }
 
 fn anthropic(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, ApiError> {
@@ -254,6 +300,11 @@ fn messages(
             found.text_bytes += calls.len();
         }
     }
+    tools_bytes(members, found)
+}
+
+/// Tool definitions are prompt text too.
+fn tools_bytes(members: &Shallow<'_>, found: &mut Inspected) -> Result<(), ApiError> {
     if let Some(tools) = members.get("tools") {
         let tools_list = elements(tools).ok_or_else(|| wrong("tools", "must be an array"))?;
         if !tools_list.is_empty() {

@@ -60,7 +60,10 @@ impl<'a> Shallow<'a> {
 
     /// A member's text, `null` included.
     pub(crate) fn raw(&self, key: &str) -> Option<&'a str> {
-        self.0.iter().find(|(name, _)| name == key).map(|(_, raw)| raw.get())
+        self.0
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, raw)| raw.get())
     }
 }
 
@@ -207,8 +210,10 @@ pub(crate) fn string_bytes(raw: &str) -> usize {
         if bytes[at] != b'\\' {
             (at, count) = (at + 1, count + 1);
         } else if bytes.get(at + 1) == Some(&b'u') {
-            let unit =
-                inner.get(at + 2..at + 6).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or(0);
+            let unit = inner
+                .get(at + 2..at + 6)
+                .and_then(|hex| u32::from_str_radix(hex, 16).ok())
+                .unwrap_or(0);
             // Each half of a surrogate pair counts half of the four bytes it makes.
             count += match unit {
                 0..=0x7F => 1,
@@ -284,7 +289,10 @@ pub(crate) struct Node<'a> {
 impl<'a> Node<'a> {
     /// The root of a body.
     pub(crate) fn root(value: &'a Value) -> Self {
-        Self { value, path: String::new() }
+        Self {
+            value,
+            path: String::new(),
+        }
     }
 
     /// An error that blames this node; `what` continues "`path` …".
@@ -298,13 +306,20 @@ impl<'a> Node<'a> {
 
     /// The path of a member.
     pub(crate) fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
     }
 
     /// A member, `null` counting as absent.
     pub(crate) fn get(&self, key: &str) -> Option<Node<'a>> {
         let value = self.value.get(key).filter(|value| !value.is_null())?;
-        Some(Node { value, path: self.path_of(key) })
+        Some(Node {
+            value,
+            path: self.path_of(key),
+        })
     }
 
     /// The first present of several spellings of one member (Gemini allows camelCase and snake_case).
@@ -315,23 +330,34 @@ impl<'a> Node<'a> {
     /// A member that must be there.
     pub(crate) fn need(&self, key: &str) -> Result<Node<'a>, ApiError> {
         self.get(key).ok_or_else(|| {
-            let missing = Node { value: self.value, path: self.path_of(key) };
+            let missing = Node {
+                value: self.value,
+                path: self.path_of(key),
+            };
             missing.error("is missing")
         })
     }
 
     /// The node as an object.
     pub(crate) fn object(&self) -> Result<&'a Map<String, Value>, ApiError> {
-        self.value.as_object().ok_or_else(|| self.error("must be an object"))
+        self.value
+            .as_object()
+            .ok_or_else(|| self.error("must be an object"))
     }
 
     /// The node as an array of nodes.
     pub(crate) fn array(&self) -> Result<Vec<Node<'a>>, ApiError> {
-        let values = self.value.as_array().ok_or_else(|| self.error("must be an array"))?;
+        let values = self
+            .value
+            .as_array()
+            .ok_or_else(|| self.error("must be an array"))?;
         Ok(values
             .iter()
             .enumerate()
-            .map(|(index, value)| Node { value, path: format!("{}[{index}]", self.path) })
+            .map(|(index, value)| Node {
+                value,
+                path: format!("{}[{index}]", self.path),
+            })
             .collect())
     }
 
@@ -347,7 +373,9 @@ impl<'a> Node<'a> {
 
     /// The node as a boolean.
     pub(crate) fn bool(&self) -> Result<bool, ApiError> {
-        self.value.as_bool().ok_or_else(|| self.error("must be true or false"))
+        self.value
+            .as_bool()
+            .ok_or_else(|| self.error("must be true or false"))
     }
 
     /// The node as a number.
@@ -392,7 +420,10 @@ impl<'a> Node<'a> {
 fn whole(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| {
         let float = value.as_f64()?;
-        #[expect(clippy::cast_possible_truncation, reason = "the range was checked, the fraction is zero")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the range was checked, the fraction is zero"
+        )]
         (float.fract() == 0.0 && float.abs() < 9.0e15).then_some(float as i64)
     })
 }
@@ -438,13 +469,18 @@ mod tests {
         splice.set(body, &members, "stream", "true".to_owned());
         splice.insert(body, members.get("s").unwrap(), "u", "1");
         let changed = String::from_utf8(splice.apply(body)).unwrap();
-        assert_eq!(changed, r#"{"stream":true, "n" : 1.50e1 , "model": "b", "s":{"u":1} }"#);
+        assert_eq!(
+            changed,
+            r#"{"stream":true, "n" : 1.50e1 , "model": "b", "s":{"u":1} }"#
+        );
     }
 
     #[test]
     fn an_error_names_the_field_by_its_path() {
         let body = parse(r#"{"messages":[{"role":1}]}"#).unwrap();
-        let role = Node::root(&body).need("messages").unwrap().array().unwrap()[0].need("role").unwrap();
+        let role = Node::root(&body).need("messages").unwrap().array().unwrap()[0]
+            .need("role")
+            .unwrap();
         assert_eq!(role.str().unwrap_err().param.as_deref(), Some("messages[0].role"));
     }
 

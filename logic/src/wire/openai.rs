@@ -7,6 +7,7 @@ pub(super) mod completion;
 pub(super) mod decode;
 pub(super) mod encode;
 pub(super) mod read;
+pub(super) mod responses;
 pub(super) mod write;
 
 use crate::cost::usage::Usage;

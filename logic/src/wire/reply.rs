@@ -88,8 +88,10 @@ enum Route {
     Forward(Forward),
     /// Legacy completions, put together for a client that wants one body.
     Completion(openai::completion::Assembly),
+    /// One body without choices (vectors, a count) between dialects.
+    Convert,
     /// Between dialects, or from a stream to a body.
-    Translate { read: Read, write: Write },
+    Translate { read: Read, write: Box<Write> },
 }
 
 #[derive(Debug)]
@@ -148,6 +150,7 @@ enum Write {
     OpenAi(openai::write::Write),
     Anthropic(anthropic::write::Write),
     Gemini(gemini::write::Write),
+    Responses(openai::responses::write::Write),
 }
 
 impl Write {
@@ -156,6 +159,9 @@ impl Write {
             return Self::Body(Answer::default());
         }
         match exchange.dialect {
+            Dialect::OpenAi if exchange.operation == Operation::Responses => {
+                Self::Responses(openai::responses::write::Write::default())
+            }
             Dialect::OpenAi => Self::OpenAi(openai::write::Write::default()),
             Dialect::Anthropic => Self::Anthropic(anthropic::write::Write::default()),
             Dialect::Gemini => Self::Gemini(gemini::write::Write::default()),
@@ -172,6 +178,12 @@ impl Write {
             Self::OpenAi(write) => write.event(event, exchange, out),
             Self::Anthropic(write) => write.event(event, exchange, out),
             Self::Gemini(write) => write.event(event, exchange, out)?,
+            Self::Responses(write) => {
+                write.event(event, exchange, out);
+                if write.bytes() > BODY_BYTES_MAX {
+                    return Err(too_large());
+                }
+            }
         }
         Ok(())
     }
@@ -180,6 +192,9 @@ impl Write {
         match self {
             Self::Body(answer) => {
                 let body = match exchange.dialect {
+                    Dialect::OpenAi if exchange.operation == Operation::Responses => {
+                        openai::responses::write::body(answer, exchange)
+                    }
                     Dialect::OpenAi => openai::write::body(answer, exchange),
                     Dialect::Anthropic => anthropic::write::body(answer, exchange)?,
                     Dialect::Gemini => gemini::write::body(answer, exchange)?,
@@ -189,6 +204,7 @@ impl Write {
             Self::OpenAi(write) => write.end(exchange, out),
             Self::Anthropic(write) => write.end(exchange, out),
             Self::Gemini(write) => write.end(exchange, out),
+            Self::Responses(write) => write.end(exchange, out),
         }
         Ok(())
     }
@@ -216,19 +232,31 @@ impl Reply {
     }
 
     fn route(exchange: &Exchange) -> Route {
+        let opaque = matches!(exchange.operation, Operation::Embedding | Operation::CountTokens);
+        if opaque && exchange.kind == Kind::Gemini {
+            return Route::Convert;
+        }
+        if opaque {
+            return Route::Forward(Forward::new(exchange));
+        }
+        // llama.cpp is asked for responses as chat completions.
+        let responses = exchange.operation == Operation::Responses;
         let same = matches!(
             (exchange.dialect, exchange.kind),
-            (Dialect::OpenAi, Kind::OpenAi | Kind::Llama)
+            (Dialect::OpenAi, Kind::OpenAi)
                 | (Dialect::Anthropic, Kind::Anthropic)
                 | (Dialect::Gemini, Kind::Gemini)
-        );
+        ) || (exchange.dialect == Dialect::OpenAi && exchange.kind == Kind::Llama && !responses);
         if same && exchange.client_streams == exchange.upstream_streams {
             return Route::Forward(Forward::new(exchange));
         }
         if exchange.operation == Operation::Completion {
             return Route::Completion(openai::completion::Assembly::default());
         }
-        Route::Translate { read: Read::new(exchange.kind), write: Write::new(exchange) }
+        Route::Translate {
+            read: Read::new(exchange.kind),
+            write: Box::new(Write::new(exchange)),
+        }
     }
 
     /// Takes upstream bytes in any chunking.
@@ -243,7 +271,11 @@ impl Reply {
             // Field names of events, a comment, or a byte order mark; JSON and HTML begin otherwise.
             let stream = matches!(first, b'd' | b'e' | b'i' | b'r' | b':')
                 || (*first == 0xEF && self.exchange.upstream_streams);
-            self.input = if stream { Input::Stream(sse::Reader::default()) } else { Input::Body(Vec::new()) };
+            self.input = if stream {
+                Input::Stream(sse::Reader::default())
+            } else {
+                Input::Body(Vec::new())
+            };
         }
         match &mut self.input {
             Input::Stream(reader) => {
@@ -286,10 +318,13 @@ impl Reply {
             || match &self.route {
                 Route::Forward(forward) => forward.is_finished(),
                 Route::Completion(assembly) => assembly.is_finished(),
+                Route::Convert => false,
                 Route::Translate { read, .. } => read.is_finished(),
             };
         if !finished {
-            return Err(ReplyError::Incomplete("the stream ended without a finish reason".to_owned()));
+            return Err(ReplyError::Incomplete(
+                "the stream ended without a finish reason".to_owned(),
+            ));
         }
         self.done = true;
         self.end(out)
@@ -304,10 +339,13 @@ impl Reply {
             let begun = match &self.route {
                 Route::Forward(forward) => forward.has_begun(),
                 Route::Completion(assembly) => assembly.is_finished(),
+                Route::Convert => false,
                 Route::Translate { read, .. } => read.is_finished() || self.content_events > 0,
             };
             if !begun {
-                return Err(ReplyError::Incomplete("the stream ended before it began".to_owned()));
+                return Err(ReplyError::Incomplete(
+                    "the stream ended before it began".to_owned(),
+                ));
             }
             self.done = true;
             return if self.exchange.client_streams {
@@ -339,7 +377,11 @@ impl Reply {
                     return Err(too_large());
                 }
                 self.usage = value.get("usage").and_then(openai::read_usage).or(self.usage);
-                let texts = value.get("choices").and_then(Value::as_array).into_iter().flatten();
+                let texts = value
+                    .get("choices")
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten();
                 let content =
                     texts.filter(|choice| choice["text"].as_str().is_some_and(|text| !text.is_empty()));
                 self.content_events += content.count() as u64;
@@ -350,6 +392,11 @@ impl Reply {
                 let stopped = read.is_stopped();
                 self.write(events)?;
                 self.done |= stopped;
+            }
+            Route::Convert => {
+                return Err(ReplyError::Malformed(
+                    "a stream where none is possible".to_owned(),
+                ));
             }
             Route::Forward(_) => {}
         }
@@ -380,8 +427,11 @@ impl Reply {
         // A body in place of the stream: told as a stream, or put together as any other.
         let value = self.value(text)?;
         if matches!(self.route, Route::Forward(_)) {
-            let write = Write::new(&self.exchange);
-            self.route = Route::Translate { read: Read::new(self.exchange.kind), write };
+            let write = Box::new(Write::new(&self.exchange));
+            self.route = Route::Translate {
+                read: Read::new(self.exchange.kind),
+                write,
+            };
         }
         match &mut self.route {
             Route::Completion(assembly) => {
@@ -392,12 +442,22 @@ impl Reply {
             Route::Translate { read, .. } => {
                 let mut events = Vec::new();
                 match &value {
-                    Value::Array(chunks) => {
-                        chunks.iter().try_for_each(|chunk| read.chunk(chunk, &mut events))?;
-                    }
+                    Value::Array(chunks) => chunks
+                        .iter()
+                        .try_for_each(|chunk| read.chunk(chunk, &mut events))?,
                     whole => read.body(whole, &mut events)?,
                 }
                 self.write(events)?;
+            }
+            Route::Convert => {
+                let converted = if self.exchange.operation == Operation::Embedding {
+                    gemini::embedding::write(&value, &self.exchange)?
+                } else {
+                    gemini::embedding::write_count(&value)?
+                };
+                self.held.extend_from_slice(converted.to_string().as_bytes());
+                self.content_events += 1;
+                self.done = true;
             }
             Route::Forward(_) => {}
         }
@@ -449,6 +509,7 @@ impl Reply {
                 let body = assembly.body(&self.exchange);
                 self.held.extend_from_slice(body.to_string().as_bytes());
             }
+            Route::Convert => {}
             Route::Translate { write, .. } => write.end(&self.exchange, &mut self.held)?,
         }
         self.release(self.content_events > 0, out);
@@ -463,7 +524,15 @@ impl Reply {
         }
         out.append(&mut self.held);
         let body = error::error_body(self.exchange.dialect, error).to_string();
+        if let Route::Translate { write, .. } = &mut self.route
+            && let Write::Responses(write) = write.as_mut()
+        {
+            return write.fail(error, &self.exchange, out);
+        }
         match self.exchange.dialect {
+            Dialect::OpenAi if self.exchange.operation == Operation::Responses => {
+                openai::responses::write::Write::default().fail(error, &self.exchange, out);
+            }
             Dialect::OpenAi => {
                 sse::write_event(None, &body, out);
                 sse::write_event(None, "[DONE]", out);
@@ -472,10 +541,9 @@ impl Reply {
             Dialect::Gemini => {
                 let begun = match &self.route {
                     Route::Forward(forward) => forward.has_framed(),
-                    Route::Translate {
-                        write: Write::Gemini(write),
-                        ..
-                    } => write.has_begun(),
+                    Route::Translate { write, .. } => {
+                        matches!(write.as_ref(), Write::Gemini(write) if write.has_begun())
+                    }
                     _ => false,
                 };
                 gemini::write::frame(&body, !begun, self.exchange.json_array, out);
@@ -504,6 +572,7 @@ impl Reply {
                 && match &self.route {
                     Route::Forward(forward) => forward.is_finished(),
                     Route::Completion(assembly) => assembly.is_finished(),
+                    Route::Convert => false,
                     Route::Translate { read, .. } => read.is_finished(),
                 }
     }
@@ -516,7 +585,8 @@ impl Reply {
     /// Content tokens or, where the upstream gives no count, content events seen so far: the estimate
     /// that settles a stream whose end was never seen.
     pub fn output_events(&self) -> u64 {
-        self.content_events.max(self.usage.map_or(0, |usage| usage.total_output()))
+        self.content_events
+            .max(self.usage.map_or(0, |usage| usage.total_output()))
     }
 }
 
@@ -530,5 +600,8 @@ fn not_json(text: &str, error: &serde_json::Error) -> ReplyError {
 /// The error a value is, if it is one.
 fn upstream_error(kind: Kind, value: &Value) -> Option<ReplyError> {
     let error = error::error_object(kind, value)?;
-    Some(ReplyError::Upstream { status: error::status_of(&error), error })
+    Some(ReplyError::Upstream {
+        status: error::status_of(&error),
+        error,
+    })
 }

@@ -6,6 +6,7 @@ use super::{Dialect, Encoded, Inbound, Inspected, Operation, anthropic, gemini, 
 use crate::backend::Kind;
 use crate::fault::{ApiError, ErrorKind};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Makes the upstream request for a backend of `kind` that knows the model as `model`.
 ///
@@ -20,10 +21,21 @@ pub fn encode(
     let body = std::str::from_utf8(inbound.body)
         .map_err(|_| ApiError::new(ErrorKind::InvalidRequest, "the request body is not UTF-8"))?;
     match (inbound.dialect, kind) {
+        (Dialect::OpenAi, Kind::Llama) if inbound.operation == Operation::Responses => {
+            translate(inbound, body, inspected, kind, model)
+        }
         (Dialect::OpenAi, Kind::OpenAi | Kind::Llama) => {
             pass_openai(inbound.operation, body, inspected, kind, model)
         }
         (Dialect::Anthropic, Kind::Anthropic) => pass_anthropic(inbound.operation, body, inspected, model),
+        // llama.cpp counts in Anthropic's own dialect.
+        (Dialect::Anthropic, Kind::Llama) if inbound.operation == Operation::CountTokens => {
+            let passed = pass_anthropic(inbound.operation, body, inspected, model)?;
+            Ok(Encoded {
+                headers: Vec::new(),
+                ..passed
+            })
+        }
         (Dialect::Gemini, Kind::Gemini) => Ok(Encoded {
             // Gemini names the model in the path, and `alt=sse` is asked for whatever the client wants.
             path: gemini::path(model, inspected.stream),
@@ -38,7 +50,10 @@ pub fn encode(
 }
 
 fn not_json(error: &serde_json::Error) -> ApiError {
-    ApiError::new(ErrorKind::InvalidRequest, format!("the request body is not valid JSON: {error}"))
+    ApiError::new(
+        ErrorKind::InvalidRequest,
+        format!("the request body is not valid JSON: {error}"),
+    )
 }
 
 fn pass_openai(
@@ -64,9 +79,14 @@ fn pass_openai(
             } else if inspected.stream && !inspected.include_usage {
                 ask_usage(body, &members, &mut splice)?;
             }
-            if operation == Operation::Chat { "/v1/chat/completions" } else { "/v1/completions" }
+            if operation == Operation::Chat {
+                "/v1/chat/completions"
+            } else {
+                "/v1/completions"
+            }
         }
-        Operation::Responses | Operation::CountTokens => return Err(unsupported(operation)),
+        Operation::Responses => "/v1/responses",
+        Operation::CountTokens => return Err(unsupported(operation)),
     };
     Ok(Encoded {
         path: path.to_owned(),
@@ -105,7 +125,12 @@ fn pass_anthropic(
 /// Sets `stream_options.include_usage`, keeping what else the client set there.
 fn ask_usage(body: &str, members: &Shallow<'_>, splice: &mut Splice) -> Result<(), ApiError> {
     let Some(options) = members.get("stream_options") else {
-        splice.set(body, members, "stream_options", r#"{"include_usage":true}"#.to_owned());
+        splice.set(
+            body,
+            members,
+            "stream_options",
+            r#"{"include_usage":true}"#.to_owned(),
+        );
         return Ok(());
     };
     let inner = Shallow::read(options).map_err(|_| {
@@ -127,9 +152,16 @@ fn translate(
     model: &str,
 ) -> Result<Encoded, ApiError> {
     let value = parse(body).map_err(|error| not_json(&error))?;
+    if inbound.operation == Operation::Embedding && kind == Kind::Gemini {
+        return gemini::embedding::encode(&value, inspected, model);
+    }
     let chat = match (inbound.dialect, inbound.operation) {
         (Dialect::OpenAi, Operation::Chat) => openai::decode::chat(&value)?,
-        (Dialect::Anthropic, Operation::Chat) => anthropic::decode::chat(&value)?,
+        (Dialect::OpenAi, Operation::Responses) => openai::responses::decode::chat(&value)?,
+        (Dialect::Anthropic, Operation::CountTokens) if kind != Kind::Gemini => {
+            return Err(unsupported(inbound.operation));
+        }
+        (Dialect::Anthropic, Operation::Chat | Operation::CountTokens) => anthropic::decode::chat(&value)?,
         (Dialect::Gemini, Operation::Chat) => gemini::decode::chat(&value, inspected.stream)?,
         (_, operation) => return Err(unsupported(operation)),
     };
@@ -154,10 +186,22 @@ fn translate(
         }
         Kind::Gemini => {
             let body = gemini::encode::chat(&chat, &mut dropped)?;
+            if inbound.operation == Operation::CountTokens {
+                return Ok(gemini::embedding::encode_count(body, model, dropped));
+            }
             (gemini::path(model, streams), body, Vec::new())
         }
     };
-    Ok(Encoded { path, body: Value::to_string(&body).into_bytes(), headers, streams, dropped, echo: None })
+    let echo = (inbound.operation == Operation::Responses)
+        .then(|| Arc::from(openai::responses::decode::echo(&value).to_string()));
+    Ok(Encoded {
+        path,
+        body: Value::to_string(&body).into_bytes(),
+        headers,
+        streams,
+        dropped,
+        echo,
+    })
 }
 
 fn unsupported(operation: Operation) -> ApiError {
@@ -169,5 +213,7 @@ fn unsupported(operation: Operation) -> ApiError {
         Operation::CountTokens => "token counting",
     };
     let text = format!("the backend that serves this model has no {what}; choose another `model`");
-    ApiError::new(ErrorKind::InvalidRequest, text).with_param("model").with_code("operation_not_supported")
+    ApiError::new(ErrorKind::InvalidRequest, text)
+        .with_param("model")
+        .with_code("operation_not_supported")
 }

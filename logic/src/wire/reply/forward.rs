@@ -7,6 +7,7 @@ use crate::cost::usage::Usage;
 use crate::wire::answer::Event;
 use crate::wire::json::parse;
 use crate::wire::{Dialect, Exchange, Operation, gemini, openai, sse};
+use openai::responses;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -39,6 +40,8 @@ enum Eye {
     OpenAi(Vec<(u64, bool)>),
     /// Read in full, as for translation, with what is read thrown away.
     Full(Read),
+    /// Responses: whether the last event was read.
+    Responses(bool),
     /// One JSON body without choices, such as vectors.
     Opaque,
 }
@@ -109,6 +112,7 @@ impl Forward {
     pub(super) fn new(exchange: &Exchange) -> Self {
         let eye = match (exchange.dialect, exchange.operation) {
             (_, Operation::Embedding | Operation::CountTokens) => Eye::Opaque,
+            (Dialect::OpenAi, Operation::Responses) => Eye::Responses(false),
             (Dialect::OpenAi, _) => Eye::OpenAi(Vec::new()),
             _ => Eye::Full(Read::new(exchange.kind)),
         };
@@ -145,6 +149,7 @@ impl Forward {
         match &self.eye {
             Eye::OpenAi(choices) => !choices.is_empty() && choices.iter().all(|(_, ended)| *ended),
             Eye::Full(read) => read.is_finished(),
+            Eye::Responses(ended) => *ended,
             Eye::Opaque => self.begun,
         }
     }
@@ -186,6 +191,17 @@ impl Forward {
                     stopped: false,
                 }
             }
+            Eye::Responses(ended) => {
+                let value = parse(text).map_err(|error| not_json(text, &error))?;
+                let look = responses::forward::event(&value)?;
+                *ended |= look.stopped;
+                Seen {
+                    forwarded: true,
+                    content: look.content,
+                    usage: look.usage,
+                    stopped: look.stopped,
+                }
+            }
             Eye::Full(read) => {
                 let value = parse(text).map_err(|error| not_json(text, &error))?;
                 if let Some(error) = upstream_error(self.kind, &value) {
@@ -217,6 +233,18 @@ impl Forward {
         let members = crate::wire::json::Shallow::read(text).map_err(|error| not_json(text, &error))?;
         if members.get("error").is_some() {
             return Err(self.error(text));
+        }
+        if let Eye::Responses(ended) = &mut self.eye {
+            let value = parse(text).map_err(|error| not_json(text, &error))?;
+            let look = responses::forward::body(&value)?;
+            *ended = true;
+            self.begun = true;
+            return Ok(Seen {
+                forwarded: true,
+                content: look.content,
+                usage: look.usage,
+                stopped: true,
+            });
         }
         let needed = match (&self.eye, self.kind) {
             (Eye::Opaque, _) => "",
@@ -250,6 +278,8 @@ impl Forward {
             return;
         }
         match exchange.dialect {
+            // Responses end with their last event.
+            Dialect::OpenAi if exchange.operation == Operation::Responses => {}
             Dialect::OpenAi => sse::write_event(None, "[DONE]", out),
             Dialect::Anthropic => sse::write_event(Some("message_stop"), r#"{"type":"message_stop"}"#, out),
             Dialect::Gemini if exchange.json_array => {
