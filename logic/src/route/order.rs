@@ -125,14 +125,16 @@ impl Key {
 }
 
 /// The class a candidate is tried in; lower first. What has no price comes last in its class or, where
-/// the strategy compares all, last of all.
+/// the strategy compares all, last of all. Strategies that prefer clusters fill the free places of all
+/// of them before they queue at the cheapest: those machines are paid for whether they work or not.
 fn rank(candidate: &Candidate<'_>, strategy: Strategy, policy: &Policy) -> u8 {
     let unpriced = u8::from(candidate.score.predicted_cost.is_none());
+    let full = u8::from(candidate.cluster && !candidate.score.has_room());
     match strategy {
-        Strategy::Hybrid if under_threshold(candidate, policy) => 0,
-        Strategy::Hybrid | Strategy::Cost | Strategy::Latency => 1 + unpriced,
-        Strategy::ClusterFirst => 2 * u8::from(!candidate.cluster) + unpriced,
-        Strategy::ExternalFirst => 2 * u8::from(candidate.cluster) + unpriced,
+        Strategy::Hybrid if under_threshold(candidate, policy) => full,
+        Strategy::Hybrid | Strategy::Cost | Strategy::Latency => 2 + unpriced,
+        Strategy::ClusterFirst => 4 * u8::from(!candidate.cluster) + 2 * unpriced + full,
+        Strategy::ExternalFirst => 4 * u8::from(candidate.cluster) + 2 * unpriced + full,
         Strategy::Slo if candidate.score.meets(&policy.slo) => unpriced,
         Strategy::Slo => 2,
     }

@@ -288,15 +288,25 @@ fn exact_equals_are_drawn_by_lot() {
 }
 
 #[test]
-fn clearly_cheaper_goes_first_however_loaded_within_bounds() {
-    let loaded = cluster("cheap", 0.0928, 10.0).load(|load| {
-        load.in_flight = 4;
-        load.waiting = 10;
-    });
-    let parts = [loaded, cluster("six-percent-dearer", 0.0984, 10.0)];
+fn clearly_cheaper_goes_first_while_it_has_room() {
+    let busy = cluster("cheap", 0.0928, 10.0).report(|report| report.slots = Some(4)).load(|load| load.in_flight = 3);
+    let parts = [busy, cluster("six-percent-dearer", 0.0984, 10.0)];
     assert_eq!(order(&parts, &chat()), ["cheap", "six-percent-dearer"]);
     let near = [parts[0].clone(), cluster("four-percent-dearer", 0.0965, 10.0)];
     assert_eq!(order(&near, &chat()), ["four-percent-dearer", "cheap"]);
+}
+
+#[test]
+fn free_places_at_any_cluster_come_before_a_queue_at_the_cheapest() {
+    let full = cluster("cheap", 0.0928, 10.0).report(|report| report.slots = Some(4)).load(|load| {
+        load.in_flight = 4;
+        load.waiting = 10;
+    });
+    let parts = [full, cluster("twice-as-dear", 0.1856, 10.0), provider("api", 0.01, 0.01)];
+    for strategy in [Strategy::Hybrid, Strategy::ClusterFirst] {
+        assert_eq!(order(&parts, &chat_by(strategy)), ["twice-as-dear", "cheap", "api"], "{strategy}");
+    }
+    assert_eq!(order(&parts, &chat_by(Strategy::Cost)), ["api", "cheap", "twice-as-dear"]);
 }
 
 /// A view is seconds old on other nodes: if all of them took its least loaded backend, they would all
@@ -305,6 +315,7 @@ fn clearly_cheaper_goes_first_however_loaded_within_bounds() {
 fn many_near_equals_are_sampled_and_never_the_busiest_taken() {
     let parts: Vec<_> =
         (0..9).map(|n| cluster(&format!("c{n}"), 0.0928, 10.0).load(|load| load.in_flight = n)).collect();
+    let parts: Vec<_> = parts.into_iter().map(|p| p.report(|report| report.slots = Some(100))).collect();
     for strategy in [Strategy::Hybrid, Strategy::Latency] {
         let request = chat_by(strategy);
         let timed: Vec<_> = parts.iter().map(|p| p.clone().report(|r| r.ttft_ms = Some(100))).collect();
