@@ -252,3 +252,29 @@ impl Metrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn metrics_register_once_each() {
+        Metrics::new().unwrap();
+    }
+
+    /// Names in the text of this file and in the documentation, so that neither is forgotten.
+    #[test]
+    fn every_metric_is_documented_and_nothing_else_is() {
+        let names = |text: &str, before: &str| -> BTreeSet<String> {
+            let starts = text.split(before).skip(1);
+            let word = |rest: &str| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
+            starts.map(word).filter(|name| !name.is_empty()).collect()
+        };
+        let source = include_str!("metrics.rs");
+        let fields = names(source.split("#[cfg(test)]").next().unwrap(), "/// `llm_router_");
+        let documented = names(include_str!("../../docs/METRICS.md"), "| `llm_router_");
+        assert_eq!(fields, documented);
+        assert!(fields.len() > 20);
+    }
+}
