@@ -208,7 +208,7 @@ impl Route {
         method: Method,
         path: &str,
         mut headers: HeaderMap,
-        body: Bytes,
+        mut body: Bytes,
     ) -> Result<reqwest::Response, reqwest::Error> {
         let url = format!("{}{path}", self.connection.base_url);
         let request = self.client.request(method.clone(), &url);
@@ -226,6 +226,9 @@ impl Route {
                 // The path as sent upstream, without the query: the original's format.
                 let path = path_of(&url);
                 let secret = secret.expose_secret().as_bytes();
+                if !body.is_empty() {
+                    body = made_unique(&body, rand::random());
+                }
                 let signature = sign::sign_v1(secret, timestamp, method.as_str(), path, &body);
                 headers.insert(sign::TIMESTAMP_HEADER, HeaderValue::from(timestamp));
                 headers.insert(sign::AUTH_TYPE_HEADER, HeaderValue::from_static(sign::AUTH_TYPE));
@@ -236,6 +239,17 @@ impl Route {
         }
         request.headers(headers).body(body).send().await
     }
+}
+
+/// The JSON body followed by white space that spells `draw`.
+///
+/// HMAC v1 has no nonce: two equal requests in one second would carry one signature, and a verifier
+/// that refuses replays, as our sidecar does, would refuse the second.
+fn made_unique(body: &[u8], draw: u64) -> Bytes {
+    let mut unique = Vec::with_capacity(body.len() + u64::BITS as usize);
+    unique.extend_from_slice(body);
+    unique.extend((0..u64::BITS).map(|bit| if draw >> bit & 1 == 0 { b' ' } else { b'\t' }));
+    unique.into()
 }
 
 /// The header a provider expects its key in; the value is marked so that nothing logs it.

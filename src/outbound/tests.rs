@@ -33,3 +33,13 @@ fn a_key_header_is_marked_sensitive() {
         assert!(!format!("{value:?}").contains("very-secret"));
     }
 }
+
+#[test]
+fn equal_signed_bodies_are_made_different_and_stay_the_same_json() {
+    let body = br#"{"messages":[{"role":"user","content":"hi"}]}"#;
+    let (one, two) = (made_unique(body, 1), made_unique(body, u64::MAX));
+    assert_ne!(one, two);
+    let parse = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+    assert_eq!(parse(&one), parse(body));
+    assert_eq!(parse(&two), parse(body));
+}
