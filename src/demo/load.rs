@@ -104,7 +104,7 @@ impl Iterator for Mix {
             (7, Some(Strategy::ClusterFirst)),
             (6, Some(Strategy::ExternalFirst)),
         ])?;
-        let (long, max_tokens) = self.pick(&[(50, (false, 24)), (35, (false, 60)), (15, (true, 90))])?;
+        let (long, max_tokens) = self.pick(&[(55, (false, 24)), (33, (false, 40)), (12, (true, 80))])?;
         let subject = SUBJECTS[self.0.random_range(0..SUBJECTS.len())];
         let prompt = if long {
             format!("{}Start with {subject}.", LONG.repeat(3))
@@ -202,6 +202,11 @@ impl Load {
     pub(super) fn stop(&self) {
         self.ended.cancel();
         self.stopped.cancel();
+    }
+
+    /// Requests without an answer yet.
+    pub(super) fn under_way(&self) -> usize {
+        self.tracker.len()
     }
 
     /// What was seen so far.
