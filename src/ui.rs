@@ -53,6 +53,7 @@ assets! {
     "/ui/fleet.js" SCRIPT "fleet.js",
     "/ui/format.js" SCRIPT "format.js",
     "/ui/headline.js" SCRIPT "headline.js",
+    "/ui/login.js" SCRIPT "login.js",
     "/ui/members.js" SCRIPT "members.js",
     "/ui/playground.js" SCRIPT "playground.js",
     "/ui/poll.js" SCRIPT "poll.js",
@@ -109,6 +110,7 @@ mod tests {
     use super::*;
     use axum::http::Request;
     use http_body_util::BodyExt;
+    use llm_router_logic::route::{Reason, Strategy};
     use tower::ServiceExt;
 
     async fn get(path: &str, known: Option<&HeaderValue>) -> (StatusCode, HeaderMap, String) {
@@ -180,6 +182,35 @@ mod tests {
         assert_eq!(again[ETAG], headers[ETAG]);
         let (status, ..) = get("/ui/style.css", Some(&headers[ETAG])).await;
         assert_eq!(status, StatusCode::OK, "another file has another tag");
+    }
+
+    #[test]
+    fn every_strategy_can_be_chosen_and_every_label_of_it_is_explained() {
+        let body = |path: &str| ASSETS.iter().find(|asset| asset.path == path).unwrap().body;
+        for strategy in Strategy::ALL {
+            let option = format!("<option value=\"{strategy}\">");
+            assert!(body("/").contains(&option), "the playground does not offer `{strategy}`");
+        }
+        // The same exhaustive list as the compiler's: a new reason does not compile until it is here.
+        let after = |reason: Option<Reason>| match reason {
+            None => Some(Reason::LowestCost),
+            Some(Reason::LowestCost) => Some(Reason::LowestLatency),
+            Some(Reason::LowestLatency) => Some(Reason::ExternalFirst),
+            Some(Reason::ExternalFirst) => Some(Reason::ClusterFallback),
+            Some(Reason::ClusterFallback) => Some(Reason::ClusterFirst),
+            Some(Reason::ClusterFirst) => Some(Reason::ExternalFallback),
+            Some(Reason::ExternalFallback) => Some(Reason::HybridCluster),
+            Some(Reason::HybridCluster) => Some(Reason::HybridCheapest),
+            Some(Reason::HybridCheapest) => Some(Reason::SloCheapest),
+            Some(Reason::SloCheapest) => Some(Reason::SloFastest),
+            Some(Reason::SloFastest) => Some(Reason::Sticky),
+            Some(Reason::Sticky) => Some(Reason::Pinned),
+            Some(Reason::Pinned) => None,
+        };
+        for reason in std::iter::successors(after(None), |reason| after(Some(*reason))) {
+            let entry = format!("  {reason}: \"");
+            assert!(body("/ui/format.js").contains(&entry), "`{reason}` is not explained");
+        }
     }
 
     #[test]

@@ -98,7 +98,8 @@ impl Iterator for Mix {
         let model =
             self.pick(&[(76, ALIAS), (8, "auto"), (9, LARGE), (3, SMALL), (4, PROVIDERS[0].model)])?;
         let strategy = self.pick(&[
-            (72, None),
+            (68, None),
+            (4, Some(Strategy::Slo)),
             (8, Some(Strategy::Cost)),
             (7, Some(Strategy::Latency)),
             (7, Some(Strategy::ClusterFirst)),
@@ -281,7 +282,7 @@ mod tests {
         }
         assert!(places.len() == 3 && places.values().all(|count| *count > 800), "{places:?}");
         assert_eq!(models.len(), 5, "{models:?}");
-        assert_eq!(strategies.len(), 5, "{strategies:?}");
+        assert_eq!(strategies.len(), Strategy::ALL.len(), "{strategies:?}");
         assert!(strategies[&None] > 2_000, "mostly the router's own strategy: {strategies:?}");
         assert!(asks.iter().any(|ask| ask.stream) && asks.iter().any(|ask| !ask.stream));
         assert!(
