@@ -26,7 +26,7 @@ const STATUS_EVERY: Duration = Duration::from_secs(5);
 /// No new request in the last part of a limited run, so that it ends on time with every answer whole.
 const QUIET_END: Duration = Duration::from_secs(5);
 /// How long requests may still run once the load has ended.
-const LAST_ANSWERS: Duration = Duration::from_secs(8);
+const LAST_ANSWERS: Duration = Duration::from_secs(6);
 
 /// Why the demo could not run.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +93,9 @@ pub async fn run(options: &cli::Demo) -> Result<(), DemoError> {
     let load = Load::start(fleet.addresses())?;
     let reason = under_load(options.duration, started, &fleet, &load, &mut stopped).await;
     load.end();
+    if load.under_way() > 0 {
+        say(&format!("stopping: waiting for {} answers, Ctrl-C again to stop now", load.under_way()));
+    }
     let drained = async { tokio::time::timeout(LAST_ANSWERS, load.drained()).await.is_ok() };
     // A second signal does not wait for the last answers.
     let mut again = pin!(node::stop_signal());
@@ -148,4 +151,56 @@ fn sample(started: Instant, fleet: &Fleet, load: &Load) -> Sample {
 fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn three_regions_answer_the_load_without_a_failure() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let fleet = Fleet::start(0).await.unwrap();
+        let started = Instant::now();
+        let load = Load::start(fleet.addresses()).unwrap();
+        let every_region_served = || fleet.books().iter().all(|book| book.total.requests > 2);
+        while !every_region_served() {
+            assert!(started.elapsed() < Duration::from_secs(60), "{:?}", fleet.books());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        load.end();
+        tokio::time::timeout(Duration::from_secs(60), load.drained()).await.unwrap();
+        let last = sample(started, &fleet, &load);
+        assert_eq!((last.load.failed, last.load.first_failure), (0, None));
+        assert_eq!(last.load.answered, last.load.sent);
+        let live = |node: usize| {
+            let snapshot = fleet.node(node).handle().snapshot();
+            snapshot.view.members.iter().filter(|member| member.live).count()
+        };
+        for node in 0..3 {
+            while live(node) < 3 {
+                assert!(
+                    started.elapsed() < Duration::from_secs(60),
+                    "router {node} sees {} routers",
+                    live(node)
+                );
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        fleet.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named_with_the_way_out() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let Err(error) = Fleet::start(port).await else { panic!("started on a port in use") };
+        let text = error.to_string();
+        assert!(
+            text.contains("us-west-2") && text.contains(&port.to_string()) && text.contains("--port"),
+            "{text}"
+        );
+    }
 }

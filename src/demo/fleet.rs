@@ -109,6 +109,12 @@ impl Fleet {
         Some(Admin { addr, token: self.admin_token.clone() })
     }
 
+    /// One router.
+    #[cfg(test)]
+    pub(super) fn node(&self, index: usize) -> &Node {
+        &self.nodes[index]
+    }
+
     /// The routers' books, in the order of [`PLACES`].
     pub(super) fn books(&self) -> Vec<Arc<Book>> {
         self.nodes.iter().map(|node| node.handle().book()).collect()

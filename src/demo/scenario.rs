@@ -155,7 +155,7 @@ pub(super) fn config(index: usize, at: &Addresses<'_>) -> String {
         "server: {{host: 127.0.0.1, port: {port}, drainTimeout: 5s}}\n\
          node: {{name: {node}, region: {region}, cloud: {cloud}}}\n\
          gossip: {{listen: \"{gossip}\", seeds: [{seeds}], clusterId: demo}}\n\
-         router: {{routingStrategy: hybrid, healthCheckInterval: 2s, metricsUpdateInterval: 2s}}\n",
+         router: {{routingStrategy: hybrid, healthCheckInterval: 2s, metricsUpdateInterval: 2s, maxQueueDepth: 3}}\n",
         port = at.port,
         node = place.node(),
         region = place.region,

@@ -23,7 +23,6 @@ pub(super) struct Sample {
 /// Sums over the three routers.
 struct Totals {
     requests: u64,
-    errors: u64,
     fallbacks: u64,
     unpriced: u64,
     on_clusters: u64,
@@ -38,7 +37,6 @@ impl Sample {
         let money = |of: fn(&Book) -> Money| self.books.iter().map(|book| of(book)).sum();
         Totals {
             requests: sum(|book| book.total.requests),
-            errors: sum(|book| book.total.errors),
             fallbacks: sum(|book| book.total.fallbacks),
             unpriced: sum(|book| book.total.unpriced),
             on_clusters: CLUSTERS.iter().map(|cluster| self.of(cluster.name).0).sum(),
@@ -112,10 +110,10 @@ pub(super) fn status(sample: &Sample) -> String {
     let totals = sample.totals();
     let under_way = sample.load.sent.saturating_sub(sample.load.answered + sample.load.failed);
     format!(
-        "{:>5} s  {:>5} requests  {} errors  {:>2} under way  {:>3} % on clusters  spent {}  saved {} (gross)",
+        "{:>5} s  {:>5} requests  {} failed  {:>2} under way  {:>3} % on clusters  spent {}  saved {} (gross)",
         sample.elapsed.as_secs(),
         totals.requests,
-        totals.errors,
+        sample.load.failed,
         under_way,
         percent(totals.on_clusters, totals.requests),
         dollars(totals.cost),
@@ -212,7 +210,7 @@ mod tests {
     fn the_status_line_sums_over_the_routers() {
         assert_eq!(
             status(&sample()),
-            "   60 s    100 requests  0 errors   1 under way   80 % on clusters  spent $0.0600  saved $0.1400 (gross)"
+            "   60 s    100 requests  0 failed   1 under way   80 % on clusters  spent $0.0600  saved $0.1400 (gross)"
         );
     }
 
@@ -221,7 +219,7 @@ mod tests {
         let text = farewell("time is up", &sample());
         for line in [
             "  aws-gpu            80    80 %  $0.0200",
-            "  openai             20    20 %  $0.0200",
+            "  openai             20    20 %  $0.0400",
             "  gcp-cpu             0     0 %  $0.0000",
             "  load         101 sent, 100 answered, 0 failed, 1 cut off by the stop, 0 held back",
             "  saved        $0.1400, 70 % (gross)",

@@ -54,7 +54,7 @@ pub struct UiData {
 pub struct Totals {
     /// Requests finished, good or bad.
     pub requests: u64,
-    /// Requests that ended in an error for the client.
+    /// Of these, not answered in full: refused, failed, broken off, or the client was gone first.
     pub errors: u64,
     /// Requests served by another than the first backend of their plan.
     pub fallbacks: u64,
@@ -70,9 +70,10 @@ pub struct Totals {
     pub tokens_out: u64,
     /// What the requests cost: provider prices, and for clusters their $/1K at measured throughput.
     pub cost_usd: Money,
-    /// What the same tokens would have cost at the external providers' prices.
+    /// What those requests that had an external alternative would have cost there, at list prices.
     pub external_equivalent_usd: Money,
-    /// `external_equivalent_usd` − `cost_usd`. Gross: hours in which a cluster idles are not in it.
+    /// `external_equivalent_usd` less what those same requests cost. Gross: hours in which a cluster
+    /// idles are not in it.
     pub saved_usd: Money,
 }
 

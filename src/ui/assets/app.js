@@ -7,6 +7,7 @@ import { drawFleet } from "./fleet.js";
 import { drawHeadline } from "./headline.js";
 import { drawMembers } from "./members.js";
 import { drawShare } from "./share.js";
+import { askForPassword, startLogin } from "./login.js";
 import { settlePlayground, startPlayground } from "./playground.js";
 import { poll } from "./poll.js";
 import { tonesOf } from "./tones.js";
@@ -16,6 +17,7 @@ const LINKS = {
   live: () => "Live",
   paused: () => "Paused",
   stale: (ms) => `No answer for ${age(ms)}`,
+  locked: () => "Password needed",
   unreachable: () => "Router out of reach",
 };
 
@@ -30,7 +32,7 @@ function drawBar(data) {
 
 startDecisions();
 startPlayground();
-poll("/ui/data", {
+const askNow = poll("/ui/data", {
   staleMs: STALE_MS,
   onData(data) {
     const tones = tonesOf(data.backends);
@@ -45,5 +47,7 @@ poll("/ui/data", {
   onLink(state, ms) {
     setAttribute(document.body, "data-link", state);
     setText(byId("link"), LINKS[state](ms));
+    if (state === "locked") askForPassword();
   },
 });
+startLogin(askNow);

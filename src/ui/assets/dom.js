@@ -37,7 +37,8 @@ const drawn = new WeakMap();
 
 /**
  * Makes `parent` hold one element per item, in order: known keys are updated in place, new ones
- * created, gone ones removed. `create(item)` answers `{ root, update(item) }`.
+ * created, gone ones removed. `create(item)` answers `{ root, update(item) }`; it runs once per key, so
+ * whatever changes from draw to draw must come with the item.
  */
 export function keep(parent, items, keyOf, create) {
   let known = drawn.get(parent);

@@ -7,32 +7,28 @@ const CLOUDS = { aws: "AWS", gcp: "Google Cloud", azure: "Azure" };
 
 /** Draws the map. */
 export function drawFleet(data, tones) {
-  const fleet = byId("fleet");
-  setAttribute(fleet, "aria-busy", "false");
-  keep(fleet, groupsOf(data), (group) => group.key, createGroup);
-  for (const root of fleet.querySelectorAll(".backend")) {
-    setAttribute(root.querySelector(".swatch"), "class", `swatch ${tones.get(root.dataset.name) ?? ""}`);
-  }
+  const backends = data.backends.map((one) => ({ ...one, tone: tones.get(one.name) ?? "" }));
+  const external = backends.filter((one) => !one.cluster);
+  setAttribute(byId("fleet"), "aria-busy", "false");
+  keep(byId("fleet"), regionsOf(backends, data.members), (group) => group.key, createGroup);
+  keep(byId("fleet-external"), external.length ? [providersOf(external)] : [], (group) => group.key, createGroup);
 }
 
-/** Clusters by cloud and region in order of the configuration, then the providers, then routers without clusters. */
-function groupsOf({ backends, members }) {
+/** Clusters by cloud and region in order of the configuration, then routers without clusters. */
+function regionsOf(backends, members) {
   const groups = new Map();
-  const group = (key, title, place) => {
-    if (!groups.has(key)) groups.set(key, { key, title, place, backends: [], members: [] });
-    return groups.get(key);
+  const group = (region, title) => {
+    if (!groups.has(region)) groups.set(region, { key: region, title, place: region, backends: [], members: [] });
+    return groups.get(region);
   };
   for (const one of backends.filter((backend) => backend.cluster)) {
-    group(`region ${one.region}`, CLOUDS[one.provider] ?? one.provider, one.region).backends.push(one);
+    group(one.region, CLOUDS[one.provider] ?? one.provider).backends.push(one);
   }
-  for (const one of members) {
-    group(`region ${one.region}`, "Router only", one.region).members.push(one);
-  }
-  for (const one of backends.filter((backend) => !backend.cluster)) {
-    group("external", "Providers", "external, paid by token").backends.push(one);
-  }
+  for (const one of members) group(one.region, "Router only").members.push(one);
   return [...groups.values()];
 }
+
+const providersOf = (backends) => ({ key: "providers", title: "Providers", place: "external, paid by the token", backends });
 
 function createGroup({ title, place }) {
   const router = make("p", { class: "group-router" });
@@ -46,13 +42,11 @@ function createGroup({ title, place }) {
   );
   return {
     root,
-    update({ key, members, backends }) {
-      const dead = members.filter((one) => !one.live);
-      let text = "no router heard of";
+    update({ members, backends }) {
+      const dead = (members ?? []).filter((one) => !one.live);
+      let text = members ? "no router heard of" : "asked from every region";
       let level = "none";
-      if (key === "external") {
-        text = "asked from every region";
-      } else if (members.length) {
+      if (members?.length) {
         level = dead.length ? "bad" : "ok";
         const state = dead.length ? (dead.length === members.length ? "not heard" : `${dead.length} not heard`) : "live";
         const here = members.some((one) => one.this_node) ? ", this one" : "";
@@ -66,6 +60,7 @@ function createGroup({ title, place }) {
 }
 
 function createBackend({ name }) {
+  const swatch = make("span", { "aria-hidden": "true" });
   const health = make("span", { class: "badge" });
   const models = make("p", { class: "backend-models" });
   const load = make("span");
@@ -82,8 +77,8 @@ function createBackend({ name }) {
   const details = make("details", { class: "peer-box" }, summary, peers);
   const root = make(
     "li",
-    { class: "backend", "data-name": name },
-    make("div", { class: "backend-head" }, make("span", { class: "swatch", "aria-hidden": "true" }), make("h4", { title: name }, name), health),
+    { class: "backend" },
+    make("div", { class: "backend-head" }, swatch, make("h4", { title: name }, name), health),
     models,
     make("div", { class: "load" }, make("span", { class: "load-label" }, "in flight"), meter, load),
     make("dl", { class: "cells" }, ...Object.values(cells).map((cell) => cell.root)),
@@ -92,6 +87,7 @@ function createBackend({ name }) {
   return {
     root,
     update(one) {
+      setAttribute(swatch, "class", `swatch ${one.tone}`);
       setText(health, one.breaker_open ? "breaker open" : one.health);
       setAttribute(health, "data-health", one.breaker_open ? "unhealthy" : one.health);
       setText(models, one.models.length ? one.models.join(", ") : "models not known yet");

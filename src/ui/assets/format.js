@@ -76,6 +76,8 @@ const REASONS = {
   external_fallback: "a provider, since no cluster could serve it",
   hybrid_cluster: "a healthy cluster at or under the cost threshold",
   hybrid_cheapest: "no cluster under the threshold, so the cheapest of all",
+  slo_cheapest: "the cheapest that is predicted to meet the latency targets",
+  slo_fastest: "none is predicted to meet the latency targets, so the fastest",
   sticky: "the backend that served this session last",
   pinned: "the backend the client named",
 };

@@ -23,7 +23,7 @@ function drawRequests({ totals, now_unix_ms: now }) {
   }
   before = { now, requests: totals.requests };
   setText(byId("h-requests"), count(totals.requests));
-  const failed = `${counted(totals.errors, "error")}, ${counted(totals.fallbacks, "fallback")}`;
+  const failed = `${count(totals.errors)} not answered in full, ${counted(totals.fallbacks, "fallback")}`;
   setText(byId("h-requests-sub"), failed);
   setAttribute(byId("h-requests-sub"), "data-level", totals.errors > 0 ? "bad" : null);
   drawSpark(byId("h-requests-spark"), perSecond, HISTORY);
@@ -34,11 +34,13 @@ function drawRequests({ totals, now_unix_ms: now }) {
 
 function drawSaved({ cost_usd: cost, external_equivalent_usd: external, saved_usd: saved }) {
   setText(byId("h-saved"), dollars(saved));
-  setText(byId("h-saved-sub"), `${dollars(cost)} spent, ${dollars(external)} at external prices`);
-  const share = external > 0 ? Math.min(1, Math.max(0, cost / external)) : 0;
+  setText(byId("h-saved-sub"), `${dollars(cost)} spent; external price ${dollars(external)}`);
+  // Only requests with an external alternative are in both figures: what those cost is the difference.
+  const theirs = external - saved;
+  const share = external > 0 ? Math.min(1, Math.max(0, theirs / external)) : 0;
   const bar = byId("h-saved-bar");
   bar.firstElementChild.style.setProperty("inline-size", `${(share * 100).toFixed(1)}%`);
-  const text = external > 0 ? `spent ${percent(cost, external)} of the external price` : "no spend yet";
+  const text = external > 0 ? `cost ${percent(theirs, external)} of what providers would have charged` : "no spend yet";
   setAttribute(bar, "aria-label", text);
   setAttribute(bar, "title", text);
 }

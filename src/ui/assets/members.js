@@ -8,7 +8,8 @@ export function drawMembers({ members, now_unix_ms: now }) {
   const live = members.filter((one) => one.live).length;
   setText(byId("members-note"), `${live} of ${members.length} live`);
   setAttribute(byId("members-note"), "data-level", live < members.length ? "bad" : null);
-  keep(byId("members"), members, (one) => one.node, ({ node }) => {
+  const rows = members.map((one) => ({ ...one, age: Math.max(0, now - one.generation) }));
+  keep(byId("members"), rows, (one) => one.node, ({ node }) => {
     const region = make("span", { class: "muted member-region" });
     const state = make("span", { class: "badge" });
     const since = make("span", { class: "muted member-since" });
@@ -22,7 +23,7 @@ export function drawMembers({ members, now_unix_ms: now }) {
         setText(state, one.live ? "live" : "not heard");
         setAttribute(state, "data-health", one.live ? "healthy" : "unhealthy");
         mark.hidden = !one.this_node;
-        setText(since, `started ${age(Math.max(0, now - one.generation))} ago`);
+        setText(since, `started ${age(one.age)} ago`);
       },
     };
   });

@@ -14,15 +14,16 @@ export function drawShare({ backends }, tones) {
   let start = 0;
   const parts = served.map((one) => {
     const length = (one.requests / all) * AROUND;
-    const part = { name: one.name, start, length: Math.max(0.5, length - gap) };
+    const part = { name: one.name, tone: tones.get(one.name) ?? "", start, length: Math.max(0.5, length - gap) };
     start += length;
     return part;
   });
-  keep(byId("ring-parts"), parts, (one) => one.name, ({ name }) => {
-    const root = makeSvg("circle", { class: `ring-part ${tones.get(name) ?? ""}`, cx: 60, cy: 60, r: RADIUS });
+  keep(byId("ring-parts"), parts, (one) => one.name, () => {
+    const root = makeSvg("circle", { cx: 60, cy: 60, r: RADIUS });
     return {
       root,
       update(part) {
+        setAttribute(root, "class", `ring-part ${part.tone}`);
         setAttribute(root, "stroke-dasharray", `${part.length.toFixed(2)} ${(AROUND - part.length).toFixed(2)}`);
         setAttribute(root, "stroke-dashoffset", (-part.start).toFixed(2));
       },
@@ -31,23 +32,19 @@ export function drawShare({ backends }, tones) {
   setText(byId("ring-figure"), count(all));
   const words = served.map((one) => `${one.name} ${percent(one.requests, all)}`).join(", ");
   setAttribute(byId("ring"), "aria-label", all ? `Share of ${count(all)} requests: ${words}` : "No traffic yet");
-  keep(byId("legend"), backends, (one) => one.name, ({ name }) => {
+  const rows = backends.map(({ name, requests }) => ({ name, requests, all, tone: tones.get(name) ?? "" }));
+  keep(byId("legend"), rows, (row) => row.name, ({ name }) => {
+    const swatch = make("span", { "aria-hidden": "true" });
     const requests = make("span", { class: "legend-count" });
     const share = make("span", { class: "legend-share" });
-    const root = make(
-      "li",
-      {},
-      make("span", { class: `swatch ${tones.get(name) ?? ""}`, "aria-hidden": "true" }),
-      make("span", { class: "legend-name", title: name }, name),
-      requests,
-      share,
-    );
+    const root = make("li", {}, swatch, make("span", { class: "legend-name", title: name }, name), requests, share);
     return {
       root,
-      update(one) {
-        setText(requests, count(one.requests));
-        setText(share, percent(one.requests, all));
-        setAttribute(root, "data-empty", one.requests ? "no" : "yes");
+      update(row) {
+        setAttribute(swatch, "class", `swatch ${row.tone}`);
+        setText(requests, count(row.requests));
+        setText(share, percent(row.requests, row.all));
+        setAttribute(root, "data-empty", row.requests ? "no" : "yes");
       },
     };
   });
