@@ -33,3 +33,16 @@ fn a_key_header_is_marked_sensitive() {
         assert!(!format!("{value:?}").contains("very-secret"));
     }
 }
+
+#[test]
+fn a_nonce_of_blanks_tells_equal_bodies_apart_and_changes_no_json() {
+    let nonce = |draw| blank_nonce(draw).collect::<Vec<u8>>();
+    let draws = [0, 1, 2, 1 << 63, u64::MAX];
+    let nonces: std::collections::BTreeSet<_> = draws.into_iter().map(nonce).collect();
+    assert_eq!(nonces.len(), draws.len());
+    for blanks in nonces {
+        let body = [br#"{"a":" "}"#.as_slice(), &blanks].concat();
+        let read: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(read, serde_json::json!({"a": " "}));
+    }
+}
