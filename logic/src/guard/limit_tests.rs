@@ -76,6 +76,16 @@ fn a_clock_that_stands_still_or_goes_back_gives_nothing() {
     assert!(one.check(0, now).is_err());
 }
 
+#[test]
+fn time_that_was_counted_is_not_counted_again_after_a_clock_went_back() {
+    let mut sixty = limiter(Some(60), None, 1.5);
+    for _ in 0..29 {
+        sixty.admit(0, Moment::from_secs(100)).unwrap();
+    }
+    sixty.admit(0, Moment::from_secs(50)).unwrap();
+    assert_eq!(sixty.admit(0, Moment::from_secs(100)), Err(Moment::from_secs(101)));
+}
+
 proptest! {
     #[test]
     fn any_minute_stays_within_the_documented_bound(

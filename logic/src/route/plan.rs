@@ -99,9 +99,10 @@ pub fn plan(
         }
     }
 
+    // Where the client pinned a backend no other was asked whether it serves: a pinned provider stays.
     let stands_in = matches!(strategy, Strategy::Hybrid | Strategy::ClusterFirst);
     let pinned = request.hints.backend.is_some();
-    if stands_in && a_cluster_serves && !policy.enable_external_fallback && !pinned {
+    if stands_in && a_cluster_serves && !policy.enable_external_fallback {
         candidates.retain(|candidate| {
             if !candidate.cluster {
                 let id = view.backends[candidate.index].spec.id.clone();
