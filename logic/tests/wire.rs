@@ -10,8 +10,18 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     reason = "helpers of a test may fail it"
 )]
+
+#[path = "wire/error.rs"]
+mod error;
+#[path = "wire/pass.rs"]
+mod pass;
+#[path = "wire/property.rs"]
+mod property;
+#[path = "wire/reply.rs"]
+mod reply;
 
 use llm_router_logic::backend::Kind;
 use llm_router_logic::wire::{
@@ -218,25 +228,35 @@ fn run(case: &Case) -> (Option<Value>, Option<Value>, Option<Value>) {
     (sent, Some(whole.0), whole.1)
 }
 
-#[test]
-fn every_golden_case_translates_as_written() {
+/// Every golden case with its name and file.
+fn cases() -> Vec<(String, PathBuf, Case)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let mut files = Vec::new();
     case_files(&root, &mut files);
     files.sort();
-    assert!(!files.is_empty(), "no cases found");
-    let bless = std::env::var_os("BLESS").is_some();
-    let mut wrong = Vec::new();
-    for file in files {
+    let read = |file: PathBuf| {
         let name = file.strip_prefix(&root).unwrap().display().to_string();
         let text = std::fs::read_to_string(&file).unwrap();
-        let case: Case = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let case = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        (name, file, case)
+    };
+    files.into_iter().map(read).collect()
+}
+
+#[test]
+fn every_golden_case_translates_as_written() {
+    let files = cases();
+    assert!(files.len() >= 150, "only {} cases found", files.len());
+    let bless = std::env::var_os("BLESS").is_some();
+    let mut wrong = Vec::new();
+    for (name, file, case) in files {
         let result = std::panic::catch_unwind(|| run(&case));
         let Ok((sends, answers, usage)) = result else {
             wrong.push(format!("{name}: panicked, see above"));
             continue;
         };
         if bless {
+            let text = std::fs::read_to_string(&file).unwrap();
             let mut value: Value = serde_json::from_str(&text).unwrap();
             for (key, now) in [("sends", sends), ("answers", answers), ("usage", usage)] {
                 let receives = value.as_object_mut().unwrap().shift_remove("receives");
