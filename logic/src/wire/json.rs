@@ -244,8 +244,15 @@ impl Splice {
         let Some(brace) = object.find('{') else { return };
         let at = object.as_ptr() as usize - body.as_ptr() as usize + brace + 1;
         let empty = object[brace + 1..].trim_start().starts_with('}');
-        let comma = if empty { "" } else { "," };
-        self.0.push((at..at, format!("\"{key}\":{value}{comma}")));
+        let follows = self.0.iter().any(|(range, _)| *range == (at..at));
+        self.0.push((
+            at..at,
+            match (empty, follows) {
+                (false, _) => format!("\"{key}\":{value},"),
+                (true, false) => format!("\"{key}\":{value}"),
+                (true, true) => format!(",\"{key}\":{value}"),
+            },
+        ));
     }
 
     /// Sets a member of the whole body: replaces its value or inserts it.
