@@ -47,10 +47,20 @@ pub enum DemoError {
         /// Why.
         problems: Problems,
     },
-    /// A region's router could not be started.
+    /// A region's port could not be bound.
     #[error(
-        "cannot start the router of `{region}`: {source} (the demo takes three ports in a row, `--port` names the first)"
+        "cannot listen on port `{port}` for `{region}`: {source}; the demo takes three ports in a row, name a free first one with `--port`"
     )]
+    Port {
+        /// Which port.
+        port: u16,
+        /// For which region.
+        region: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A region's router could not be started.
+    #[error("cannot start the router of `{region}`: {source}")]
     Region {
         /// Which.
         region: &'static str,

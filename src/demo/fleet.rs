@@ -2,9 +2,9 @@
 
 use super::DemoError;
 use super::scenario::{ANSWER_TOKENS, Addresses, CLUSTERS, PLACES, PROVIDERS, Pace, config};
-use crate::config::load_str;
+use crate::config::{Problems, load_str};
 use crate::mock::{self, Faults, Mock, MockConfig};
-use crate::node::Node;
+use crate::node::{Node, NodeError};
 use llm_router_actors::handle::Book;
 use llm_router_logic::backend::Kind;
 use llm_router_logic::report::Health;
@@ -24,6 +24,12 @@ pub(super) struct Fleet {
     mocks: HashMap<&'static str, Mock>,
     nodes: Vec<Node>,
     admin_token: String,
+}
+
+/// Why one router did not start.
+enum StartError {
+    Config(Problems),
+    Node(NodeError),
 }
 
 /// Where the first region's operators look, and their token.
@@ -55,29 +61,36 @@ impl Fleet {
             self.start_mock(provider.name, provider.kind, provider.model, provider.pace).await?;
         }
         let gossip = free_udp(PLACES.len()).map_err(DemoError::Gossip)?;
-        for (index, place) in PLACES.iter().enumerate() {
-            let offset = u16::try_from(index).unwrap_or(u16::MAX);
-            let text = config(
-                index,
-                &Addresses {
-                    port: if port == 0 { 0 } else { port.saturating_add(offset) },
-                    gossip: &gossip,
-                    url: &|name| self.mocks.get(name).map(Mock::url).unwrap_or_default(),
-                    admin_token: &self.admin_token,
-                },
-            );
-            // The environment is left out: nothing there, a real key least of all, can reach the demo.
-            let loaded = load_str(&text, Path::new("."), &|_| None)
-                .map_err(|problems| DemoError::Config { region: place.region, problems })?;
-            let node = Node::start_simulated(loaded.config)
-                .await
-                .map_err(|source| DemoError::Region { region: place.region, source })?;
-            self.nodes.push(node);
+        for (index, place) in (0..).zip(PLACES) {
+            let port = if port == 0 { 0 } else { port.saturating_add(index) };
+            let node = self.start_node(usize::from(index), port, &gossip).await;
+            self.nodes.push(node.map_err(|error| match error {
+                StartError::Config(problems) => DemoError::Config { region: place.region, problems },
+                StartError::Node(NodeError::Listen { what: "server.port", source, .. }) => {
+                    DemoError::Port { port, region: place.region, source }
+                }
+                StartError::Node(source) => DemoError::Region { region: place.region, source },
+            })?);
         }
         for (node, place) in self.nodes.iter().zip(PLACES) {
             ready(node, place.region).await?;
         }
         Ok(())
+    }
+
+    async fn start_node(&self, index: usize, port: u16, gossip: &[SocketAddr]) -> Result<Node, StartError> {
+        let text = config(
+            index,
+            &Addresses {
+                port,
+                gossip,
+                url: &|name| self.mocks.get(name).map(Mock::url).unwrap_or_default(),
+                admin_token: &self.admin_token,
+            },
+        );
+        // The environment is left out: nothing there, a real key least of all, can reach the demo.
+        let loaded = load_str(&text, Path::new("."), &|_| None).map_err(StartError::Config)?;
+        Node::start_simulated(loaded.config).await.map_err(StartError::Node)
     }
 
     async fn start_mock(

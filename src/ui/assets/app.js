@@ -26,6 +26,7 @@ function drawBar(data) {
   setText(byId("node"), place ? `${data.node} · ${place}` : data.node);
   document.title = `${data.node} · llm-router`;
   byId("simulated").hidden = !data.simulated;
+  setText(byId("playground-note"), data.simulated ? "a real route to a simulated answer" : "a real request, at real cost");
   setText(byId("strategy"), data.strategy);
   setText(byId("uptime"), age(data.uptime_s * 1000));
 }

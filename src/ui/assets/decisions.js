@@ -3,6 +3,8 @@
 import { byId, keep, make, setAttribute, setText } from "./dom.js";
 import { UNKNOWN, count, dollars, duration, explain, timeOfDay } from "./format.js";
 
+const FLASH_MAX = 12;
+
 let paused = false;
 let drawnOnce = false;
 let latest = [];
@@ -26,13 +28,16 @@ export function drawDecisions({ decisions }, tones) {
     setText(byId("decisions-note"), `paused, ${fresh === decisions.length ? `${fresh} or more` : fresh} new`);
     return;
   }
-  latest = decisions;
   const empty = byId("decisions-empty");
   empty.hidden = decisions.length > 0;
   setText(empty, "No decisions yet. Send a prompt from the playground, or POST to /v1/chat/completions.");
-  const flash = drawnOnce;
+  const shown = new Set(latest.map((one) => one.id));
+  const fresh = decisions.filter((one) => !shown.has(one.id)).length;
+  // A flood needs no highlight, and painting one would cost more than drawing it.
+  const flash = drawnOnce && fresh <= FLASH_MAX;
   keep(byId("decisions"), decisions, (one) => one.id, (one) => createRow(one, tones, flash));
   drawnOnce = true;
+  latest = decisions;
 }
 
 /** A finished decision never changes: the row is filled once. */

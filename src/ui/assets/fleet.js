@@ -93,7 +93,7 @@ function createBackend({ name }) {
       setText(models, one.models.length ? one.models.join(", ") : "models not known yet");
       setAttribute(models, "title", models.textContent);
       const full = one.limit > 0 ? Math.min(1, one.in_flight / one.limit) : 0;
-      meter.firstChild.style.setProperty("inline-size", `${(full * 100).toFixed(1)}%`);
+      meter.firstChild.style.setProperty("transform", `scaleX(${full.toFixed(3)})`);
       setAttribute(meter, "data-full", one.limit > 0 && one.in_flight >= one.limit ? "yes" : "no");
       setAttribute(meter, "aria-label", `${one.in_flight} of ${one.limit} slots`);
       setText(load, one.limit > 0 ? `${count(one.in_flight)} / ${count(one.limit)}` : count(one.in_flight));

@@ -39,7 +39,7 @@ function drawSaved({ cost_usd: cost, external_equivalent_usd: external, saved_us
   const theirs = external - saved;
   const share = external > 0 ? Math.min(1, Math.max(0, theirs / external)) : 0;
   const bar = byId("h-saved-bar");
-  bar.firstElementChild.style.setProperty("inline-size", `${(share * 100).toFixed(1)}%`);
+  bar.firstElementChild.style.setProperty("transform", `scaleX(${share.toFixed(3)})`);
   const text = external > 0 ? `cost ${percent(theirs, external)} of what providers would have charged` : "no spend yet";
   setAttribute(bar, "aria-label", text);
   setAttribute(bar, "title", text);

@@ -4,11 +4,15 @@ import { byId, keep, make, setAttribute, setText } from "./dom.js";
 import { age } from "./format.js";
 
 /** Draws the list. */
-export function drawMembers({ members, now_unix_ms: now }) {
+export function drawMembers({ members, now_unix_ms: now, uptime_s: uptime }) {
   const live = members.filter((one) => one.live).length;
   setText(byId("members-note"), `${live} of ${members.length} live`);
   setAttribute(byId("members-note"), "data-level", live < members.length ? "bad" : null);
-  const rows = members.map((one) => ({ ...one, age: Math.max(0, now - one.generation) }));
+  // A generation is a start time where there is gossip to tell it, else nothing.
+  const ageOf = (one) => (one.this_node ? uptime * 1000 : one.generation > 0 ? Math.max(0, now - one.generation) : null);
+  const rows = members.map((one) => ({ ...one, age: ageOf(one) }));
+  byId("members-alone").hidden = members.length > 1;
+  byId("members-aside").hidden = members.length <= 1;
   keep(byId("members"), rows, (one) => one.node, ({ node }) => {
     const region = make("span", { class: "muted member-region" });
     const state = make("span", { class: "badge" });
@@ -23,7 +27,7 @@ export function drawMembers({ members, now_unix_ms: now }) {
         setText(state, one.live ? "live" : "not heard");
         setAttribute(state, "data-health", one.live ? "healthy" : "unhealthy");
         mark.hidden = !one.this_node;
-        setText(since, `started ${age(one.age)} ago`);
+        setText(since, one.age === null ? "start not known" : `started ${age(one.age)} ago`);
       },
     };
   });
