@@ -33,7 +33,7 @@ use llm_router_logic::route::{Plan, Step, plan};
 use llm_router_logic::time::Moment;
 use llm_router_logic::wire::{self, Dialect, Exchange, Inbound, Inspected, Operation, Reply, ReplyError};
 use moka::sync::Cache;
-use running::{Begun, Patience, Running};
+use running::{Begun, Patience, Progress, Running};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tally::Tally;
@@ -163,7 +163,13 @@ impl Relay {
             dropped: std::mem::take(&mut begun.dropped),
         };
         let content_type = begun.content_type;
-        let patience = Patience { clock, idle: self.timeouts.idle, deadline };
+        let is_event_stream = content_type == "text/event-stream";
+        let patience = Patience {
+            clock,
+            idle: self.timeouts.idle,
+            deadline,
+            keep_alive: self.timeouts.keep_alive.filter(|_| is_event_stream),
+        };
         let running = Running::new(step.clone(), begun, lease, tally, patience);
         let body = if call.inspected.stream {
             Body::from_stream(running.into_stream())
@@ -273,9 +279,10 @@ impl Relay {
         let mut answer = sent.map_err(timed_out)?;
         let mut head = Vec::new();
         let mut ended = false;
+        let mut progress = Progress::new(clock.now(), upstream_streams);
         while !(ended || client_streams && reply.has_content()) {
             let chunk = if reply.has_content() {
-                answer.chunk(idle.min(clock.until(deadline))).await
+                answer.chunk(progress.left(idle, clock.now()).min(clock.until(deadline))).await
             } else {
                 let chunk = answer.chunk(clock.until(first_byte_by)).await;
                 chunk.map_err(|fault| match fault {
@@ -298,10 +305,11 @@ impl Relay {
                 }
                 tally.began(step, lease.ttft());
             }
+            progress.note(&reply, clock.now());
             lease.saw_output(reply.output_events());
             tally.saw(&reply);
         }
-        Ok(Begun { answer, reply, head, ended, content_type, dropped: String::new() })
+        Ok(Begun { answer, reply, head, ended, content_type, dropped: String::new(), progress })
     }
 
     /// The headers that tell the decision.

@@ -99,13 +99,23 @@ pub(super) struct RouterFile {
     pub metrics_update_interval: Option<Span>,
     /// `hybrid` (default), `cost`, `latency`, `cluster_first` or `external_first`. `smart_hybrid` means
     /// `hybrid`.
-    #[schemars(extend("enum" = ["hybrid", "cost", "latency", "cluster_first", "external_first", "smart_hybrid", null]))]
+    #[schemars(extend("enum" = ["hybrid", "cost", "latency", "cluster_first", "external_first", "slo", "smart_hybrid", null]))]
     pub routing_strategy: Option<String>,
     /// Whether providers may stand in for clusters. Default true.
     pub enable_external_fallback: Option<bool>,
     /// `hybrid` prefers clusters at or under this price in USD per 1,000 tokens. Default 0.01.
     #[schemars(range(min = 0))]
     pub cluster_cost_threshold: Option<f64>,
+    /// What a cluster's request counts as where costs are compared: `average`, its machine price at
+    /// measured throughput, or `marginal`, nothing while it has room. Default `average`.
+    #[schemars(extend("enum" = ["average", "marginal", null]))]
+    pub cost_basis: Option<String>,
+    /// Strategy `slo`: time to first token to be met, in milliseconds. Default 2000.
+    #[schemars(range(min = 1))]
+    pub slo_ttft_ms: Option<u32>,
+    /// Strategy `slo`: time per further output token to be met, in milliseconds. Default 100.
+    #[schemars(range(min = 1))]
+    pub slo_tpot_ms: Option<u32>,
     /// Simulated answers for clusters with `authType: mock`. Default false.
     pub enable_smart_mocking: Option<bool>,
     /// Budget for providers in USD per month. Not enforced by this version.
@@ -343,8 +353,10 @@ pub(super) struct TimeoutsFile {
     pub connect: Option<Span>,
     /// From the request's end to the answer's first byte. Default `60s`.
     pub first_byte: Option<Span>,
-    /// Between two chunks of an answer. Default `30s`.
+    /// Between two pieces of an answer's content; comments do not count. Default `30s`.
     pub idle: Option<Span>,
+    /// A streaming client that got nothing for this long is sent a comment. Default `15s`, `0s` = never.
+    pub keep_alive: Option<Span>,
     /// From the client's request to the end of its answer, over all attempts. Default `10m`.
     pub total: Option<Span>,
 }

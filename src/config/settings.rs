@@ -115,8 +115,10 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the request's end to the answer's first byte.
     pub first_byte: Duration,
-    /// Between two chunks of an answer.
+    /// Between two pieces of an answer's content.
     pub idle: Duration,
+    /// Silence after which a streaming client is sent a comment; `None` = never.
+    pub keep_alive: Option<Duration>,
     /// From the client's request to the end of its answer, over all attempts.
     pub total: Duration,
 }

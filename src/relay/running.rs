@@ -30,16 +30,60 @@ pub(super) struct Begun {
     pub(super) content_type: &'static str,
     /// Fields of the request that this backend's dialect cannot carry.
     pub(super) dropped: String,
+    pub(super) progress: Progress,
 }
 
 /// How long the rest of an answer may take.
 #[derive(Clone, Copy)]
 pub(super) struct Patience {
     pub(super) clock: Clock,
-    /// Between two chunks.
+    /// Between two pieces of content.
     pub(super) idle: Duration,
     /// For all of it.
     pub(super) deadline: Moment,
+    /// After this long without a byte for it, the client of an event stream is sent a comment, so that
+    /// nothing between takes the connection for dead. `None` = never.
+    pub(super) keep_alive: Option<Duration>,
+}
+
+/// A comment in an event stream, which every reader passes over.
+const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
+
+/// When an answer last got on. Comments do not count: llama-server pings every 30 s, whatever becomes
+/// of the answer.
+pub(super) struct Progress {
+    at: Moment,
+    events: u64,
+    /// A body that is no event stream gets on with every byte.
+    by_bytes: bool,
+}
+
+impl Progress {
+    pub(super) fn new(now: Moment, upstream_streams: bool) -> Self {
+        Self { at: now, events: 0, by_bytes: !upstream_streams }
+    }
+
+    /// Bytes were read.
+    pub(super) fn note(&mut self, reply: &Reply, now: Moment) {
+        let events = reply.output_events() + u64::from(reply.is_complete());
+        if self.by_bytes || events > self.events {
+            self.at = now;
+            self.events = events;
+        }
+    }
+
+    /// What is left of `idle`.
+    pub(super) fn left(&self, idle: Duration, now: Moment) -> Duration {
+        idle.saturating_sub(now.since(self.at))
+    }
+}
+
+/// What a look at the upstream brought.
+enum Pulled {
+    /// Bytes, or its end.
+    Bytes,
+    /// Nothing for as long as a client is left without a sign of life.
+    Silence,
 }
 
 /// An answer under way.
@@ -83,20 +127,29 @@ impl Running {
             if self.begun.ended {
                 return None;
             }
-            if let Err(fault) = self.pull().await {
+            match self.pull().await {
+                Ok(Pulled::Bytes) => {}
+                Ok(Pulled::Silence) => return Some(Bytes::from_static(KEEP_ALIVE)),
                 // After the first content byte: a typed error event and the dialect's end of stream.
-                let error = self.failed(&fault);
-                self.begun.reply.fail(&error, &mut self.begun.head);
-                self.begun.ended = true;
+                Err(fault) => {
+                    let error = self.failed(&fault);
+                    self.begun.reply.fail(&error, &mut self.begun.head);
+                    self.begun.ended = true;
+                }
             }
         }
     }
 
-    async fn pull(&mut self) -> Result<(), Fault> {
-        let Begun { answer, reply, head, ended, .. } = &mut self.begun;
-        let Patience { clock, idle, deadline } = self.patience;
-        let chunk = match answer.chunk(idle.min(clock.until(deadline))).await {
+    async fn pull(&mut self) -> Result<Pulled, Fault> {
+        let Begun { answer, reply, head, ended, progress, .. } = &mut self.begun;
+        let Patience { clock, idle, deadline, keep_alive } = self.patience;
+        let wait = progress.left(idle, clock.now()).min(clock.until(deadline));
+        let chunk = match answer.chunk(keep_alive.unwrap_or(wait).min(wait)).await {
             Err(Fault::IdleTimeout(_)) if clock.until(deadline).is_zero() => return Err(Fault::Deadline),
+            Err(Fault::IdleTimeout(_)) if progress.left(idle, clock.now()).is_zero() => {
+                return Err(Fault::IdleTimeout(idle));
+            }
+            Err(Fault::IdleTimeout(_)) => return Ok(Pulled::Silence),
             other => other?,
         };
         match chunk {
@@ -106,11 +159,12 @@ impl Running {
                 *ended = true;
             }
         }
+        progress.note(reply, clock.now());
         if let Some((lease, tally)) = &mut self.open {
             lease.saw_output(reply.output_events());
             tally.saw(reply);
         }
-        Ok(())
+        Ok(Pulled::Bytes)
     }
 
     fn served(&mut self) -> Option<Money> {

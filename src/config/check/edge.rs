@@ -138,6 +138,8 @@ impl Check<'_> {
             connect: self.timeout(&at.key("connect"), file.connect, Duration::from_secs(5)),
             first_byte: self.timeout(&at.key("firstByte"), file.first_byte, Duration::from_secs(60)),
             idle: self.timeout(&at.key("idle"), file.idle, Duration::from_secs(30)),
+            keep_alive: Some(file.keep_alive.map_or(Duration::from_secs(15), |span| span.0))
+                .filter(|keep_alive| !keep_alive.is_zero()),
             total: self.timeout(&at.key("total"), file.total, Duration::from_secs(600)),
         }
     }

@@ -7,20 +7,12 @@ use crate::config::file::RouterFile;
 use crate::config::path::Path;
 use crate::config::settings::SmartMocking;
 use llm_router_logic::money::Money;
-use llm_router_logic::route::{Policy, Strategy};
+use llm_router_logic::route::{CostBasis, Policy, Slo, Strategy};
 use std::time::Duration;
 
 /// A llama-server stalls its slots while it answers a probe, so it is asked no faster than this.
 const POLL_LEAST: Duration = Duration::from_secs(2);
 const POLL_DEFAULT: Duration = Duration::from_secs(30);
-
-const STRATEGIES: [(&str, Strategy); 5] = [
-    ("hybrid", Strategy::Hybrid),
-    ("cost", Strategy::Cost),
-    ("latency", Strategy::Latency),
-    ("cluster_first", Strategy::ClusterFirst),
-    ("external_first", Strategy::ExternalFirst),
-];
 
 /// The settings of the section.
 pub(super) struct Router {
@@ -67,7 +59,11 @@ impl Check<'_> {
                 ),
                 cluster_cost_threshold: threshold.unwrap_or(Money::ZERO),
                 enable_external_fallback: file.enable_external_fallback.unwrap_or(true),
-                ..Policy::default()
+                cost_basis: self.cost_basis(&at.key("costBasis"), file.cost_basis.as_deref()),
+                slo: Slo {
+                    ttft: self.target(&at.key("sloTtftMs"), file.slo_ttft_ms, Slo::default().ttft),
+                    tpot: self.target(&at.key("sloTpotMs"), file.slo_tpot_ms, Slo::default().tpot),
+                },
             },
             stickiness_window: file.stickiness_window.map_or(Duration::from_secs(60), |span| span.0),
             health_check_interval: poll(self, "healthCheckInterval", file.health_check_interval),
@@ -88,15 +84,35 @@ impl Check<'_> {
             self.findings.warning(at, "`smart_hybrid` means `hybrid` here");
             return Strategy::Hybrid;
         }
-        if let Some((_, strategy)) = STRATEGIES.iter().find(|(name, _)| *name == word) {
-            return *strategy;
+        self.one_of(at, "strategy", word, Strategy::ALL.map(|strategy| (strategy.as_str(), strategy)))
+    }
+
+    fn cost_basis(&mut self, at: &Path, word: Option<&str>) -> CostBasis {
+        let words = [("average", CostBasis::Average), ("marginal", CostBasis::Marginal)];
+        word.map_or_else(CostBasis::default, |word| self.one_of(at, "cost basis", word, words))
+    }
+
+    /// The meaning of `word`, or a problem that names the words there are.
+    fn one_of<T: Copy + Default, const N: usize>(
+        &mut self,
+        at: &Path,
+        what: &str,
+        word: &str,
+        words: [(&'static str, T); N],
+    ) -> T {
+        if let Some((_, meaning)) = words.iter().find(|(name, _)| *name == word) {
+            return *meaning;
         }
-        let names = STRATEGIES.map(|(name, _)| name);
+        let names = words.map(|(name, _)| name);
         let cure = match nearest(word, names) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("use {}", names.join(", ")),
         };
-        self.findings.problem(at, format!("unknown strategy `{word}` ({cure})"));
-        Strategy::default()
+        self.findings.problem(at, format!("unknown {what} `{word}` ({cure})"));
+        T::default()
+    }
+
+    fn target(&mut self, at: &Path, millis: Option<u32>, default: Duration) -> Duration {
+        self.count(at, millis).map_or(default, |millis| Duration::from_millis(millis.into()))
     }
 }
