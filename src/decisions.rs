@@ -66,6 +66,10 @@ pub struct Decision {
     pub ttft_ms: Option<u64>,
     /// From request to last byte.
     pub duration_ms: u64,
+    /// Input tokens as predicted before it ran.
+    pub predicted_input_tokens: u32,
+    /// Output tokens as predicted before it ran.
+    pub predicted_output_tokens: u32,
     /// Cost as predicted.
     #[serde(rename = "predicted_cost_usd")]
     pub predicted_cost: Option<Money>,

@@ -92,7 +92,7 @@ impl Node {
         mocks.stand_in(&mut config).await?;
         let metrics = Metrics::new().map_err(|error| NodeError::Metrics(error.to_string()))?;
         let outbound = Arc::new(Outbound::new(&config.backends, config.timeouts)?);
-        let listener = bind("server.port", (config.server.host.as_str(), config.server.port)).await?;
+        let listener = bind("server.port", &config.server.host, config.server.port).await?;
         let addr = listener
             .local_addr()
             .map_err(|source| listen_error("server.port", &config.server.host, source))?;
@@ -142,7 +142,7 @@ impl Node {
         let mut listeners = Vec::new();
         let mut admin_addr = None;
         if let Some(admin) = &config.admin {
-            let listener = bind("admin.listen", admin.listen).await?;
+            let listener = bind("admin.listen", &admin.listen.ip().to_string(), admin.listen.port()).await?;
             admin_addr = listener.local_addr().ok();
             listeners.push(serve(listener, admin_router(app.clone())));
         }
@@ -326,12 +326,10 @@ async fn gossip(
     Ok(Some((settings, Arc::new(transport))))
 }
 
-async fn bind(
-    what: &'static str,
-    address: impl tokio::net::ToSocketAddrs + std::fmt::Debug,
-) -> Result<TcpListener, NodeError> {
-    let shown = format!("{address:?}");
-    TcpListener::bind(address).await.map_err(|source| listen_error(what, &shown, source))
+async fn bind(what: &'static str, host: &str, port: u16) -> Result<TcpListener, NodeError> {
+    TcpListener::bind((host, port))
+        .await
+        .map_err(|source| listen_error(what, &format!("{host}:{port}"), source))
 }
 
 fn listen_error(what: &'static str, address: &str, source: std::io::Error) -> NodeError {

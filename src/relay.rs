@@ -7,6 +7,7 @@
 //! Owns the order of attempts and the moment of commitment. What is decided is `logic::route`'s, what
 //! is translated is `logic::wire`'s, what is counted is [`tally`]'s.
 
+mod estimate;
 mod fault;
 mod running;
 mod tally;
@@ -17,6 +18,7 @@ use crate::outbound::Outbound;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use estimate::Estimates;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use llm_router_actors::Handle;
@@ -36,16 +38,12 @@ use moka::sync::Cache;
 use running::{Begun, Patience, Progress, Running};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tally::Tally;
+use tally::{Sources, Tally};
 
 /// Attempts per request, the first included.
 const ATTEMPTS_MAX: u32 = 3;
 /// Sessions remembered for stickiness.
 const SESSIONS_MAX: u64 = 100_000;
-/// Output tokens assumed where the request sets no bound, for cost comparison only.
-const OUTPUT_TOKENS_ASSUMED: u32 = 256;
-/// Bytes of text per token, for cost comparison only.
-const BYTES_PER_TOKEN: usize = 4;
 
 /// A client's request, read and ready to be routed.
 pub struct Call {
@@ -82,6 +80,7 @@ pub struct Relay {
     handle: Handle,
     outbound: Arc<Outbound>,
     decisions: Arc<Decisions>,
+    estimates: Arc<Estimates>,
     timeouts: Timeouts,
     sessions: Option<Cache<String, BackendId>>,
 }
@@ -97,7 +96,7 @@ impl Relay {
     ) -> Self {
         let cache = || Cache::builder().max_capacity(SESSIONS_MAX).time_to_live(stickiness).build();
         let sessions = (!stickiness.is_zero()).then(cache);
-        Self { handle, outbound, decisions, timeouts, sessions }
+        Self { handle, outbound, decisions, estimates: Arc::default(), timeouts, sessions }
     }
 
     /// The same relay with other timeouts; sessions are kept while the window stays the same.
@@ -116,6 +115,7 @@ impl Relay {
         if window(&relay.sessions) == window(&self.sessions) {
             relay.sessions.clone_from(&self.sessions);
         }
+        relay.estimates = Arc::clone(&self.estimates);
         relay
     }
 
@@ -136,14 +136,13 @@ impl Relay {
         let plan = plan(&snapshot.view, &*snapshot, &request, &snapshot.policy, self.handle.draw(), started);
         self.handle.metrics().decision_duration_seconds.observe(planning.elapsed().as_secs_f64());
 
-        let mut tally = Tally::open(
-            self.handle.clone(),
-            Arc::clone(&self.decisions),
-            Arc::clone(&snapshot),
-            &request,
-            &plan,
-            started,
-        );
+        let sources = Sources {
+            handle: self.handle.clone(),
+            decisions: Arc::clone(&self.decisions),
+            estimates: Arc::clone(&self.estimates),
+            snapshot: Arc::clone(&snapshot),
+        };
+        let mut tally = Tally::open(sources, &request, call.inspected.text_bytes, &plan, started);
         let (step, mut begun, lease) =
             match self.attempt(&call, &request, &snapshot, &plan, deadline, &mut tally).await {
                 Ok(attempted) => attempted,
@@ -339,13 +338,15 @@ impl Relay {
 
     fn request(&self, call: &Call, session: Option<&str>) -> Request {
         let inspected = &call.inspected;
-        let input_tokens = u32::try_from(inspected.text_bytes.div_ceil(BYTES_PER_TOKEN)).unwrap_or(u32::MAX);
-        let assumed = if call.operation == Operation::Embedding { 0 } else { OUTPUT_TOKENS_ASSUMED };
+        let asked = inspected.model.as_deref().unwrap_or(ANY_MODEL);
+        let (input_tokens, output_tokens) =
+            self.estimates.predict(asked, inspected.text_bytes, inspected.max_output_tokens);
+        let generates = !matches!(call.operation, Operation::Embedding | Operation::CountTokens);
         Request {
             model: inspected.model.clone().filter(|model| model != ANY_MODEL),
             needs: inspected.needs.union(&call.needs),
             input_tokens,
-            output_tokens: inspected.max_output_tokens.unwrap_or(assumed).min(assumed.max(1) * 16),
+            output_tokens: if generates { output_tokens } else { 0 },
             stream: inspected.stream,
             hints: call.hints.clone(),
             sticky: session.and_then(|session| self.sessions.as_ref()?.get(session)),

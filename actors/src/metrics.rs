@@ -63,6 +63,8 @@ pub struct Metrics {
     pub config_reloads_total: IntCounterVec,
     /// `llm_router_cancelled_requests_total`
     pub cancelled_requests_total: IntCounter,
+    /// `llm_router_input_estimate_error_ratio`
+    pub input_estimate_error_ratio: Histogram,
     /// `llm_router_decision_duration_seconds`
     pub decision_duration_seconds: Histogram,
 }
@@ -70,6 +72,8 @@ pub struct Metrics {
 /// Upper bounds of latency buckets in seconds: 5 ms to 2 minutes.
 const LATENCY_BUCKETS: [f64; 15] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0];
+/// Upper bounds of relative error buckets.
+const ERROR_BUCKETS: [f64; 7] = [0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0];
 /// Upper bounds of decision time buckets in seconds: 1 µs to 10 ms.
 const DECISION_BUCKETS: [f64; 9] = [1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 5e-4, 1e-3, 1e-2];
 
@@ -215,6 +219,11 @@ impl Metrics {
                 "cancelled_requests_total",
                 "Requests whose client went away before the end."
             ))),
+            input_estimate_error_ratio: register!(Histogram::with_opts(histogram(
+                "input_estimate_error_ratio",
+                "Relative error of the input tokens predicted before a request ran, against the usage reported.",
+                &ERROR_BUCKETS
+            ))),
             decision_duration_seconds: register!(Histogram::with_opts(histogram(
                 "decision_duration_seconds",
                 "Time one routing decision took.",
@@ -268,7 +277,9 @@ mod tests {
     fn every_metric_is_documented_and_nothing_else_is() {
         let names = |text: &str, before: &str| -> BTreeSet<String> {
             let starts = text.split(before).skip(1);
-            let word = |rest: &str| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>();
+            let word = |rest: &str| {
+                rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>()
+            };
             starts.map(word).filter(|name| !name.is_empty()).collect()
         };
         let source = include_str!("metrics.rs");

@@ -1,5 +1,6 @@
 //! What one request came to: its decision record, metrics and settlement, booked exactly once.
 
+use super::estimate::Estimates;
 use crate::decisions::{Attempt, Decision, Decisions, Outcome};
 use llm_router_actors::Handle;
 use llm_router_actors::handle::Settlement;
@@ -18,14 +19,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// The status booked for a request whose client went away (nginx's convention).
 const CLIENT_CLOSED: u16 = 499;
 
+/// What a tally reads from and writes to.
+pub(super) struct Sources {
+    pub(super) handle: Handle,
+    pub(super) decisions: Arc<Decisions>,
+    pub(super) estimates: Arc<Estimates>,
+    pub(super) snapshot: Arc<Snapshot>,
+}
+
 /// An open account of one request. Dropped while open, it books a client that went away.
 pub(super) struct Tally {
-    handle: Handle,
-    decisions: Arc<Decisions>,
-    snapshot: Arc<Snapshot>,
+    sources: Sources,
     record: Decision,
     started: Moment,
-    estimated_input: u32,
+    text_bytes: usize,
     chosen: Option<Step>,
     /// Whether the latest attempt has begun to answer.
     began: bool,
@@ -36,13 +43,13 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn open(
-        handle: Handle,
-        decisions: Arc<Decisions>,
-        snapshot: Arc<Snapshot>,
+        sources: Sources,
         request: &Request,
+        text_bytes: usize,
         plan: &Plan,
         started: Moment,
     ) -> Self {
+        let Sources { handle, snapshot, .. } = &sources;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let record = Decision {
             id: format!("d-{:016x}", handle.draw()),
@@ -58,6 +65,8 @@ impl Tally {
             attempts: Vec::new(),
             ttft_ms: None,
             duration_ms: 0,
+            predicted_input_tokens: request.input_tokens,
+            predicted_output_tokens: request.output_tokens,
             predicted_cost: None,
             cost: None,
             external_cost: None,
@@ -73,12 +82,10 @@ impl Tally {
             handle.metrics().routing_decisions_total.with_label_values(&labels).inc();
         }
         Self {
-            handle,
-            decisions,
-            snapshot,
+            sources,
             record,
             started,
-            estimated_input: request.input_tokens,
+            text_bytes,
             chosen: None,
             began: false,
             usage: None,
@@ -116,7 +123,7 @@ impl Tally {
         if let Some(attempt) = self.record.attempts.last_mut() {
             attempt.fault = Some(fault.to_string());
         }
-        let metrics = self.handle.metrics();
+        let metrics = self.sources.handle.metrics();
         metrics.attempt_failures_total.with_label_values(&[step.backend.as_str(), fault.label()]).inc();
         self.count_external(step, fault.label());
     }
@@ -129,7 +136,8 @@ impl Tally {
         self.record.predicted_cost = step.predicted_cost;
         let Some(ttft) = ttft else { return };
         self.record.ttft_ms = Some(millis(ttft));
-        let histogram = self.handle.metrics().ttft_seconds.with_label_values(&[step.backend.as_str()]);
+        let histogram =
+            self.sources.handle.metrics().ttft_seconds.with_label_values(&[step.backend.as_str()]);
         histogram.observe(ttft.as_secs_f64());
     }
 
@@ -144,6 +152,14 @@ impl Tally {
         if let Some(step) = self.chosen.clone() {
             self.count_external(&step, "200");
         }
+        if let Some(usage) = &self.usage {
+            self.sources.estimates.learn(&self.record.model, self.text_bytes, usage);
+            if usage.total_input() > 0 {
+                let predicted = f64::from(self.record.predicted_input_tokens);
+                let error = (predicted / usage.total_input() as f64 - 1.0).abs();
+                self.sources.handle.metrics().input_estimate_error_ratio.observe(error);
+            }
+        }
         self.book(Outcome::Served, 200);
         self.record.cost
     }
@@ -155,9 +171,9 @@ impl Tally {
     }
 
     fn count_external(&self, step: &Step, status: &str) {
-        if !self.snapshot.view.backends[step.index].spec.is_cluster() {
+        if !self.sources.snapshot.view.backends[step.index].spec.is_cluster() {
             let labels = [step.backend.as_str(), &step.model, status];
-            self.handle.metrics().external_requests_total.with_label_values(&labels).inc();
+            self.sources.handle.metrics().external_requests_total.with_label_values(&labels).inc();
         }
     }
 
@@ -165,14 +181,18 @@ impl Tally {
         if std::mem::replace(&mut self.booked, true) {
             return;
         }
-        let duration = self.handle.clock().now().since(self.started);
+        let duration = self.sources.handle.clock().now().since(self.started);
         let began = self.began;
         let usage = match self.usage {
             Some(usage) => usage,
             // Seen but never told: the prompt by its bytes, the answer by its events.
             None if began => {
                 self.record.usage_estimated = true;
-                Usage { input: self.estimated_input.into(), output: self.output_events, ..Usage::default() }
+                Usage {
+                    input: self.record.predicted_input_tokens.into(),
+                    output: self.output_events,
+                    ..Usage::default()
+                }
             }
             None => Usage::default(),
         };
@@ -184,14 +204,14 @@ impl Tally {
         let externals = self.record.candidates.iter().filter(|step| self.is_external(step));
         let external_cost =
             if began { externals.filter_map(|step| self.charge(step, &usage)).min() } else { None };
-        let metrics = self.handle.metrics();
+        let metrics = self.sources.handle.metrics();
         let label = chosen.as_ref().map_or("none", |step| step.backend.as_str());
         metrics.requests_total.with_label_values(&[label, &status.to_string()]).inc();
         metrics.request_duration_seconds.with_label_values(&[label]).observe(duration.as_secs_f64());
         if outcome == Outcome::Cancelled {
             metrics.cancelled_requests_total.inc();
         }
-        self.handle.settle(Settlement {
+        self.sources.handle.settle(Settlement {
             backend: chosen.as_ref().map(|step| step.backend.clone()),
             served: outcome == Outcome::Served,
             fallback: self.record.attempts.len() > 1,
@@ -213,17 +233,17 @@ impl Tally {
             record.backend_model = Some(step.model.clone());
             record.backend = Some(step.backend);
         }
-        self.decisions.keep(record.clone());
+        self.sources.decisions.keep(record.clone());
     }
 
     fn is_external(&self, step: &Step) -> bool {
-        !self.snapshot.view.backends[step.index].spec.is_cluster()
+        !self.sources.snapshot.view.backends[step.index].spec.is_cluster()
     }
 
     /// What `usage` costs at `step`: by the price list of a provider, by the machine cost per 1,000
     /// tokens of a cluster at the throughput the decision saw.
     fn charge(&self, step: &Step, usage: &Usage) -> Option<Money> {
-        let spec = &self.snapshot.view.backends[step.index].spec;
+        let spec = &self.sources.snapshot.view.backends[step.index].spec;
         if spec.is_cluster() {
             return Some(request_cost(step.cost_per_1k?, usage.total_input(), usage.total_output()));
         }

@@ -121,3 +121,21 @@ async fn a_deadline_bounds_the_whole_request() {
     assert_eq!(response.status(), 504);
     assert!(started.elapsed() < Duration::from_secs(5));
 }
+
+#[tokio::test]
+async fn predicted_tokens_are_learnt_from_what_the_backend_reports() {
+    let mock = upstream(fast(Kind::OpenAi, SHARED)).await;
+    let router = Router::start(&file("", "", &provider("p", &mock, SHARED))).await;
+    for nth in 1..=30 {
+        let text = "some words of a prompt ".repeat(nth * 3);
+        let body = serde_json::json!({"model": SHARED, "messages": [{"role": "user", "content": text}]});
+        assert_eq!(router.chat(body, &[]).await.status(), 200);
+    }
+    let latest = &router.admin("/admin/decisions?limit=1").await["decisions"][0];
+    let (predicted, told) =
+        (latest["predicted_input_tokens"].as_f64().unwrap(), latest["usage"]["input"].as_f64().unwrap());
+    assert!((predicted / told - 1.0).abs() < 0.05, "predicted {predicted}, told {told}");
+    // Every answer of this mock has twelve tokens; the estimate is a bucket of about a tenth.
+    let output = latest["predicted_output_tokens"].as_u64().unwrap();
+    assert!((11..=14).contains(&output), "{output}");
+}
