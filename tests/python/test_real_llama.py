@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import openai
@@ -29,7 +30,9 @@ def mock(module_crew):
 
 @pytest.fixture(scope="module")
 def router(module_crew, llama, mock):
-    cluster = settings.cluster("llama", llama.url, "wide", capabilities=["chat", "completion", "embedding"])
+    cluster = settings.cluster(
+        "llama", llama.url, "wide", capabilities=["chat", "completion", "embedding", "tools", "json"]
+    )
     node = settings.node(clusters=[cluster], providers=[settings.provider("paid", mock.url)], calibrateThroughput=True)
     router = stage.router(module_crew, node)
     router.wait_for_health("llama", "healthy")
@@ -197,3 +200,24 @@ def test_a_prompt_too_long_for_the_model_is_the_clients_fault_and_not_the_cluste
         )
     assert router.own("llama")["health"] == "healthy"
     assert router.chat("wide").status_code == 200
+
+
+ANSWER = {
+    "type": "object",
+    "properties": {"answer": {"type": "string", "enum": ["yes", "no"]}, "sure": {"type": "boolean"}},
+    "required": ["answer", "sure"],
+    "additionalProperties": False,
+}
+
+
+def test_an_answer_fits_the_schema_that_was_asked_for(router):
+    completion = router.openai().chat.completions.create(
+        model="wide",
+        messages=MESSAGES,
+        max_tokens=200,
+        response_format={"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": ANSWER}},
+    )
+    answer = json.loads(completion.choices[0].message.content)
+    assert answer["answer"] in ("yes", "no")
+    assert isinstance(answer["sure"], bool)
+    assert completion.choices[0].finish_reason == "stop"
