@@ -233,6 +233,8 @@ fn chosen_tool(body: &Value, prompt: &str, answered: bool) -> Option<Tool> {
         name: function.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(),
         parameters: function
             .get("parametersJsonSchema")
+            // The API takes both spellings, and the official Python client sends this one.
+            .or_else(|| function.get("parameters_json_schema"))
             .or_else(|| function.get("parameters"))
             .cloned()
             .unwrap_or(Value::Null),

@@ -71,6 +71,12 @@ def module_crew(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
     yield from _crew(tmp_path_factory.mktemp(request.module.__name__), request)
 
 
+@pytest.fixture(scope="session")
+def session_crew(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Crew]:
+    """Processes that several modules share."""
+    yield from _crew(tmp_path_factory.mktemp("session"), request)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item):
     """Shows the end of the log of every process that a failed test could have used."""
