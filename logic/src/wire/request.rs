@@ -2,7 +2,7 @@
 //! otherwise.
 
 use super::json::{Shallow, Splice, parse, quote};
-use super::{Dialect, Encoded, Inbound, Inspected, Operation, anthropic, gemini, llama, openai};
+use super::{Dialect, Encoded, Inbound, Inspected, Operation, anthropic, gemini, llama, openai, proof};
 use crate::backend::Kind;
 use crate::fault::{ApiError, ErrorKind};
 use serde_json::{Value, json};
@@ -31,29 +31,15 @@ pub fn encode(
         // llama.cpp counts in Anthropic's own dialect.
         (Dialect::Anthropic, Kind::Llama) if inbound.operation == Operation::CountTokens => {
             let passed = pass_anthropic(inbound.operation, body, inspected, model)?;
-            Ok(Encoded {
-                headers: Vec::new(),
-                ..passed
-            })
+            Ok(Encoded { headers: Vec::new(), ..passed })
         }
-        (Dialect::Gemini, Kind::Gemini) => Ok(Encoded {
-            // Gemini names the model in the path, and `alt=sse` is asked for whatever the client wants.
-            path: gemini::path(model, inspected.stream),
-            body: inbound.body.to_vec(),
-            headers: Vec::new(),
-            streams: inspected.stream,
-            dropped: Vec::new(),
-            echo: None,
-        }),
+        (Dialect::Gemini, Kind::Gemini) => pass_gemini(body, inspected, model),
         _ => translate(inbound, body, inspected, kind, model),
     }
 }
 
 fn not_json(error: &serde_json::Error) -> ApiError {
-    ApiError::new(
-        ErrorKind::InvalidRequest,
-        format!("the request body is not valid JSON: {error}"),
-    )
+    ApiError::new(ErrorKind::InvalidRequest, format!("the request body is not valid JSON: {error}"))
 }
 
 fn pass_openai(
@@ -79,11 +65,7 @@ fn pass_openai(
             } else if inspected.stream && !inspected.include_usage {
                 ask_usage(body, &members, &mut splice)?;
             }
-            if operation == Operation::Chat {
-                "/v1/chat/completions"
-            } else {
-                "/v1/completions"
-            }
+            if operation == Operation::Chat { "/v1/chat/completions" } else { "/v1/completions" }
         }
         Operation::Responses => "/v1/responses",
         Operation::CountTokens => return Err(unsupported(operation)),
@@ -107,17 +89,29 @@ fn pass_anthropic(
     let members = Shallow::read(body).map_err(|error| not_json(&error))?;
     let mut splice = Splice::default();
     splice.set(body, &members, "model", quote(model));
-    let path = if operation == Operation::CountTokens {
-        "/v1/messages/count_tokens"
-    } else {
-        "/v1/messages"
-    };
+    let dropped = proof::drop_from_messages(body, &members, &mut splice);
+    let path = if operation == Operation::CountTokens { "/v1/messages/count_tokens" } else { "/v1/messages" };
     Ok(Encoded {
         path: path.to_owned(),
         body: splice.apply(body),
         headers: vec![anthropic::version_header()],
         streams: inspected.stream,
-        dropped: Vec::new(),
+        dropped,
+        echo: None,
+    })
+}
+
+/// Gemini names the model in the path, and `alt=sse` is asked for whatever the client wants.
+fn pass_gemini(body: &str, inspected: &Inspected, model: &str) -> Result<Encoded, ApiError> {
+    let members = Shallow::read(body).map_err(|error| not_json(&error))?;
+    let mut splice = Splice::default();
+    let dropped = proof::drop_from_contents(body, &members, &mut splice);
+    Ok(Encoded {
+        path: gemini::path(model, inspected.stream),
+        body: splice.apply(body),
+        headers: Vec::new(),
+        streams: inspected.stream,
+        dropped,
         echo: None,
     })
 }
@@ -125,12 +119,7 @@ fn pass_anthropic(
 /// Sets `stream_options.include_usage`, keeping what else the client set there.
 fn ask_usage(body: &str, members: &Shallow<'_>, splice: &mut Splice) -> Result<(), ApiError> {
     let Some(options) = members.get("stream_options") else {
-        splice.set(
-            body,
-            members,
-            "stream_options",
-            r#"{"include_usage":true}"#.to_owned(),
-        );
+        splice.set(body, members, "stream_options", r#"{"include_usage":true}"#.to_owned());
         return Ok(());
     };
     let inner = Shallow::read(options).map_err(|_| {
@@ -194,14 +183,7 @@ fn translate(
     };
     let echo = (inbound.operation == Operation::Responses)
         .then(|| Arc::from(openai::responses::decode::echo(&value).to_string()));
-    Ok(Encoded {
-        path,
-        body: Value::to_string(&body).into_bytes(),
-        headers,
-        streams,
-        dropped,
-        echo,
-    })
+    Ok(Encoded { path, body: Value::to_string(&body).into_bytes(), headers, streams, dropped, echo })
 }
 
 fn unsupported(operation: Operation) -> ApiError {
@@ -213,7 +195,5 @@ fn unsupported(operation: Operation) -> ApiError {
         Operation::CountTokens => "token counting",
     };
     let text = format!("the backend that serves this model has no {what}; choose another `model`");
-    ApiError::new(ErrorKind::InvalidRequest, text)
-        .with_param("model")
-        .with_code("operation_not_supported")
+    ApiError::new(ErrorKind::InvalidRequest, text).with_param("model").with_code("operation_not_supported")
 }

@@ -9,10 +9,8 @@ use std::time::Duration;
 #[test]
 fn the_error_of_every_upstream_is_read() {
     let read = |kind, body: Value| read_error(kind, body.to_string().as_bytes());
-    let openai = read(
-        Kind::OpenAi,
-        json!({"error": {"message": "m", "type": "t", "param": "p", "code": "c"}}),
-    );
+    let openai =
+        read(Kind::OpenAi, json!({"error": {"message": "m", "type": "t", "param": "p", "code": "c"}}));
     assert_eq!(
         openai,
         UpstreamError {
@@ -26,51 +24,29 @@ fn the_error_of_every_upstream_is_read() {
         Kind::Llama,
         json!({"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}),
     );
-    assert_eq!(
-        (llama.kind.as_deref(), llama.code.as_deref()),
-        (Some("unavailable_error"), Some("503"))
-    );
+    assert_eq!((llama.kind.as_deref(), llama.code.as_deref()), (Some("unavailable_error"), Some("503")));
     let anthropic = read(
         Kind::Anthropic,
         json!({"type": "error", "error": {"type": "overloaded_error", "message": "m"}}),
     );
-    assert_eq!(
-        (anthropic.kind.as_deref(), anthropic.message.as_str()),
-        (Some("overloaded_error"), "m")
-    );
+    assert_eq!((anthropic.kind.as_deref(), anthropic.message.as_str()), (Some("overloaded_error"), "m"));
     let gemini = json!({"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED"}});
-    assert_eq!(
-        read(Kind::Gemini, gemini.clone()).kind.as_deref(),
-        Some("RESOURCE_EXHAUSTED")
-    );
+    assert_eq!(read(Kind::Gemini, gemini.clone()).kind.as_deref(), Some("RESOURCE_EXHAUSTED"));
     assert_eq!(read(Kind::Gemini, json!([gemini])).message, "m");
     assert_eq!(read(Kind::OpenAi, json!({"error": "plain"})).message, "plain");
-    assert_eq!(
-        read(Kind::OpenAi, json!({"detail": "Not Found"})).message,
-        "Not Found"
-    );
+    assert_eq!(read(Kind::OpenAi, json!({"detail": "Not Found"})).message, "Not Found");
 }
 
 #[test]
 fn a_body_that_is_no_error_object_becomes_bounded_text() {
-    assert_eq!(
-        read_error(Kind::OpenAi, b" <h1>Bad gateway</h1>\n").message,
-        "<h1>Bad gateway</h1>"
-    );
+    assert_eq!(read_error(Kind::OpenAi, b" <h1>Bad gateway</h1>\n").message, "<h1>Bad gateway</h1>");
     assert_eq!(read_error(Kind::OpenAi, b"").message, "");
-    assert!(
-        read_error(Kind::OpenAi, "é".repeat(90_000).as_bytes())
-            .message
-            .len()
-            < 2100
-    );
+    assert!(read_error(Kind::OpenAi, "é".repeat(90_000).as_bytes()).message.len() < 2100);
 }
 
 #[test]
 fn every_dialect_has_its_own_error_shape() {
-    let error = ApiError::new(ErrorKind::NotFound, "no `m`")
-        .with_code("model_not_found")
-        .with_param("model");
+    let error = ApiError::new(ErrorKind::NotFound, "no `m`").with_code("model_not_found").with_param("model");
     let told = |dialect| serde_json::from_slice::<Value>(&encode_error(dialect, &error)).unwrap();
     assert_eq!(
         told(Dialect::OpenAi),
@@ -93,11 +69,7 @@ fn faults_map_to_statuses_by_one_table() {
     let status = |status: u16| Fault::Status {
         status,
         retry_after: Some(Duration::from_secs(9)),
-        error: UpstreamError {
-            message: "m".into(),
-            param: Some("p".into()),
-            ..UpstreamError::default()
-        },
+        error: UpstreamError { message: "m".into(), param: Some("p".into()), ..UpstreamError::default() },
     };
     for (from, to, kind) in [
         (400, 400, ErrorKind::InvalidRequest),
@@ -121,13 +93,7 @@ fn faults_map_to_statuses_by_one_table() {
     }
     assert_eq!(client_error(&Fault::Connect("refused".into())).status, 502);
     assert_eq!(client_error(&Fault::Deadline).status, 504);
-    assert_eq!(
-        client_error(&Fault::IdleTimeout(Duration::from_secs(1))).status,
-        504
-    );
+    assert_eq!(client_error(&Fault::IdleTimeout(Duration::from_secs(1))).status, 504);
     assert_eq!(client_error(&Fault::Broken("cut".into())).status, 502);
-    assert_eq!(
-        client_error(&Fault::QueueTimeout(Duration::from_secs(1))).status,
-        503
-    );
+    assert_eq!(client_error(&Fault::QueueTimeout(Duration::from_secs(1))).status, 503);
 }

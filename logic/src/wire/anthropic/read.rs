@@ -75,17 +75,12 @@ impl Read {
     }
 
     fn start(&mut self, message: &Value, events: &mut Vec<Event>) {
-        events.push(Event::Start {
-            id: message.get("id").and_then(Value::as_str).map(str::to_owned),
-        });
+        events.push(Event::Start { id: message.get("id").and_then(Value::as_str).map(str::to_owned) });
         self.usage(message, events);
     }
 
     fn usage(&mut self, holder: &Value, events: &mut Vec<Event>) {
-        let Some(usage) = holder
-            .get("usage")
-            .and_then(|usage| read_usage(usage, self.usage))
-        else {
+        let Some(usage) = holder.get("usage").and_then(|usage| read_usage(usage, self.usage)) else {
             return;
         };
         self.usage = Some(usage);
@@ -93,74 +88,37 @@ impl Read {
     }
 
     fn block(&mut self, block: &Value, events: &mut Vec<Event>) {
-        let text_of = |key: &str| {
-            block
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
+        let text_of = |key: &str| block.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         self.open_call = None;
         match block.get("type").and_then(Value::as_str) {
             Some("text") => {
                 if !text_of("text").is_empty() {
-                    events.push(Event::Text {
-                        choice: 0,
-                        text: text_of("text"),
-                    });
+                    events.push(Event::Text { choice: 0, text: text_of("text") });
                 }
-                for citation in block
-                    .get("citations")
-                    .and_then(Value::as_array)
-                    .into_iter()
-                    .flatten()
-                {
-                    events.push(Event::Citation {
-                        choice: 0,
-                        citation: citation.clone(),
-                    });
+                for citation in block.get("citations").and_then(Value::as_array).into_iter().flatten() {
+                    events.push(Event::Citation { choice: 0, citation: citation.clone() });
                 }
             }
             Some("thinking") => {
                 if !text_of("thinking").is_empty() {
-                    events.push(Event::Reasoning {
-                        choice: 0,
-                        text: text_of("thinking"),
-                    });
+                    events.push(Event::Reasoning { choice: 0, text: text_of("thinking") });
                 }
                 if !text_of("signature").is_empty() {
-                    events.push(Event::Signature {
-                        choice: 0,
-                        signature: text_of("signature"),
-                    });
+                    events.push(Event::Signature { choice: 0, signature: text_of("signature") });
                 }
             }
-            Some("redacted_thinking") => events.push(Event::Redacted {
-                choice: 0,
-                data: text_of("data"),
-            }),
+            Some("redacted_thinking") => events.push(Event::Redacted { choice: 0, data: text_of("data") }),
             Some("tool_use") => {
                 let call = self.calls;
                 self.calls += 1;
                 self.open_call = Some(call);
                 let id = block.get("id").and_then(Value::as_str).map(str::to_owned);
-                events.push(Event::ToolCall {
-                    choice: 0,
-                    call,
-                    id,
-                    name: text_of("name"),
-                    signature: None,
-                });
+                events.push(Event::ToolCall { choice: 0, call, id, name: text_of("name"), signature: None });
                 // A stream starts with an empty object and sends the arguments as deltas.
-                let input = block
-                    .get("input")
-                    .filter(|input| input.as_object().is_some_and(|o| !o.is_empty()));
+                let input =
+                    block.get("input").filter(|input| input.as_object().is_some_and(|o| !o.is_empty()));
                 if let Some(input) = input {
-                    events.push(Event::Arguments {
-                        choice: 0,
-                        call,
-                        text: input.to_string(),
-                    });
+                    events.push(Event::Arguments { choice: 0, call, text: input.to_string() });
                 }
             }
             _ => {}
@@ -168,43 +126,21 @@ impl Read {
     }
 
     fn delta(&mut self, delta: &Value, events: &mut Vec<Event>) {
-        let text_of = |key: &str| {
-            delta
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
+        let text_of = |key: &str| delta.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         match delta.get("type").and_then(Value::as_str) {
-            Some("text_delta") => events.push(Event::Text {
-                choice: 0,
-                text: text_of("text"),
-            }),
-            Some("thinking_delta") => events.push(Event::Reasoning {
-                choice: 0,
-                text: text_of("thinking"),
-            }),
+            Some("text_delta") => events.push(Event::Text { choice: 0, text: text_of("text") }),
+            Some("thinking_delta") => events.push(Event::Reasoning { choice: 0, text: text_of("thinking") }),
             Some("signature_delta") => {
-                events.push(Event::Signature {
-                    choice: 0,
-                    signature: text_of("signature"),
-                });
+                events.push(Event::Signature { choice: 0, signature: text_of("signature") });
             }
             Some("input_json_delta") => {
                 if let Some(call) = self.open_call {
-                    events.push(Event::Arguments {
-                        choice: 0,
-                        call,
-                        text: text_of("partial_json"),
-                    });
+                    events.push(Event::Arguments { choice: 0, call, text: text_of("partial_json") });
                 }
             }
             Some("citations_delta") => {
                 if let Some(citation) = delta.get("citation") {
-                    events.push(Event::Citation {
-                        choice: 0,
-                        citation: citation.clone(),
-                    });
+                    events.push(Event::Citation { choice: 0, citation: citation.clone() });
                 }
             }
             _ => {}
