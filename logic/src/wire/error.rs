@@ -82,6 +82,22 @@ pub(super) fn status_of(error: &UpstreamError) -> Option<u16> {
     })
 }
 
+/// The status an upstream should have answered with. llama.cpp answers 500 where it lacks a feature or
+/// cannot read a request; neither is ill health, and only the former is worth another backend.
+pub fn corrected_status(kind: Kind, status: u16, error: &UpstreamError) -> u16 {
+    if kind != Kind::Llama || status != 500 {
+        return status;
+    }
+    let message = error.message.as_str();
+    if message.contains("input is not supported") {
+        501
+    } else if message.contains("json.exception.parse_error") || message.contains("Failed to parse") {
+        400
+    } else {
+        status
+    }
+}
+
 fn shorten(mut text: String) -> String {
     if text.len() > MESSAGE_BYTES_MAX {
         let mut end = MESSAGE_BYTES_MAX;

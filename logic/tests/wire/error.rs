@@ -2,7 +2,7 @@
 
 use llm_router_logic::backend::Kind;
 use llm_router_logic::fault::{ApiError, ErrorKind, Fault, UpstreamError};
-use llm_router_logic::wire::{Dialect, client_error, encode_error, read_error};
+use llm_router_logic::wire::{Dialect, client_error, corrected_status, encode_error, read_error};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -96,4 +96,15 @@ fn faults_map_to_statuses_by_one_table() {
     assert_eq!(client_error(&Fault::IdleTimeout(Duration::from_secs(1))).status, 504);
     assert_eq!(client_error(&Fault::Broken("cut".into())).status, 502);
     assert_eq!(client_error(&Fault::QueueTimeout(Duration::from_secs(1))).status, 503);
+}
+
+#[test]
+fn a_feature_llama_lacks_is_not_taken_for_ill_health() {
+    let error = |message: &str| UpstreamError { message: message.into(), ..UpstreamError::default() };
+    let image = error("image input is not supported - hint: if this is unexpected, provide the mmproj");
+    assert_eq!(corrected_status(Kind::Llama, 500, &image), 501);
+    let syntax = error("[json.exception.parse_error.101] parse error at line 1");
+    assert_eq!(corrected_status(Kind::Llama, 500, &syntax), 400);
+    assert_eq!(corrected_status(Kind::Llama, 500, &error("out of memory")), 500);
+    assert_eq!(corrected_status(Kind::OpenAi, 500, &image), 500);
 }
