@@ -11,8 +11,8 @@ use serde_json::Value;
 pub(in crate::wire) struct Read {
     usage: Option<Usage>,
     calls: u32,
-    /// The tool call the open block is, if it is one, and whether arguments came with its start.
-    open_call: Option<u32>,
+    /// The tool call the open block is, if it is one, and whether it had arguments yet.
+    open_call: Option<(u32, bool)>,
     finished: bool,
     stopped: bool,
 }
@@ -45,7 +45,7 @@ impl Read {
                     self.delta(delta, events);
                 }
             }
-            Some("content_block_stop") => self.open_call = None,
+            Some("content_block_stop") => self.close_call(events),
             Some("message_delta") => {
                 if let Some(delta) = event.get("delta") {
                     self.stop(delta, events);
@@ -65,7 +65,7 @@ impl Read {
         self.start(body, events);
         for block in blocks {
             self.block(block, events);
-            self.open_call = None;
+            self.close_call(events);
         }
         self.stop(body, events);
         if !self.finished {
@@ -89,7 +89,7 @@ impl Read {
 
     fn block(&mut self, block: &Value, events: &mut Vec<Event>) {
         let text_of = |key: &str| block.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        self.open_call = None;
+        self.close_call(events);
         match block.get("type").and_then(Value::as_str) {
             Some("text") => {
                 if !text_of("text").is_empty() {
@@ -111,17 +111,24 @@ impl Read {
             Some("tool_use") => {
                 let call = self.calls;
                 self.calls += 1;
-                self.open_call = Some(call);
                 let id = block.get("id").and_then(Value::as_str).map(str::to_owned);
                 events.push(Event::ToolCall { choice: 0, call, id, name: text_of("name"), signature: None });
                 // A stream starts with an empty object and sends the arguments as deltas.
                 let input =
                     block.get("input").filter(|input| input.as_object().is_some_and(|o| !o.is_empty()));
+                self.open_call = Some((call, input.is_some()));
                 if let Some(input) = input {
                     events.push(Event::Arguments { choice: 0, call, text: input.to_string() });
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A call without arguments has sent none, where other dialects send an empty object.
+    fn close_call(&mut self, events: &mut Vec<Event>) {
+        if let Some((call, false)) = self.open_call.take() {
+            events.push(Event::Arguments { choice: 0, call, text: "{}".to_owned() });
         }
     }
 
@@ -134,8 +141,12 @@ impl Read {
                 events.push(Event::Signature { choice: 0, signature: text_of("signature") });
             }
             Some("input_json_delta") => {
-                if let Some(call) = self.open_call {
-                    events.push(Event::Arguments { choice: 0, call, text: text_of("partial_json") });
+                let text = text_of("partial_json");
+                if let Some((call, has_arguments)) = &mut self.open_call
+                    && !text.is_empty()
+                {
+                    *has_arguments = true;
+                    events.push(Event::Arguments { choice: 0, call: *call, text });
                 }
             }
             Some("citations_delta") => {

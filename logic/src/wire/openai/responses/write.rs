@@ -264,6 +264,11 @@ impl Write {
     /// Closes the open item.
     fn close(&mut self, exchange: &Exchange, out: &mut Vec<u8>) {
         self.close_part(exchange, out);
+        if let Some(Open::Call { arguments, .. }) = &mut self.open
+            && arguments.trim().is_empty()
+        {
+            "{}".clone_into(arguments);
+        }
         match &self.open {
             None => return,
             Some(Open::Message { .. }) => {}
