@@ -8,6 +8,13 @@ use crate::fault::{ApiError, ErrorKind};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// Left-out fields that are listed with their exact place.
+const DROPPED_EXACT_MAX: usize = 8;
+/// Left-out fields that are listed at all.
+const DROPPED_MAX: usize = 32;
+/// Bytes of one left-out field's path that are told.
+const DROPPED_BYTES_MAX: usize = 96;
+
 /// Makes the upstream request for a backend of `kind` that knows the model as `model`.
 ///
 /// # Errors
@@ -20,6 +27,42 @@ pub fn encode(
 ) -> Result<Encoded, ApiError> {
     let body = std::str::from_utf8(inbound.body)
         .map_err(|_| ApiError::new(ErrorKind::InvalidRequest, "the request body is not UTF-8"))?;
+    let mut encoded = encode_body(inbound, body, inspected, kind, model)?;
+    encoded.dropped = tidy(encoded.dropped);
+    Ok(encoded)
+}
+
+/// Shortens a list of left-out fields to what fits a response header: one entry for the same field of many
+/// messages, and no more text than a client could want.
+fn tidy(dropped: Vec<String>) -> Vec<String> {
+    if dropped.len() <= DROPPED_EXACT_MAX && dropped.iter().all(|path| path.len() <= DROPPED_BYTES_MAX) {
+        return dropped;
+    }
+    let mut kept: Vec<String> = Vec::new();
+    for path in dropped {
+        let mut general = String::new();
+        let mut in_index = false;
+        for c in path.chars() {
+            in_index &= c != ']';
+            if !in_index && general.len() < DROPPED_BYTES_MAX {
+                general.push(c);
+            }
+            in_index |= c == '[';
+        }
+        if kept.len() < DROPPED_MAX && !kept.contains(&general) {
+            kept.push(general);
+        }
+    }
+    kept
+}
+
+fn encode_body(
+    inbound: &Inbound<'_>,
+    body: &str,
+    inspected: &Inspected,
+    kind: Kind,
+    model: &str,
+) -> Result<Encoded, ApiError> {
     match (inbound.dialect, kind) {
         (Dialect::OpenAi, Kind::Llama) if inbound.operation == Operation::Responses => {
             translate(inbound, body, inspected, kind, model)
@@ -196,4 +239,20 @@ fn unsupported(operation: Operation) -> ApiError {
     };
     let text = format!("the backend that serves this model has no {what}; choose another `model`");
     ApiError::new(ErrorKind::InvalidRequest, text).with_param("model").with_code("operation_not_supported")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_of_dropped_fields_is_told_by_field_and_not_by_place() {
+        let few = vec!["messages[1].name".to_owned(), "seed".to_owned()];
+        assert_eq!(tidy(few.clone()), few);
+        let many = (0..500).map(|at| format!("messages[{at}].content[{at}].cache_control"));
+        assert_eq!(tidy(many.collect()), ["messages[].content[].cache_control"]);
+        let hostile = (0..500).map(|at| format!("{at}{}", "x".repeat(5000)));
+        let told = tidy(hostile.collect());
+        assert!(told.len() == DROPPED_MAX && told.iter().all(|path| path.len() <= DROPPED_BYTES_MAX));
+    }
 }
