@@ -274,7 +274,7 @@ impl Relay {
         let mut head = Vec::new();
         let mut ended = false;
         while !(ended || client_streams && reply.has_content()) {
-            let chunk = if reply.has_content() {
+            let chunk = if reply.has_read_content() {
                 answer.chunk(idle.min(clock.until(deadline))).await
             } else {
                 let chunk = answer.chunk(clock.until(first_byte_by)).await;
@@ -290,7 +290,7 @@ impl Relay {
                     ended = true;
                 }
             }
-            if reply.has_content() || ended {
+            if reply.has_read_content() || ended {
                 // An upstream that does not stream shows its first token with its last: that is no
                 // time to first token.
                 if upstream_streams {
