@@ -25,7 +25,7 @@ mod reply;
 mod request;
 pub mod sse;
 
-pub use error::{client_error, corrected_status, encode_error, read_error};
+pub use error::{client_error, corrected_status, encode_error, estimate_count, read_error};
 pub use inspect::inspect;
 pub use reply::{BODY_BYTES_MAX, Reply, ReplyError};
 pub use request::encode;

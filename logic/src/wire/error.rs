@@ -1,7 +1,7 @@
 //! Errors across dialects: reading an upstream's error object, telling what a fault means to a client, and
 //! writing it in the client's own shape.
 
-use super::Dialect;
+use super::{Dialect, Operation};
 use crate::backend::Kind;
 use crate::fault::{ApiError, ErrorKind, Fault, UpstreamError};
 use serde_json::{Value, json};
@@ -171,6 +171,20 @@ fn of_status(status: u16, error: &UpstreamError) -> ApiError {
     told.code = told.code.or(code).or_else(|| (status >= 500).then(|| "backend_error".to_owned()));
     told.param = error.param.clone();
     told
+}
+
+/// The answer to a token count that no backend could give: an estimate from the bytes of prompt text, as
+/// Anthropic calls its own count. `None` where `failure` means something else than "cannot count".
+pub fn estimate_count(operation: Operation, text_bytes: usize, failure: &ApiError) -> Option<Vec<u8>> {
+    let cannot = match failure.code.as_deref() {
+        Some("operation_not_supported" | "not_supported") => true,
+        Some("model_not_found") => false,
+        _ => failure.kind == ErrorKind::NotFound,
+    };
+    // A token is about four bytes of English text.
+    let tokens = text_bytes.div_ceil(4).max(1);
+    (operation == Operation::CountTokens && cannot)
+        .then(|| json!({"input_tokens": tokens}).to_string().into_bytes())
 }
 
 /// The body of an error response in the client's dialect.

@@ -2,7 +2,10 @@
 
 use llm_router_logic::backend::Kind;
 use llm_router_logic::fault::{ApiError, ErrorKind, Fault, UpstreamError};
-use llm_router_logic::wire::{Dialect, client_error, corrected_status, encode_error, read_error};
+use llm_router_logic::wire::{
+    Dialect, Inbound, Operation, client_error, corrected_status, encode, encode_error, estimate_count,
+    inspect, read_error,
+};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -107,4 +110,18 @@ fn a_feature_llama_lacks_is_not_taken_for_ill_health() {
     assert_eq!(corrected_status(Kind::Llama, 500, &syntax), 400);
     assert_eq!(corrected_status(Kind::Llama, 500, &error("out of memory")), 500);
     assert_eq!(corrected_status(Kind::OpenAi, 500, &image), 500);
+}
+
+#[test]
+fn a_count_that_no_backend_can_give_is_estimated() {
+    let body = br#"{"model":"m","messages":[{"role":"user","content":"twelve bytes"}]}"#;
+    let inbound = Inbound::new(Dialect::Anthropic, Operation::CountTokens, body);
+    let inspected = inspect(&inbound).unwrap();
+    let refused = encode(&inbound, &inspected, Kind::OpenAi, "m").unwrap_err();
+    let estimate = |operation, failure: &ApiError| estimate_count(operation, inspected.text_bytes, failure);
+    assert_eq!(estimate(Operation::CountTokens, &refused).unwrap(), br#"{"input_tokens":3}"#);
+    assert_eq!(estimate(Operation::Chat, &refused), None);
+    let no_route = ApiError::new(ErrorKind::NotFound, "no such route");
+    assert!(estimate(Operation::CountTokens, &no_route).is_some());
+    assert_eq!(estimate(Operation::CountTokens, &no_route.with_code("model_not_found")), None);
 }
