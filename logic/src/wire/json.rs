@@ -62,6 +62,13 @@ impl<'a> Shallow<'a> {
         self.raw(key).filter(|text| *text != "null")
     }
 
+    /// The object without the members `keys`, every other byte of its members as it was.
+    pub(crate) fn without(&self, keys: &[&str]) -> String {
+        let kept = self.0.iter().filter(|(name, _)| !keys.contains(&name.as_ref()));
+        let members: Vec<String> = kept.map(|(name, raw)| format!("{}:{}", quote(name), raw.get())).collect();
+        format!("{{{}}}", members.join(","))
+    }
+
     /// A member's text, `null` included.
     pub(crate) fn raw(&self, key: &str) -> Option<&'a str> {
         self.0.iter().find(|(name, _)| name == key).map(|(_, raw)| raw.get())

@@ -34,6 +34,52 @@ pub(super) fn drop_from_contents(body: &str, members: &Shallow<'_>, splice: &mut
     drop_parts(body, members.get("contents"), "contents", "parts", is_foreign, splice)
 }
 
+/// Takes what this router added for another provider's sake out of a chat completions body: OpenAI refuses
+/// fields it does not know. Signed blocks take the plain text of the same reasoning with them.
+pub(super) fn drop_from_chat(body: &str, members: &Shallow<'_>, splice: &mut Splice) -> Vec<String> {
+    let mut dropped = Vec::new();
+    if !body.contains("\"thinking_blocks\"") && !body.contains("\"thought_signature\"") {
+        return dropped;
+    }
+    for (at, message) in members.get("messages").and_then(elements).into_iter().flatten().enumerate() {
+        let Ok(members) = Shallow::read(message.get()) else { continue };
+        if members.get("thinking_blocks").is_some() {
+            dropped.push(format!("messages[{at}].thinking_blocks"));
+            let rest = members.without(&["thinking_blocks", "reasoning_content"]);
+            let rest = without_call_signatures(&rest, at, &mut dropped).unwrap_or(rest);
+            splice.replace(body, message.get(), rest);
+        } else if let Some(rest) = without_call_signatures(message.get(), at, &mut dropped) {
+            splice.replace(body, message.get(), rest);
+        }
+    }
+    dropped
+}
+
+/// A message whose calls lost Gemini's signatures; `None` where no call had one of this router's making,
+/// which its ids tell: Google's own OpenAI endpoint must get back what it sent.
+fn without_call_signatures(message: &str, at: usize, dropped: &mut Vec<String>) -> Option<String> {
+    let members = Shallow::read(message).ok()?;
+    let calls_text = members.get("tool_calls")?;
+    let before = dropped.len();
+    let mut calls = Vec::new();
+    for (index, call) in elements(calls_text)?.into_iter().enumerate() {
+        let call = Shallow::read(call.get()).ok()?;
+        let ours = text(&call, "id").is_some_and(|id| id.starts_with("call_"));
+        if ours && call.get("extra_content").is_some() {
+            dropped.push(format!("messages[{at}].tool_calls[{index}].extra_content"));
+            calls.push(call.without(&["extra_content"]));
+        } else {
+            calls.push(call.without(&[]));
+        }
+    }
+    if dropped.len() == before {
+        return None;
+    }
+    let mut splice = Splice::default();
+    splice.replace(message, calls_text, format!("[{}]", calls.join(",")));
+    String::from_utf8(splice.apply(message)).ok()
+}
+
 fn text(members: &Shallow<'_>, key: &str) -> Option<String> {
     match parse(members.get(key)?) {
         Ok(Value::String(text)) => Some(text),
@@ -85,6 +131,27 @@ mod tests {
         assert_eq!(
             String::from_utf8(splice.apply(body)).unwrap(),
             r#"{"messages":[{"role":"assistant","content":[{"type":"thinking","thinking":"a","signature":"own"},{"type":"text", "text":"kept 1.50"}]},{"role":"user","content":"thinking"}]}"#
+        );
+    }
+
+    #[test]
+    fn what_was_added_for_another_provider_is_taken_out() {
+        let body = r#"{"messages":[{"role":"assistant", "content":"x", "reasoning_content":"r","thinking_blocks":[{}]},
+            {"role":"assistant","reasoning_content":"kept","tool_calls":[{"id":"call_1", "extra_content":{"google":{"thought_signature":"s"}}},
+            {"id":"function-call-1","extra_content":{"google":{"thought_signature":"t"}}}]}]}"#;
+        let mut splice = Splice::default();
+        let dropped = drop_from_chat(body, &Shallow::read(body).unwrap(), &mut splice);
+        assert_eq!(dropped, ["messages[0].thinking_blocks", "messages[1].tool_calls[0].extra_content"]);
+        let changed: Value = serde_json::from_slice(&splice.apply(body)).unwrap();
+        assert_eq!(
+            changed,
+            serde_json::json!({"messages": [
+                {"role": "assistant", "content": "x"},
+                {"role": "assistant", "reasoning_content": "kept", "tool_calls": [
+                    {"id": "call_1"},
+                    {"id": "function-call-1", "extra_content": {"google": {"thought_signature": "t"}}},
+                ]},
+            ]})
         );
     }
 

@@ -96,6 +96,10 @@ fn pass_openai(
     let mut splice = Splice::default();
     splice.set(body, &members, "model", quote(model));
     let mut streams = inspected.stream;
+    let mut dropped = Vec::new();
+    if operation == Operation::Chat && kind == Kind::OpenAi {
+        dropped = proof::drop_from_chat(body, &members, &mut splice);
+    }
     let path = match operation {
         Operation::Embedding => {
             streams = false;
@@ -118,7 +122,7 @@ fn pass_openai(
         body: splice.apply(body),
         headers: Vec::new(),
         streams,
-        dropped: Vec::new(),
+        dropped,
         echo: None,
     })
 }
