@@ -170,7 +170,8 @@ impl Outbound {
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
         let body = read_bounded(response, ERROR_BODY_MAX, patience).await.unwrap_or_default();
         let error = wire::read_error(route.kind, &body);
-        Err(Fault::Status { status: status.as_u16(), retry_after, error })
+        let status = wire::corrected_status(route.kind, status.as_u16(), &error);
+        Err(Fault::Status { status, retry_after, error })
     }
 
     /// Asks with GET, for probes: status and at most `limit` bytes of body.

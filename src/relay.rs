@@ -280,7 +280,7 @@ impl Relay {
         let mut ended = false;
         let mut progress = Progress::new(clock.now(), upstream_streams);
         while !(ended || client_streams && reply.has_content()) {
-            let chunk = if reply.has_content() {
+            let chunk = if reply.has_read_content() {
                 answer.chunk(progress.left(idle, clock.now()).min(clock.until(deadline))).await
             } else {
                 let chunk = answer.chunk(clock.until(first_byte_by)).await;
@@ -296,7 +296,7 @@ impl Relay {
                     ended = true;
                 }
             }
-            if reply.has_content() || ended {
+            if reply.has_read_content() || ended {
                 // An upstream that does not stream shows its first token with its last: that is no
                 // time to first token.
                 if upstream_streams {

@@ -20,11 +20,12 @@ mod inspect;
 mod json;
 mod llama;
 mod openai;
+mod proof;
 mod reply;
 mod request;
 pub mod sse;
 
-pub use error::{client_error, encode_error, read_error};
+pub use error::{client_error, corrected_status, encode_error, estimate_count, read_error};
 pub use inspect::inspect;
 pub use reply::{BODY_BYTES_MAX, Reply, ReplyError};
 pub use request::encode;
@@ -83,14 +84,7 @@ pub struct Inbound<'a> {
 impl<'a> Inbound<'a> {
     /// A request whose body says everything, as in all dialects but Gemini's.
     pub fn new(dialect: Dialect, operation: Operation, body: &'a [u8]) -> Self {
-        Self {
-            dialect,
-            operation,
-            body,
-            path_model: None,
-            path_stream: false,
-            json_array: false,
-        }
+        Self { dialect, operation, body, path_model: None, path_stream: false, json_array: false }
     }
 
     /// A request on one of Gemini's routes; `sse` is whether the query had `alt=sse`.
@@ -200,10 +194,6 @@ impl Exchange {
 
     /// The content type of the client's response.
     pub fn content_type(&self) -> &'static str {
-        if self.client_streams && !self.json_array {
-            "text/event-stream"
-        } else {
-            "application/json"
-        }
+        if self.client_streams && !self.json_array { "text/event-stream" } else { "application/json" }
     }
 }

@@ -7,12 +7,7 @@
 //!
 //! `BLESS=1 cargo test -p llm-router-logic --test wire` rewrites the expected halves: review the diff.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of a test may fail it"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of a test may fail it")]
 
 #[path = "wire/error.rs"]
 mod error;
@@ -85,11 +80,8 @@ fn json_text(bytes: &[u8]) -> Value {
 fn sends(encoded: &Encoded) -> Value {
     let mut sends = json!({"path": encoded.path});
     if !encoded.headers.is_empty() {
-        let headers: Map<String, Value> = encoded
-            .headers
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), json!(value)))
-            .collect();
+        let headers: Map<String, Value> =
+            encoded.headers.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         sends["headers"] = Value::Object(headers);
     }
     sends["streams"] = json!(encoded.streams);
@@ -149,9 +141,7 @@ fn reply_error(error: &ReplyError) -> Value {
 fn answer(exchange: &Exchange, bytes: &[u8], chunk: usize) -> (Value, Option<Value>) {
     let mut reply = Reply::new(exchange.clone());
     let mut out = Vec::new();
-    let pushed = bytes
-        .chunks(chunk)
-        .try_for_each(|chunk| reply.push(chunk, &mut out));
+    let pushed = bytes.chunks(chunk).try_for_each(|chunk| reply.push(chunk, &mut out));
     let ended = pushed.and_then(|()| reply.finish(&mut out));
     let usage = reply.usage().map(|usage| serde_json::to_value(usage).unwrap());
     let stream = exchange.client_streams && !exchange.json_array;
@@ -172,10 +162,7 @@ fn answer(exchange: &Exchange, bytes: &[u8], chunk: usize) -> (Value, Option<Val
 
 /// Both halves as they are now.
 fn run(case: &Case) -> (Option<Value>, Option<Value>, Option<Value>) {
-    let body = case
-        .request
-        .as_ref()
-        .map(|request| request.to_string().into_bytes());
+    let body = case.request.as_ref().map(|request| request.to_string().into_bytes());
     let body = body.unwrap_or_else(|| b"{}".to_vec());
     let inbound = match &case.path {
         Some(path) => Inbound::gemini(case.operation, &body, &path.model, path.stream, path.sse),
@@ -204,27 +191,12 @@ fn run(case: &Case) -> (Option<Value>, Option<Value>, Option<Value>) {
         return (sent, None, None);
     };
     let encoded = encoded.expect("an answer needs a request that is not refused");
-    let exchange = Exchange::new(
-        &inbound,
-        &inspected,
-        &encoded,
-        case.backend,
-        &case.model,
-        "r1",
-        1_700_000_000,
-    );
+    let exchange =
+        Exchange::new(&inbound, &inspected, &encoded, case.backend, &case.model, "r1", 1_700_000_000);
     let bytes = wire_bytes(receives);
     let whole = answer(&exchange, &bytes, bytes.len().max(1));
-    assert_eq!(
-        whole,
-        answer(&exchange, &bytes, 1),
-        "byte by byte must give the same"
-    );
-    assert_eq!(
-        whole,
-        answer(&exchange, &bytes, 7),
-        "any chunking must give the same"
-    );
+    assert_eq!(whole, answer(&exchange, &bytes, 1), "byte by byte must give the same");
+    assert_eq!(whole, answer(&exchange, &bytes, 7), "any chunking must give the same");
     (sent, Some(whole.0), whole.1)
 }
 
@@ -263,13 +235,9 @@ fn every_golden_case_translates_as_written() {
                 value.as_object_mut().unwrap().shift_remove(key);
                 if key == "sends" {
                     now.into_iter().for_each(|now| value[key] = now);
-                    receives
-                        .into_iter()
-                        .for_each(|receives| value["receives"] = receives);
+                    receives.into_iter().for_each(|receives| value["receives"] = receives);
                 } else {
-                    receives
-                        .into_iter()
-                        .for_each(|receives| value["receives"] = receives);
+                    receives.into_iter().for_each(|receives| value["receives"] = receives);
                     now.into_iter().for_each(|now| value[key] = now);
                 }
             }

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use llm_router_logic::capability::Capabilities;
@@ -102,16 +103,29 @@ async fn handle(app: &App, route: Route, request: Request<Body>) -> Response {
         }
     };
     let relay = app.relay.load_full();
+    let (operation, text_bytes) = (call.operation, call.inspected.text_bytes);
     match relay.relay(call).await {
         Ok(response) => response,
         Err(failed) => {
-            let mut response = respond(dialect, &failed.error);
+            let mut response = match wire::estimate_count(operation, text_bytes, &failed.error) {
+                Some(estimate) => estimated(estimate),
+                None => respond(dialect, &failed.error),
+            };
             if let Ok(decision) = HeaderValue::from_str(&failed.decision) {
                 response.headers_mut().insert("x-llm-router-decision", decision);
             }
             response
         }
     }
+}
+
+/// A token count that is an estimate, and says so.
+fn estimated(body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert("x-llm-router-estimated", HeaderValue::from_static("input_tokens"));
+    response
 }
 
 async fn read(app: &App, route: Route, request: Request<Body>) -> Result<Call, ApiError> {

@@ -41,13 +41,7 @@ pub(crate) enum Event {
     /// Reasoning that the provider encrypted.
     Redacted { choice: u32, data: String },
     /// A tool call begins.
-    ToolCall {
-        choice: u32,
-        call: u32,
-        id: Option<String>,
-        name: String,
-        signature: Option<String>,
-    },
+    ToolCall { choice: u32, call: u32, id: Option<String>, name: String, signature: Option<String> },
     /// More of a tool call's arguments (JSON text).
     Arguments { choice: u32, call: u32, text: String },
     /// A citation of the preceding text, in Anthropic's shape.
@@ -91,13 +85,7 @@ pub(crate) enum Block {
     /// Encrypted reasoning.
     Redacted(String),
     /// A tool call.
-    ToolCall {
-        call: u32,
-        id: Option<String>,
-        name: String,
-        arguments: String,
-        signature: Option<String>,
-    },
+    ToolCall { call: u32, id: Option<String>, name: String, arguments: String, signature: Option<String> },
 }
 
 /// One of the answers.
@@ -163,13 +151,7 @@ impl Answer {
                 self.bytes += text.len();
                 match self.blocks(choice).last_mut() {
                     Some(Block::Text { text: held, .. }) => held.push_str(&text),
-                    _ => self.block(
-                        choice,
-                        Block::Text {
-                            text,
-                            citations: Vec::new(),
-                        },
-                    ),
+                    _ => self.block(choice, Block::Text { text, citations: Vec::new() }),
                 }
             }
             Event::Refusal { choice, text } => {
@@ -182,31 +164,16 @@ impl Answer {
             Event::Reasoning { choice, text } => {
                 self.bytes += text.len();
                 match self.blocks(choice).last_mut() {
-                    Some(Block::Reasoning {
-                        text: held,
-                        signature: None,
-                    }) => held.push_str(&text),
-                    _ => self.block(
-                        choice,
-                        Block::Reasoning {
-                            text,
-                            signature: None,
-                        },
-                    ),
+                    Some(Block::Reasoning { text: held, signature: None }) => held.push_str(&text),
+                    _ => self.block(choice, Block::Reasoning { text, signature: None }),
                 }
             }
             Event::Signature { choice, signature } => {
                 self.bytes += signature.len();
                 match self.blocks(choice).last_mut() {
-                    Some(Block::Reasoning {
-                        signature: held @ None,
-                        ..
-                    }) => *held = Some(signature),
+                    Some(Block::Reasoning { signature: held @ None, .. }) => *held = Some(signature),
                     _ => {
-                        let block = Block::Reasoning {
-                            text: String::new(),
-                            signature: Some(signature),
-                        };
+                        let block = Block::Reasoning { text: String::new(), signature: Some(signature) };
                         self.block(choice, block);
                     }
                 }
@@ -215,39 +182,16 @@ impl Answer {
                 self.bytes += data.len();
                 self.block(choice, Block::Redacted(data));
             }
-            Event::ToolCall {
-                choice,
-                call,
-                id,
-                name,
-                signature,
-            } => {
+            Event::ToolCall { choice, call, id, name, signature } => {
                 self.bytes += name.len() + signature.as_ref().map_or(0, String::len);
-                self.block(
-                    choice,
-                    Block::ToolCall {
-                        call,
-                        id,
-                        name,
-                        arguments: String::new(),
-                        signature,
-                    },
-                );
+                self.block(choice, Block::ToolCall { call, id, name, arguments: String::new(), signature });
             }
-            Event::Arguments {
-                choice,
-                call: wanted,
-                text,
-            } => {
+            Event::Arguments { choice, call: wanted, text } => {
                 self.bytes += text.len();
-                let held = self
-                    .blocks(choice)
-                    .iter_mut()
-                    .rev()
-                    .find_map(|block| match block {
-                        Block::ToolCall { call, arguments, .. } if *call == wanted => Some(arguments),
-                        _ => None,
-                    });
+                let held = self.blocks(choice).iter_mut().rev().find_map(|block| match block {
+                    Block::ToolCall { call, arguments, .. } if *call == wanted => Some(arguments),
+                    _ => None,
+                });
                 if let Some(held) = held {
                     held.push_str(&text);
                 }
@@ -273,13 +217,7 @@ impl Answer {
         let at = match self.choices.binary_search_by_key(&index, |choice| choice.index) {
             Ok(at) => at,
             Err(at) => {
-                self.choices.insert(
-                    at,
-                    Choice {
-                        index,
-                        ..Choice::default()
-                    },
-                );
+                self.choices.insert(at, Choice { index, ..Choice::default() });
                 at
             }
         };

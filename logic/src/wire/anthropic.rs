@@ -25,9 +25,7 @@ pub(super) fn read_usage(usage: &Value, so_far: Option<Usage>) -> Option<Usage> 
     if so_far.is_none() && output.is_none() && count("input_tokens").is_none() {
         return None;
     }
-    let thinking = usage
-        .pointer("/output_tokens_details/thinking_tokens")
-        .and_then(Value::as_u64);
+    let thinking = usage.pointer("/output_tokens_details/thinking_tokens").and_then(Value::as_u64);
     let total_output = output.unwrap_or(so_far_or_none.total_output());
     let reasoning = thinking.unwrap_or(so_far_or_none.reasoning).min(total_output);
     Some(Usage {

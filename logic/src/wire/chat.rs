@@ -136,12 +136,7 @@ pub(crate) enum Format {
     /// Any JSON object.
     Json,
     /// JSON that satisfies a schema.
-    Schema {
-        name: String,
-        description: Option<String>,
-        strict: Option<bool>,
-        schema: Value,
-    },
+    Schema { name: String, description: Option<String>, strict: Option<bool>, schema: Value },
 }
 
 /// How much the model may think first.
@@ -158,20 +153,12 @@ pub(crate) enum Reasoning {
 
 /// Token budgets that stand for the effort words, as Google's own OpenAI-compatible endpoint maps them
 /// (ai.google.dev/gemini-api/docs/openai, "Thinking").
-const EFFORT_BUDGETS: [(&str, u32); 5] = [
-    ("minimal", 1024),
-    ("low", 1024),
-    ("medium", 8192),
-    ("high", 24_576),
-    ("xhigh", 24_576),
-];
+const EFFORT_BUDGETS: [(&str, u32); 5] =
+    [("minimal", 1024), ("low", 1024), ("medium", 8192), ("high", 24_576), ("xhigh", 24_576)];
 
 /// The token budget of an effort word.
 pub(crate) fn budget_of(effort: &str) -> Option<u32> {
-    EFFORT_BUDGETS
-        .iter()
-        .find(|(word, _)| *word == effort)
-        .map(|(_, budget)| *budget)
+    EFFORT_BUDGETS.iter().find(|(word, _)| *word == effort).map(|(_, budget)| *budget)
 }
 
 /// The effort word nearest to a token budget.
@@ -199,11 +186,7 @@ impl Chat {
 impl Part {
     /// A part without a cache mark.
     pub(crate) fn new(content: Content, path: impl Into<String>) -> Self {
-        Self {
-            content,
-            cache: None,
-            path: path.into(),
-        }
+        Self { content, cache: None, path: path.into() }
     }
 }
 
@@ -211,10 +194,7 @@ impl Part {
 pub(crate) fn data_url(url: &str) -> Option<Source> {
     let (media_type, data) = url.strip_prefix("data:")?.split_once(";base64,")?;
     let media_type = media_type.split(';').next().unwrap_or(media_type);
-    Some(Source::Base64 {
-        media_type: media_type.to_owned(),
-        data: data.to_owned(),
-    })
+    Some(Source::Base64 { media_type: media_type.to_owned(), data: data.to_owned() })
 }
 
 /// An image or document reference as a URL, base64 content as a `data:` URL.

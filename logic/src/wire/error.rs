@@ -1,7 +1,7 @@
 //! Errors across dialects: reading an upstream's error object, telling what a fault means to a client, and
 //! writing it in the client's own shape.
 
-use super::Dialect;
+use super::{Dialect, Operation};
 use crate::backend::Kind;
 use crate::fault::{ApiError, ErrorKind, Fault, UpstreamError};
 use serde_json::{Value, json};
@@ -22,10 +22,7 @@ pub fn read_error(kind: Kind, body: &[u8]) -> UpstreamError {
             .find_map(|key| value.get(*key).and_then(Value::as_str).map(str::to_owned))
     });
     let text = bare.unwrap_or_else(|| String::from_utf8_lossy(body).trim().to_owned());
-    UpstreamError {
-        message: shorten(text),
-        ..UpstreamError::default()
-    }
+    UpstreamError { message: shorten(text), ..UpstreamError::default() }
 }
 
 /// The error a value holds, if it is an error and not an answer.
@@ -37,10 +34,7 @@ pub(super) fn error_object(kind: Kind, value: &Value) -> Option<UpstreamError> {
     };
     let error = value.get("error").filter(|error| !error.is_null())?;
     if let Value::String(text) = error {
-        return Some(UpstreamError {
-            message: shorten(text.clone()),
-            ..UpstreamError::default()
-        });
+        return Some(UpstreamError { message: shorten(text.clone()), ..UpstreamError::default() });
     }
     let word = |key: &str| match error.get(key) {
         Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
@@ -57,11 +51,8 @@ pub(super) fn error_object(kind: Kind, value: &Value) -> Option<UpstreamError> {
 
 /// The HTTP status an error object stands for, where the dialect tells: needed for errors inside a 200.
 pub(super) fn status_of(error: &UpstreamError) -> Option<u16> {
-    let by_code = error
-        .code
-        .as_deref()
-        .and_then(|code| code.parse().ok())
-        .filter(|code| (400..600).contains(code));
+    let by_code =
+        error.code.as_deref().and_then(|code| code.parse().ok()).filter(|code| (400..600).contains(code));
     by_code.or_else(|| {
         let words = [error.kind.as_deref(), error.code.as_deref()];
         words.into_iter().flatten().find_map(|word| {
@@ -89,6 +80,22 @@ pub(super) fn status_of(error: &UpstreamError) -> Option<u16> {
             })
         })
     })
+}
+
+/// The status an upstream should have answered with. llama.cpp answers 500 where it lacks a feature or
+/// cannot read a request; neither is ill health, and only the former is worth another backend.
+pub fn corrected_status(kind: Kind, status: u16, error: &UpstreamError) -> u16 {
+    if kind != Kind::Llama || status != 500 {
+        return status;
+    }
+    let message = error.message.as_str();
+    if message.contains("input is not supported") {
+        501
+    } else if message.contains("json.exception.parse_error") || message.contains("Failed to parse") {
+        400
+    } else {
+        status
+    }
 }
 
 fn shorten(mut text: String) -> String {
@@ -137,11 +144,7 @@ pub fn client_error(fault: &Fault) -> ApiError {
 }
 
 fn of_status(status: u16, error: &UpstreamError) -> ApiError {
-    let text = if error.message.is_empty() {
-        format!("status {status}")
-    } else {
-        error.message.clone()
-    };
+    let text = if error.message.is_empty() { format!("status {status}") } else { error.message.clone() };
     let of_ours = |what: &str| format!("the backend refused the router's own {what}: {text}");
     let mut told = match status {
         401 => ApiError::new(ErrorKind::Authentication, of_ours("key")),
@@ -165,12 +168,23 @@ fn of_status(status: u16, error: &UpstreamError) -> ApiError {
     };
     // A bare number repeats the status and says nothing to a program.
     let code = error.code.clone().filter(|code| code.parse::<u16>().is_err());
-    told.code = told
-        .code
-        .or(code)
-        .or_else(|| (status >= 500).then(|| "backend_error".to_owned()));
+    told.code = told.code.or(code).or_else(|| (status >= 500).then(|| "backend_error".to_owned()));
     told.param = error.param.clone();
     told
+}
+
+/// The answer to a token count that no backend could give: an estimate from the bytes of prompt text, as
+/// Anthropic calls its own count. `None` where `failure` means something else than "cannot count".
+pub fn estimate_count(operation: Operation, text_bytes: usize, failure: &ApiError) -> Option<Vec<u8>> {
+    let cannot = match failure.code.as_deref() {
+        Some("operation_not_supported" | "not_supported") => true,
+        Some("model_not_found") => false,
+        _ => failure.kind == ErrorKind::NotFound,
+    };
+    // A token is about four bytes of English text.
+    let tokens = text_bytes.div_ceil(4).max(1);
+    (operation == Operation::CountTokens && cannot)
+        .then(|| json!({"input_tokens": tokens}).to_string().into_bytes())
 }
 
 /// The body of an error response in the client's dialect.

@@ -24,11 +24,7 @@ pub(super) const ANTHROPIC_MARK: &str = "anthropicSig";
 /// The path of a call below the base URL.
 pub(super) fn path(model: &str, stream: bool) -> String {
     let model = model.strip_prefix("models/").unwrap_or(model);
-    let call = if stream {
-        "streamGenerateContent?alt=sse"
-    } else {
-        "generateContent"
-    };
+    let call = if stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
     format!("/v1beta/models/{}:{call}", escape(model))
 }
 

@@ -23,10 +23,7 @@ pub fn inspect(inbound: &Inbound<'_>) -> Result<Inspected, ApiError> {
         return Err(ApiError::new(ErrorKind::InvalidRequest, text));
     }
     let members = Shallow::read(body).map_err(|error| {
-        ApiError::new(
-            ErrorKind::InvalidRequest,
-            format!("the request body is not a JSON object: {error}"),
-        )
+        ApiError::new(ErrorKind::InvalidRequest, format!("the request body is not a JSON object: {error}"))
     })?;
     match inbound.dialect {
         Dialect::OpenAi => openai(inbound.operation, &members),
@@ -43,9 +40,7 @@ fn string(members: &Shallow<'_>, key: &str) -> Result<Option<String>, ApiError> 
     let Some(text) = members.get(key) else {
         return Ok(None);
     };
-    serde_json::from_str(text)
-        .map(Some)
-        .map_err(|_| wrong(key, "must be a string"))
+    serde_json::from_str(text).map(Some).map_err(|_| wrong(key, "must be a string"))
 }
 
 fn model(members: &Shallow<'_>) -> Result<Option<String>, ApiError> {
@@ -65,11 +60,7 @@ fn tokens(members: &Shallow<'_>, key: &str) -> Result<Option<u32>, ApiError> {
         return Ok(None);
     };
     match serde_json::from_str::<f64>(text) {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "the range was checked"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked")]
         Ok(number) if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number) => {
             Ok(Some(number as u32))
         }
@@ -88,11 +79,8 @@ fn object<'a>(text: &'a str, path: &str) -> Result<Shallow<'a>, ApiError> {
 }
 
 fn openai(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, ApiError> {
-    let mut found = Inspected {
-        model: model(members)?,
-        session: string(members, "user")?,
-        ..Inspected::default()
-    };
+    let mut found =
+        Inspected { model: model(members)?, session: string(members, "user")?, ..Inspected::default() };
     match operation {
         Operation::Embedding => {
             found.needs.insert(EMBEDDING);
@@ -118,10 +106,7 @@ fn openai(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, ApiE
                     found.needs.insert(JSON);
                 }
             }
-            if members
-                .get("tools")
-                .is_some_and(|tools| tools.trim_start_matches('[').trim_start() != "]")
-            {
+            if members.get("tools").is_some_and(|tools| tools.trim_start_matches('[').trim_start() != "]") {
                 found.needs.insert(TOOLS);
             }
         }
@@ -165,10 +150,8 @@ fn responses(members: &Shallow<'_>, found: &mut Inspected) -> Result<(), ApiErro
     }
     tools_bytes(members, found)?;
     if let Some(text) = members.get("text") {
-        let format = object(text, "text")?
-            .get("format")
-            .map(|format| object(format, "text.format"))
-            .transpose()?;
+        let format =
+            object(text, "text")?.get("format").map(|format| object(format, "text.format")).transpose()?;
         if format.is_some_and(|format| format.get("type").is_some_and(|kind| kind != "\"text\"")) {
             found.needs.insert(JSON);
         }
@@ -197,10 +180,7 @@ fn anthropic(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, A
         content_bytes(system, "system", &mut found)?;
     }
     messages(members, "messages", "content", &mut found)?;
-    let config = members
-        .get("output_config")
-        .map(|config| object(config, "output_config"))
-        .transpose()?;
+    let config = members.get("output_config").map(|config| object(config, "output_config")).transpose()?;
     if config.is_some_and(|config| config.get("format").is_some()) || members.get("output_format").is_some() {
         found.needs.insert(JSON);
     }
@@ -208,9 +188,7 @@ fn anthropic(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, A
 }
 
 fn gemini(inbound: &Inbound<'_>, members: &Shallow<'_>) -> Result<Inspected, ApiError> {
-    let asked = inbound
-        .path_model
-        .map(|model| model.strip_prefix("models/").unwrap_or(model).to_owned());
+    let asked = inbound.path_model.map(|model| model.strip_prefix("models/").unwrap_or(model).to_owned());
     let mut found = Inspected {
         model: asked.filter(|model| !model.is_empty()),
         stream: inbound.path_stream,
@@ -230,9 +208,7 @@ fn gemini(inbound: &Inbound<'_>, members: &Shallow<'_>) -> Result<Inspected, Api
         let config = object(config, "generationConfig")?;
         let bound = tokens(&config, "maxOutputTokens")?;
         found.max_output_tokens = bound.or(tokens(&config, "max_output_tokens")?);
-        let mime = config
-            .get("responseMimeType")
-            .or_else(|| config.get("response_mime_type"));
+        let mime = config.get("responseMimeType").or_else(|| config.get("response_mime_type"));
         if mime.is_some_and(|mime| mime != "\"text/plain\"") {
             found.needs.insert(JSON);
         }
@@ -248,9 +224,7 @@ fn input_bytes(members: &Shallow<'_>, key: &str) -> Result<usize, ApiError> {
     if text.starts_with('"') {
         return Ok(string_bytes(text));
     }
-    let inputs = elements(text)
-        .filter(|inputs| !inputs.is_empty())
-        .ok_or_else(|| wrong(key, shape))?;
+    let inputs = elements(text).filter(|inputs| !inputs.is_empty()).ok_or_else(|| wrong(key, shape))?;
     let mut bytes = 0;
     for (index, input) in inputs.iter().enumerate() {
         let input = input.get();
@@ -330,22 +304,14 @@ fn content_bytes(content: &str, path: &str, found: &mut Inspected) -> Result<(),
 fn parts_bytes(parts: &str, path: &str, found: &mut Inspected) -> Result<(), ApiError> {
     let one = parts.starts_with('{').then(|| vec![parts]);
     let list = || elements(parts).map(|parts| parts.into_iter().map(RawValue::get).collect());
-    let parts: Vec<&str> = one
-        .or_else(list)
-        .ok_or_else(|| wrong(path, "must be an array of parts"))?;
+    let parts: Vec<&str> = one.or_else(list).ok_or_else(|| wrong(path, "must be an array of parts"))?;
     for (index, part) in parts.into_iter().enumerate() {
         let path = format!("{path}[{index}]");
         let part = object(part, &path)?;
         for key in ["text", "thinking", "refusal"] {
             found.text_bytes += part.get(key).map_or(0, string_bytes);
         }
-        for key in [
-            "input",
-            "functionCall",
-            "functionResponse",
-            "function_call",
-            "function_response",
-        ] {
+        for key in ["input", "functionCall", "functionResponse", "function_call", "function_response"] {
             found.text_bytes += part.get(key).map_or(0, str::len);
         }
         // Tool results hold content of their own.
@@ -354,13 +320,9 @@ fn parts_bytes(parts: &str, path: &str, found: &mut Inspected) -> Result<(), Api
         {
             content_bytes(inner, &format!("{path}.content"), found)?;
         }
-        let is_image = matches!(
-            part.get("type"),
-            Some("\"image_url\"" | "\"image\"" | "\"input_image\"")
-        );
-        let data = ["inlineData", "inline_data", "fileData", "file_data"]
-            .iter()
-            .find_map(|key| part.get(key));
+        let is_image = matches!(part.get("type"), Some("\"image_url\"" | "\"image\"" | "\"input_image\""));
+        let data =
+            ["inlineData", "inline_data", "fileData", "file_data"].iter().find_map(|key| part.get(key));
         if is_image || data.is_some_and(|data| data.contains("\"image/")) {
             found.needs.insert(VISION);
         }

@@ -4,13 +4,17 @@
 //! Duplicate keys are refused everywhere, because two readers that choose differently between them
 //! (the router and the upstream) could be made to see two different requests.
 
-use crate::fault::{ApiError, ErrorKind};
+mod node;
+mod splice;
+
+pub(crate) use node::Node;
+pub(crate) use splice::Splice;
+
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::Range;
 
 /// The members of an object in order, values unparsed and borrowed from the body.
 #[derive(Debug)]
@@ -58,12 +62,16 @@ impl<'a> Shallow<'a> {
         self.raw(key).filter(|text| *text != "null")
     }
 
+    /// The object without the members `keys`, every other byte of its members as it was.
+    pub(crate) fn without(&self, keys: &[&str]) -> String {
+        let kept = self.0.iter().filter(|(name, _)| !keys.contains(&name.as_ref()));
+        let members: Vec<String> = kept.map(|(name, raw)| format!("{}:{}", quote(name), raw.get())).collect();
+        format!("{{{}}}", members.join(","))
+    }
+
     /// A member's text, `null` included.
     pub(crate) fn raw(&self, key: &str) -> Option<&'a str> {
-        self.0
-            .iter()
-            .find(|(name, _)| name == key)
-            .map(|(_, raw)| raw.get())
+        self.0.iter().find(|(name, _)| name == key).map(|(_, raw)| raw.get())
     }
 }
 
@@ -210,10 +218,8 @@ pub(crate) fn string_bytes(raw: &str) -> usize {
         if bytes[at] != b'\\' {
             (at, count) = (at + 1, count + 1);
         } else if bytes.get(at + 1) == Some(&b'u') {
-            let unit = inner
-                .get(at + 2..at + 6)
-                .and_then(|hex| u32::from_str_radix(hex, 16).ok())
-                .unwrap_or(0);
+            let unit =
+                inner.get(at + 2..at + 6).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or(0);
             // Each half of a surrogate pair counts half of the four bytes it makes.
             count += match unit {
                 0..=0x7F => 1,
@@ -228,211 +234,9 @@ pub(crate) fn string_bytes(raw: &str) -> usize {
     count
 }
 
-/// Changes to a body, each at a byte range of the original.
-#[derive(Debug, Default)]
-pub(crate) struct Splice(Vec<(Range<usize>, String)>);
-
-impl Splice {
-    /// Replaces `part`, which must be borrowed from `body`.
-    pub(crate) fn replace(&mut self, body: &str, part: &str, with: String) {
-        let start = part.as_ptr() as usize - body.as_ptr() as usize;
-        self.0.push((start..start + part.len(), with));
-    }
-
-    /// Inserts a member at the front of the object `object`, which must be borrowed from `body`.
-    pub(crate) fn insert(&mut self, body: &str, object: &str, key: &str, value: &str) {
-        let Some(brace) = object.find('{') else { return };
-        let at = object.as_ptr() as usize - body.as_ptr() as usize + brace + 1;
-        let empty = object[brace + 1..].trim_start().starts_with('}');
-        let follows = self.0.iter().any(|(range, _)| *range == (at..at));
-        self.0.push((
-            at..at,
-            match (empty, follows) {
-                (false, _) => format!("\"{key}\":{value},"),
-                (true, false) => format!("\"{key}\":{value}"),
-                (true, true) => format!(",\"{key}\":{value}"),
-            },
-        ));
-    }
-
-    /// Sets a member of the whole body: replaces its value or inserts it.
-    pub(crate) fn set(&mut self, body: &str, members: &Shallow<'_>, key: &str, value: String) {
-        match members.raw(key) {
-            Some(old) if old == value => {}
-            Some(old) => self.replace(body, old, value),
-            None => self.insert(body, body, key, &value),
-        }
-    }
-
-    /// The changed body.
-    pub(crate) fn apply(mut self, body: &str) -> Vec<u8> {
-        // Stable, so that several insertions at one place keep their order.
-        self.0.sort_by_key(|(range, _)| range.start);
-        let grown: usize = self.0.iter().map(|(_, with)| with.len()).sum();
-        let mut out = Vec::with_capacity(body.len() + grown);
-        let mut at = 0;
-        for (range, with) in &self.0 {
-            out.extend_from_slice(&body.as_bytes()[at..range.start]);
-            out.extend_from_slice(with.as_bytes());
-            at = range.end;
-        }
-        out.extend_from_slice(&body.as_bytes()[at..]);
-        out
-    }
-}
-
 /// A string as JSON text.
 pub(crate) fn quote(text: &str) -> String {
     Value::from(text).to_string()
-}
-
-/// A value with its path from the body's root, so that an error can name it.
-#[derive(Clone, Debug)]
-pub(crate) struct Node<'a> {
-    pub(crate) value: &'a Value,
-    pub(crate) path: String,
-}
-
-impl<'a> Node<'a> {
-    /// The root of a body.
-    pub(crate) fn root(value: &'a Value) -> Self {
-        Self {
-            value,
-            path: String::new(),
-        }
-    }
-
-    /// An error that blames this node; `what` continues "`path` …".
-    pub(crate) fn error(&self, what: impl fmt::Display) -> ApiError {
-        if self.path.is_empty() {
-            return ApiError::new(ErrorKind::InvalidRequest, format!("the request body {what}"));
-        }
-        ApiError::new(ErrorKind::InvalidRequest, format!("`{}` {what}", self.path))
-            .with_param(self.path.clone())
-    }
-
-    /// The path of a member.
-    pub(crate) fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
-    }
-
-    /// A member, `null` counting as absent.
-    pub(crate) fn get(&self, key: &str) -> Option<Node<'a>> {
-        let value = self.value.get(key).filter(|value| !value.is_null())?;
-        Some(Node {
-            value,
-            path: self.path_of(key),
-        })
-    }
-
-    /// The first present of several spellings of one member (Gemini allows camelCase and snake_case).
-    pub(crate) fn any(&self, keys: [&str; 2]) -> Option<Node<'a>> {
-        self.get(keys[0]).or_else(|| self.get(keys[1]))
-    }
-
-    /// A member that must be there.
-    pub(crate) fn need(&self, key: &str) -> Result<Node<'a>, ApiError> {
-        self.get(key).ok_or_else(|| {
-            let missing = Node {
-                value: self.value,
-                path: self.path_of(key),
-            };
-            missing.error("is missing")
-        })
-    }
-
-    /// The node as an object.
-    pub(crate) fn object(&self) -> Result<&'a Map<String, Value>, ApiError> {
-        self.value
-            .as_object()
-            .ok_or_else(|| self.error("must be an object"))
-    }
-
-    /// The node as an array of nodes.
-    pub(crate) fn array(&self) -> Result<Vec<Node<'a>>, ApiError> {
-        let values = self
-            .value
-            .as_array()
-            .ok_or_else(|| self.error("must be an array"))?;
-        Ok(values
-            .iter()
-            .enumerate()
-            .map(|(index, value)| Node {
-                value,
-                path: format!("{}[{index}]", self.path),
-            })
-            .collect())
-    }
-
-    /// The node as a string.
-    pub(crate) fn str(&self) -> Result<&'a str, ApiError> {
-        self.value.as_str().ok_or_else(|| self.error("must be a string"))
-    }
-
-    /// The node as an owned string.
-    pub(crate) fn string(&self) -> Result<String, ApiError> {
-        self.str().map(str::to_owned)
-    }
-
-    /// The node as a boolean.
-    pub(crate) fn bool(&self) -> Result<bool, ApiError> {
-        self.value
-            .as_bool()
-            .ok_or_else(|| self.error("must be true or false"))
-    }
-
-    /// The node as a number.
-    pub(crate) fn f64(&self) -> Result<f64, ApiError> {
-        self.value.as_f64().ok_or_else(|| self.error("must be a number"))
-    }
-
-    /// The node as a whole number, at most `u32::MAX`.
-    pub(crate) fn u32(&self) -> Result<u32, ApiError> {
-        whole(self.value)
-            .and_then(|number| u32::try_from(number).ok())
-            .ok_or_else(|| self.error("must be a whole number that is not negative"))
-    }
-
-    /// The node as a whole number with a sign.
-    pub(crate) fn i64(&self) -> Result<i64, ApiError> {
-        whole(self.value).ok_or_else(|| self.error("must be a whole number"))
-    }
-
-    /// The node as one string or an array of strings.
-    pub(crate) fn strings(&self) -> Result<Vec<String>, ApiError> {
-        match self.value {
-            Value::String(one) => Ok(vec![one.clone()]),
-            _ => self.array()?.iter().map(Node::string).collect(),
-        }
-    }
-
-    /// Member keys that are not in `known` and not `null`, as paths.
-    pub(crate) fn unknown(&self, known: &[&str]) -> Vec<String> {
-        let Some(members) = self.value.as_object() else {
-            return Vec::new();
-        };
-        members
-            .iter()
-            .filter(|(key, value)| !value.is_null() && !known.contains(&key.as_str()))
-            .map(|(key, _)| self.path_of(key))
-            .collect()
-    }
-}
-
-/// A whole number, also where it was written like `5.0`.
-fn whole(value: &Value) -> Option<i64> {
-    value.as_i64().or_else(|| {
-        let float = value.as_f64()?;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the range was checked, the fraction is zero"
-        )]
-        (float.fract() == 0.0 && float.abs() < 9.0e15).then_some(float as i64)
-    })
 }
 
 #[cfg(test)]
@@ -454,10 +258,7 @@ mod tests {
     fn depth_is_counted_outside_strings_only() {
         let brackets = "[".repeat(300);
         assert!(is_depth_within(&format!(r#"{{"a":"\\\"{brackets}"}}"#), 127));
-        assert!(!is_depth_within(
-            &format!("{}{}", "[".repeat(128), "]".repeat(128)),
-            127
-        ));
+        assert!(!is_depth_within(&format!("{}{}", "[".repeat(128), "]".repeat(128)), 127));
         assert!(is_depth_within(&"[]".repeat(500), 127));
     }
 
@@ -465,30 +266,6 @@ mod tests {
     fn a_parse_keeps_the_order_of_keys() {
         let text = r#"{"z":1,"a":{"y":true,"b":[1.5,null]}}"#;
         assert_eq!(parse(text).unwrap().to_string(), text);
-    }
-
-    #[test]
-    fn a_splice_changes_only_what_it_names() {
-        let body = r#"{ "n" : 1.50e1 , "model": "a", "s":{} }"#;
-        let members = Shallow::read(body).unwrap();
-        let mut splice = Splice::default();
-        splice.set(body, &members, "model", "\"b\"".to_owned());
-        splice.set(body, &members, "stream", "true".to_owned());
-        splice.insert(body, members.get("s").unwrap(), "u", "1");
-        let changed = String::from_utf8(splice.apply(body)).unwrap();
-        assert_eq!(
-            changed,
-            r#"{"stream":true, "n" : 1.50e1 , "model": "b", "s":{"u":1} }"#
-        );
-    }
-
-    #[test]
-    fn an_error_names_the_field_by_its_path() {
-        let body = parse(r#"{"messages":[{"role":1}]}"#).unwrap();
-        let role = Node::root(&body).need("messages").unwrap().array().unwrap()[0]
-            .need("role")
-            .unwrap();
-        assert_eq!(role.str().unwrap_err().param.as_deref(), Some("messages[0].role"));
     }
 
     proptest! {

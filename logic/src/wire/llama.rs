@@ -13,23 +13,12 @@ use serde_json::value::RawValue;
 pub(super) fn splice(body: &str, members: &Shallow<'_>, splice: &mut Splice) -> Result<(), ApiError> {
     splice.set(body, members, "stream", "true".to_owned());
     // Not for the client to decide here: without it llama.cpp tells no usage.
-    splice.set(
-        body,
-        members,
-        "stream_options",
-        r#"{"include_usage":true}"#.to_owned(),
-    );
-    let Some(choice) = members
-        .get("tool_choice")
-        .filter(|choice| choice.starts_with('{'))
-    else {
+    splice.set(body, members, "stream_options", r#"{"include_usage":true}"#.to_owned());
+    let Some(choice) = members.get("tool_choice").filter(|choice| choice.starts_with('{')) else {
         return Ok(());
     };
     let named = parse(choice).ok();
-    let name = named
-        .as_ref()
-        .and_then(|choice| choice.pointer("/function/name"))
-        .and_then(Value::as_str);
+    let name = named.as_ref().and_then(|choice| choice.pointer("/function/name")).and_then(Value::as_str);
     let tools = members.get("tools");
     let chosen = name.and_then(|name| tool_named(tools?, name));
     let (Some(tools), Some(chosen)) = (tools, chosen) else {
@@ -44,9 +33,6 @@ pub(super) fn splice(body: &str, members: &Shallow<'_>, splice: &mut Splice) -> 
 fn tool_named<'a>(tools: &'a str, name: &str) -> Option<&'a str> {
     elements(tools)?.into_iter().map(RawValue::get).find(|tool| {
         let tool = parse(tool).ok();
-        tool.as_ref()
-            .and_then(|tool| tool.pointer("/function/name"))
-            .and_then(Value::as_str)
-            == Some(name)
+        tool.as_ref().and_then(|tool| tool.pointer("/function/name")).and_then(Value::as_str) == Some(name)
     })
 }

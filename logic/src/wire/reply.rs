@@ -8,15 +8,17 @@
 //! and another backend may still be tried.
 
 mod forward;
+mod sides;
 
-use super::answer::{Answer, Event};
+use super::answer::Event;
 use super::json::parse;
-use super::{Dialect, Exchange, Operation, anthropic, error, gemini, openai, sse};
+use super::{Dialect, Exchange, Operation, error, gemini, openai, sse};
 use crate::backend::Kind;
 use crate::cost::usage::Usage;
 use crate::fault::{ApiError, UpstreamError};
 use forward::Forward;
 use serde_json::Value;
+use sides::{Read, Write};
 
 /// Bound on a body that is not a stream, and on an answer put together from a stream, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -94,122 +96,6 @@ enum Route {
     Translate { read: Read, write: Box<Write> },
 }
 
-#[derive(Debug)]
-enum Read {
-    OpenAi(openai::read::Read),
-    Anthropic(anthropic::read::Read),
-    Gemini(gemini::read::Read),
-}
-
-impl Read {
-    fn new(kind: Kind) -> Self {
-        match kind {
-            Kind::OpenAi | Kind::Llama => Self::OpenAi(openai::read::Read::default()),
-            Kind::Anthropic => Self::Anthropic(anthropic::read::Read::default()),
-            Kind::Gemini => Self::Gemini(gemini::read::Read::default()),
-        }
-    }
-
-    fn chunk(&mut self, chunk: &Value, events: &mut Vec<Event>) -> Result<(), ReplyError> {
-        match self {
-            Self::OpenAi(read) => read.chunk(chunk, events),
-            Self::Anthropic(read) => {
-                read.chunk(chunk, events);
-                Ok(())
-            }
-            Self::Gemini(read) => read.chunk(chunk, events),
-        }
-    }
-
-    fn body(&mut self, body: &Value, events: &mut Vec<Event>) -> Result<(), ReplyError> {
-        match self {
-            Self::OpenAi(read) => read.body(body, events),
-            Self::Anthropic(read) => read.body(body, events),
-            Self::Gemini(read) => read.body(body, events),
-        }
-    }
-
-    fn is_finished(&self) -> bool {
-        match self {
-            Self::OpenAi(read) => read.is_finished(),
-            Self::Anthropic(read) => read.is_finished(),
-            Self::Gemini(read) => read.is_finished(),
-        }
-    }
-
-    /// Whether the upstream's own end of stream was read; OpenAI's `[DONE]` is no JSON and seen before.
-    fn is_stopped(&self) -> bool {
-        matches!(self, Self::Anthropic(read) if read.is_stopped())
-    }
-}
-
-#[derive(Debug)]
-enum Write {
-    /// Gathered for one body.
-    Body(Answer),
-    OpenAi(openai::write::Write),
-    Anthropic(anthropic::write::Write),
-    Gemini(gemini::write::Write),
-    Responses(openai::responses::write::Write),
-}
-
-impl Write {
-    fn new(exchange: &Exchange) -> Self {
-        if !exchange.client_streams {
-            return Self::Body(Answer::default());
-        }
-        match exchange.dialect {
-            Dialect::OpenAi if exchange.operation == Operation::Responses => {
-                Self::Responses(openai::responses::write::Write::default())
-            }
-            Dialect::OpenAi => Self::OpenAi(openai::write::Write::default()),
-            Dialect::Anthropic => Self::Anthropic(anthropic::write::Write::default()),
-            Dialect::Gemini => Self::Gemini(gemini::write::Write::default()),
-        }
-    }
-
-    fn event(&mut self, event: Event, exchange: &Exchange, out: &mut Vec<u8>) -> Result<(), ReplyError> {
-        match self {
-            Self::Body(answer) => {
-                if answer.add(event) > BODY_BYTES_MAX {
-                    return Err(too_large());
-                }
-            }
-            Self::OpenAi(write) => write.event(event, exchange, out),
-            Self::Anthropic(write) => write.event(event, exchange, out),
-            Self::Gemini(write) => write.event(event, exchange, out)?,
-            Self::Responses(write) => {
-                write.event(event, exchange, out);
-                if write.bytes() > BODY_BYTES_MAX {
-                    return Err(too_large());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn end(&mut self, exchange: &Exchange, out: &mut Vec<u8>) -> Result<(), ReplyError> {
-        match self {
-            Self::Body(answer) => {
-                let body = match exchange.dialect {
-                    Dialect::OpenAi if exchange.operation == Operation::Responses => {
-                        openai::responses::write::body(answer, exchange)
-                    }
-                    Dialect::OpenAi => openai::write::body(answer, exchange),
-                    Dialect::Anthropic => anthropic::write::body(answer, exchange)?,
-                    Dialect::Gemini => gemini::write::body(answer, exchange)?,
-                };
-                out.extend_from_slice(body.to_string().as_bytes());
-            }
-            Self::OpenAi(write) => write.end(exchange, out),
-            Self::Anthropic(write) => write.end(exchange, out),
-            Self::Gemini(write) => write.end(exchange, out),
-            Self::Responses(write) => write.end(exchange, out),
-        }
-        Ok(())
-    }
-}
-
 fn too_large() -> ReplyError {
     ReplyError::Malformed(format!("larger than {BODY_BYTES_MAX} bytes"))
 }
@@ -253,10 +139,7 @@ impl Reply {
         if exchange.operation == Operation::Completion {
             return Route::Completion(openai::completion::Assembly::default());
         }
-        Route::Translate {
-            read: Read::new(exchange.kind),
-            write: Box::new(Write::new(exchange)),
-        }
+        Route::Translate { read: Read::new(exchange.kind), write: Box::new(Write::new(exchange)) }
     }
 
     /// Takes upstream bytes in any chunking.
@@ -271,11 +154,7 @@ impl Reply {
             // Field names of events, a comment, or a byte order mark; JSON and HTML begin otherwise.
             let stream = matches!(first, b'd' | b'e' | b'i' | b'r' | b':')
                 || (*first == 0xEF && self.exchange.upstream_streams);
-            self.input = if stream {
-                Input::Stream(sse::Reader::default())
-            } else {
-                Input::Body(Vec::new())
-            };
+            self.input = if stream { Input::Stream(sse::Reader::default()) } else { Input::Body(Vec::new()) };
         }
         match &mut self.input {
             Input::Stream(reader) => {
@@ -322,9 +201,7 @@ impl Reply {
                 Route::Translate { read, .. } => read.is_finished(),
             };
         if !finished {
-            return Err(ReplyError::Incomplete(
-                "the stream ended without a finish reason".to_owned(),
-            ));
+            return Err(ReplyError::Incomplete("the stream ended without a finish reason".to_owned()));
         }
         self.done = true;
         self.end(out)
@@ -343,16 +220,10 @@ impl Reply {
                 Route::Translate { read, .. } => read.is_finished() || self.content_events > 0,
             };
             if !begun {
-                return Err(ReplyError::Incomplete(
-                    "the stream ended before it began".to_owned(),
-                ));
+                return Err(ReplyError::Incomplete("the stream ended before it began".to_owned()));
             }
             self.done = true;
-            return if self.exchange.client_streams {
-                self.end(out)
-            } else {
-                Ok(())
-            };
+            return if self.exchange.client_streams { self.end(out) } else { Ok(()) };
         }
         if let Route::Forward(forward) = &mut self.route {
             let seen = forward.event(event, self.exchange.include_usage)?;
@@ -377,11 +248,7 @@ impl Reply {
                     return Err(too_large());
                 }
                 self.usage = value.get("usage").and_then(openai::read_usage).or(self.usage);
-                let texts = value
-                    .get("choices")
-                    .and_then(Value::as_array)
-                    .into_iter()
-                    .flatten();
+                let texts = value.get("choices").and_then(Value::as_array).into_iter().flatten();
                 let content =
                     texts.filter(|choice| choice["text"].as_str().is_some_and(|text| !text.is_empty()));
                 self.content_events += content.count() as u64;
@@ -394,9 +261,7 @@ impl Reply {
                 self.done |= stopped;
             }
             Route::Convert => {
-                return Err(ReplyError::Malformed(
-                    "a stream where none is possible".to_owned(),
-                ));
+                return Err(ReplyError::Malformed("a stream where none is possible".to_owned()));
             }
             Route::Forward(_) => {}
         }
@@ -428,10 +293,7 @@ impl Reply {
         let value = self.value(text)?;
         if matches!(self.route, Route::Forward(_)) {
             let write = Box::new(Write::new(&self.exchange));
-            self.route = Route::Translate {
-                read: Read::new(self.exchange.kind),
-                write,
-            };
+            self.route = Route::Translate { read: Read::new(self.exchange.kind), write };
         }
         match &mut self.route {
             Route::Completion(assembly) => {
@@ -442,9 +304,9 @@ impl Reply {
             Route::Translate { read, .. } => {
                 let mut events = Vec::new();
                 match &value {
-                    Value::Array(chunks) => chunks
-                        .iter()
-                        .try_for_each(|chunk| read.chunk(chunk, &mut events))?,
+                    Value::Array(chunks) => {
+                        chunks.iter().try_for_each(|chunk| read.chunk(chunk, &mut events))?;
+                    }
                     whole => read.body(whole, &mut events)?,
                 }
                 self.write(events)?;
@@ -585,8 +447,7 @@ impl Reply {
     /// Content tokens or, where the upstream gives no count, content events seen so far: the estimate
     /// that settles a stream whose end was never seen.
     pub fn output_events(&self) -> u64 {
-        self.content_events
-            .max(self.usage.map_or(0, |usage| usage.total_output()))
+        self.content_events.max(self.usage.map_or(0, |usage| usage.total_output()))
     }
 }
 
@@ -600,8 +461,5 @@ fn not_json(text: &str, error: &serde_json::Error) -> ReplyError {
 /// The error a value is, if it is one.
 fn upstream_error(kind: Kind, value: &Value) -> Option<ReplyError> {
     let error = error::error_object(kind, value)?;
-    Some(ReplyError::Upstream {
-        status: error::status_of(&error),
-        error,
-    })
+    Some(ReplyError::Upstream { status: error::status_of(&error), error })
 }

@@ -130,9 +130,7 @@ impl Reader {
     fn hold(&mut self, bytes: &[u8]) -> Result<(), TooLarge> {
         let held = self.line.len() + self.data.len() + self.name.as_ref().map_or(0, String::len);
         if held + bytes.len() > self.bytes_max {
-            return Err(TooLarge {
-                bytes_max: self.bytes_max,
-            });
+            return Err(TooLarge { bytes_max: self.bytes_max });
         }
         self.line.extend_from_slice(bytes);
         Ok(())
@@ -158,9 +156,7 @@ impl Reader {
                     self.has_data = true;
                     self.data.extend_from_slice(value);
                     if self.data.len() > self.bytes_max {
-                        return Err(TooLarge {
-                            bytes_max: self.bytes_max,
-                        });
+                        return Err(TooLarge { bytes_max: self.bytes_max });
                     }
                 }
                 b"event" => self.name = Some(String::from_utf8_lossy(value).into_owned()),
@@ -200,10 +196,7 @@ mod tests {
     }
 
     fn event(name: Option<&str>, data: &str) -> Event {
-        Event {
-            name: name.map(str::to_owned),
-            data: data.to_owned(),
-        }
+        Event { name: name.map(str::to_owned), data: data.to_owned() }
     }
 
     #[test]
@@ -253,18 +246,12 @@ mod tests {
     #[test]
     fn a_large_event_within_the_bound_is_read_whole() {
         let text = "y".repeat(4 * 1024 * 1024);
-        assert_eq!(
-            read_whole(format!("data: {text}\n\n").as_bytes()),
-            vec![event(None, &text)]
-        );
+        assert_eq!(read_whole(format!("data: {text}\n\n").as_bytes()), vec![event(None, &text)]);
     }
 
     #[test]
     fn an_event_without_its_blank_line_is_given_at_the_end() {
-        assert_eq!(
-            read_whole(b"data: a\n\ndata: [DONE]"),
-            vec![event(None, "a"), event(None, "[DONE]")]
-        );
+        assert_eq!(read_whole(b"data: a\n\ndata: [DONE]"), vec![event(None, "a"), event(None, "[DONE]")]);
     }
 
     fn stream_bytes() -> impl Strategy<Value = Vec<u8>> {

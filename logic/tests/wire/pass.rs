@@ -19,20 +19,14 @@ fn body_of(dialect: Dialect, operation: Operation, kind: Kind, body: &str) -> St
 fn a_plain_body_changes_in_its_model_only() {
     let body = "{ \"zz\" : [1.50, 1e3, -0] ,\n\"model\":\t\"a\",\"messages\":[{\"role\":\"user\",\"content\":\"\\u00e9\\/\"}],\"x\":{\"b\":1,\"a\":2} }";
     let expected = body.replace("\"a\",\"messages", "\"new\\\"name\",\"messages");
-    assert_eq!(
-        body_of(Dialect::OpenAi, Operation::Chat, Kind::OpenAi, body),
-        expected
-    );
+    assert_eq!(body_of(Dialect::OpenAi, Operation::Chat, Kind::OpenAi, body), expected);
 }
 
 #[test]
 fn a_body_that_names_no_model_gets_one() {
     let body = r#"{"input":"x"}"#;
     let expected = r#"{"model":"new\"name","input":"x"}"#;
-    assert_eq!(
-        body_of(Dialect::OpenAi, Operation::Embedding, Kind::Llama, body),
-        expected
-    );
+    assert_eq!(body_of(Dialect::OpenAi, Operation::Embedding, Kind::Llama, body), expected);
 }
 
 #[test]
@@ -40,34 +34,19 @@ fn a_stream_asks_for_usage_and_keeps_other_options() {
     let messages = r#""messages":[{"role":"user","content":"x"}]"#;
     for (options, expected) in [
         ("", r#"{"stream_options":{"include_usage":true},"#),
-        (
-            r#""stream_options":null,"#,
-            r#"{"stream_options":{"include_usage":true},"#,
-        ),
-        (
-            r#""stream_options":{},"#,
-            r#"{"stream_options":{"include_usage":true},"#,
-        ),
+        (r#""stream_options":null,"#, r#"{"stream_options":{"include_usage":true},"#),
+        (r#""stream_options":{},"#, r#"{"stream_options":{"include_usage":true},"#),
         (
             r#""stream_options":{"include_obfuscation":false},"#,
             r#"{"stream_options":{"include_usage":true,"include_obfuscation":false},"#,
         ),
-        (
-            r#""stream_options":{"include_usage":false},"#,
-            r#"{"stream_options":{"include_usage":true},"#,
-        ),
-        (
-            r#""stream_options":{"include_usage":true },"#,
-            r#"{"stream_options":{"include_usage":true },"#,
-        ),
+        (r#""stream_options":{"include_usage":false},"#, r#"{"stream_options":{"include_usage":true},"#),
+        (r#""stream_options":{"include_usage":true },"#, r#"{"stream_options":{"include_usage":true },"#),
     ] {
         let body = format!(r#"{{{options}"model":"a","stream":true,{messages}}}"#);
         let passed = body_of(Dialect::OpenAi, Operation::Chat, Kind::OpenAi, &body);
         assert!(passed.starts_with(expected), "{options}: {passed}");
-        assert!(
-            passed.ends_with(&format!(r#""stream":true,{messages}}}"#)),
-            "{passed}"
-        );
+        assert!(passed.ends_with(&format!(r#""stream":true,{messages}}}"#)), "{passed}");
     }
 }
 
@@ -85,12 +64,7 @@ fn llama_is_always_asked_for_a_stream() {
 
 #[test]
 fn llama_embeddings_are_never_streamed() {
-    let (_, encoded) = pass(
-        Dialect::OpenAi,
-        Operation::Embedding,
-        Kind::Llama,
-        r#"{"input":["a"]}"#,
-    );
+    let (_, encoded) = pass(Dialect::OpenAi, Operation::Embedding, Kind::Llama, r#"{"input":["a"]}"#);
     assert!(!encoded.streams && encoded.path == "/v1/embeddings");
 }
 
@@ -117,10 +91,7 @@ fn a_gemini_body_is_sent_as_it_came() {
     let encoded = encode(&inbound, &inspected, Kind::Gemini, "tuned/x y").unwrap();
     assert_eq!((inspected.model.as_deref(), inspected.stream), (Some("a"), true));
     assert_eq!(encoded.body, body.as_bytes());
-    assert_eq!(
-        encoded.path,
-        "/v1beta/models/tuned%2Fx%20y:streamGenerateContent?alt=sse"
-    );
+    assert_eq!(encoded.path, "/v1beta/models/tuned%2Fx%20y:streamGenerateContent?alt=sse");
 }
 
 #[test]
@@ -136,10 +107,7 @@ fn what_a_request_needs_is_read_without_its_images() {
         assert!(inspected.needs.contains(need), "{need}");
     }
     assert_eq!(inspected.text_bytes, 3 + r#"[{"type":"function"}]"#.len());
-    assert_eq!(
-        (inspected.max_output_tokens, inspected.session.as_deref()),
-        (Some(7), Some("u"))
-    );
+    assert_eq!((inspected.max_output_tokens, inspected.session.as_deref()), (Some(7), Some("u")));
 }
 
 #[test]
@@ -153,37 +121,18 @@ fn a_broken_body_is_refused_before_any_backend_sees_it() {
         ("", None),
         ("[]", None),
         ("{\"model\":\"a\"", None),
-        (
-            "{\"model\":\"a\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]} trailing",
-            None,
-        ),
-        (
-            "{\"model\":\"a\",\"model\":\"b\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}",
-            None,
-        ),
-        (
-            "{\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"content\":\"y\"}]}",
-            Some("messages[0]"),
-        ),
-        (
-            "{\"model\":{},\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}",
-            Some("model"),
-        ),
+        ("{\"model\":\"a\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]} trailing", None),
+        ("{\"model\":\"a\",\"model\":\"b\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", None),
+        ("{\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"content\":\"y\"}]}", Some("messages[0]")),
+        ("{\"model\":{},\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", Some("model")),
         ("{\"messages\":{}}", Some("messages")),
         ("{\"messages\":[5]}", Some("messages[0]")),
-        (
-            "{\"max_tokens\":-1,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}",
-            Some("max_tokens"),
-        ),
+        ("{\"max_tokens\":-1,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", Some("max_tokens")),
         (deep.as_str(), None),
     ] {
         let error = inspect(&Inbound::new(Dialect::OpenAi, Operation::Chat, body.as_bytes())).unwrap_err();
         assert_eq!((error.status, error.param.as_deref()), (400, param), "{body:.80}");
     }
-    let invalid = inspect(&Inbound::new(
-        Dialect::OpenAi,
-        Operation::Chat,
-        b"{\"model\":\"\xFF\"}",
-    ));
+    let invalid = inspect(&Inbound::new(Dialect::OpenAi, Operation::Chat, b"{\"model\":\"\xFF\"}"));
     assert_eq!(invalid.unwrap_err().status, 400);
 }

@@ -22,12 +22,8 @@ fn seeds() -> &'static Seeds {
     SEEDS.get_or_init(|| {
         let mut seeds = Seeds::default();
         for (_, _, case) in cases() {
-            seeds
-                .requests
-                .extend(case.request.map(|request| (case.client, case.operation, request)));
-            seeds
-                .answers
-                .extend(case.receives.map(|receives| (case.backend, receives)));
+            seeds.requests.extend(case.request.map(|request| (case.client, case.operation, request)));
+            seeds.answers.extend(case.receives.map(|receives| (case.backend, receives)));
         }
         seeds
     })
@@ -102,17 +98,10 @@ fn upstream(kind: Kind, thoughts: &[String], texts: &[String], arguments: &str) 
             let mut chunk = |delta: Value, finish: Value| {
                 tell(json!({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}));
             };
-            thoughts
-                .iter()
-                .for_each(|text| chunk(json!({"reasoning_content": text}), Value::Null));
-            texts
-                .iter()
-                .for_each(|text| chunk(json!({"content": text}), Value::Null));
+            thoughts.iter().for_each(|text| chunk(json!({"reasoning_content": text}), Value::Null));
+            texts.iter().for_each(|text| chunk(json!({"content": text}), Value::Null));
             let function = json!({"name": "f", "arguments": arguments});
-            chunk(
-                json!({"tool_calls": [{"index": 0, "id": "c1", "function": function}]}),
-                Value::Null,
-            );
+            chunk(json!({"tool_calls": [{"index": 0, "id": "c1", "function": function}]}), Value::Null);
             chunk(json!({}), json!("tool_calls"));
         }
         Kind::Anthropic => {
@@ -125,19 +114,10 @@ fn upstream(kind: Kind, thoughts: &[String], texts: &[String], arguments: &str) 
                 tell(json!({"type": "content_block_stop", "index": 0}));
             };
             let of = |kind: &str, key: &str, texts: &[String]| {
-                texts
-                    .iter()
-                    .map(|text| json!({"type": kind, key: text}))
-                    .collect::<Vec<_>>()
+                texts.iter().map(|text| json!({"type": kind, key: text})).collect::<Vec<_>>()
             };
-            block(
-                json!({"type": "thinking", "thinking": ""}),
-                of("thinking_delta", "thinking", thoughts),
-            );
-            block(
-                json!({"type": "text", "text": ""}),
-                of("text_delta", "text", texts),
-            );
+            block(json!({"type": "thinking", "thinking": ""}), of("thinking_delta", "thinking", thoughts));
+            block(json!({"type": "text", "text": ""}), of("text_delta", "text", texts));
             let pieces: Vec<String> = arguments.chars().map(String::from).collect();
             let start = json!({"type": "tool_use", "id": "c1", "name": "f", "input": {}});
             block(start, of("input_json_delta", "partial_json", &pieces));
@@ -150,17 +130,10 @@ fn upstream(kind: Kind, thoughts: &[String], texts: &[String], arguments: &str) 
             let mut chunk = |part: Value, finish: Value| {
                 tell(json!({"candidates": [{"content": {"parts": [part]}, "finishReason": finish}]}));
             };
-            thoughts
-                .iter()
-                .for_each(|text| chunk(json!({"text": text, "thought": true}), Value::Null));
-            texts
-                .iter()
-                .for_each(|text| chunk(json!({"text": text}), Value::Null));
+            thoughts.iter().for_each(|text| chunk(json!({"text": text, "thought": true}), Value::Null));
+            texts.iter().for_each(|text| chunk(json!({"text": text}), Value::Null));
             let args: Value = serde_json::from_str(arguments).unwrap();
-            chunk(
-                json!({"functionCall": {"name": "f", "args": args}}),
-                json!("STOP"),
-            );
+            chunk(json!({"functionCall": {"name": "f", "args": args}}), json!("STOP"));
         }
     }
     out
@@ -171,10 +144,7 @@ fn told(exchange: &Exchange, out: &[u8]) -> (String, String, String) {
     let values: Vec<Value> = if exchange.client_streams && !exchange.json_array {
         let mut events = Vec::new();
         sse::Reader::default().push(out, &mut events).unwrap();
-        events
-            .into_iter()
-            .filter_map(|event| serde_json::from_str(&event.data).ok())
-            .collect()
+        events.into_iter().filter_map(|event| serde_json::from_str(&event.data).ok()).collect()
     } else {
         match serde_json::from_slice(out).unwrap() {
             Value::Array(values) => values,
@@ -197,32 +167,19 @@ fn told(exchange: &Exchange, out: &[u8]) -> (String, String, String) {
         for block in value["content"].as_array().into_iter().flatten() {
             add(&mut told.0, block.get("text"));
             add(&mut told.1, block.get("thinking"));
-            told.2
-                .push_str(&block.get("input").map(Value::to_string).unwrap_or_default());
+            told.2.push_str(&block.get("input").map(Value::to_string).unwrap_or_default());
         }
         if value["type"] == "content_block_delta" {
             add(&mut told.0, value.pointer("/delta/text"));
             add(&mut told.1, value.pointer("/delta/thinking"));
             add(&mut told.2, value.pointer("/delta/partial_json"));
         }
-        for part in value
-            .pointer("/candidates/0/content/parts")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
+        for part in
+            value.pointer("/candidates/0/content/parts").and_then(Value::as_array).into_iter().flatten()
         {
-            let held = if part["thought"] == true {
-                &mut told.1
-            } else {
-                &mut told.0
-            };
+            let held = if part["thought"] == true { &mut told.1 } else { &mut told.0 };
             add(held, part.get("text"));
-            told.2.push_str(
-                &part
-                    .pointer("/functionCall/args")
-                    .map(Value::to_string)
-                    .unwrap_or_default(),
-            );
+            told.2.push_str(&part.pointer("/functionCall/args").map(Value::to_string).unwrap_or_default());
         }
         match value["type"].as_str() {
             Some("response.output_text.delta") => add(&mut told.0, value.get("delta")),
@@ -254,9 +211,7 @@ fn conversation(dialect: Dialect, system: &str, turns: &[String]) -> Value {
     let role = |at: usize, model: &'static str| if at.is_multiple_of(2) { "user" } else { model };
     let messages = |model| {
         let turns = turns.iter().enumerate();
-        turns
-            .map(|(at, text)| json!({"role": role(at, model), "content": text}))
-            .collect::<Vec<_>>()
+        turns.map(|(at, text)| json!({"role": role(at, model), "content": text})).collect::<Vec<_>>()
     };
     match dialect {
         Dialect::OpenAi => {

@@ -38,27 +38,15 @@ fn text(out: &[u8]) -> String {
 
 #[test]
 fn nothing_is_sent_before_the_first_content() {
-    for (dialect, kind) in [
-        (Dialect::OpenAi, Kind::Llama),
-        (Dialect::Anthropic, Kind::OpenAi),
-        (Dialect::Gemini, Kind::OpenAi),
-    ] {
+    for (dialect, kind) in
+        [(Dialect::OpenAi, Kind::Llama), (Dialect::Anthropic, Kind::OpenAi), (Dialect::Gemini, Kind::OpenAi)]
+    {
         let mut reply = Reply::new(exchange(dialect, kind, true));
         let mut out = Vec::new();
         reply.push(b": keep-alive\n\n", &mut out).unwrap();
-        reply
-            .push(
-                chunk(&json!({"role": "assistant", "content": ""}), None).as_bytes(),
-                &mut out,
-            )
-            .unwrap();
-        assert!(
-            out.is_empty() && !reply.has_content(),
-            "{dialect:?}: a role is no content"
-        );
-        reply
-            .push(chunk(&json!({"content": "a"}), None).as_bytes(), &mut out)
-            .unwrap();
+        reply.push(chunk(&json!({"role": "assistant", "content": ""}), None).as_bytes(), &mut out).unwrap();
+        assert!(out.is_empty() && !reply.has_content(), "{dialect:?}: a role is no content");
+        reply.push(chunk(&json!({"content": "a"}), None).as_bytes(), &mut out).unwrap();
         assert!(!out.is_empty() && reply.has_content(), "{dialect:?}");
         assert_eq!(reply.output_events(), 1);
         assert!(!reply.is_complete());
@@ -71,17 +59,10 @@ fn a_forwarded_stream_keeps_every_byte_of_its_data() {
     let odd = r#"data: { "x_new":1.50, "choices":[{"index":0,"delta":{"content":"\u00e9"},"finish_reason":"stop"}] ,"choices2":[]}"#;
     let mut out = Vec::new();
     reply
-        .push(
-            format!("{odd}\r\n\r\n: ping\r\n\r\n{USAGE}data: [DONE]\r\n\r\n").as_bytes(),
-            &mut out,
-        )
+        .push(format!("{odd}\r\n\r\n: ping\r\n\r\n{USAGE}data: [DONE]\r\n\r\n").as_bytes(), &mut out)
         .unwrap();
     reply.finish(&mut out).unwrap();
-    assert_eq!(
-        text(&out),
-        format!("{odd}\n\ndata: [DONE]\n\n"),
-        "the usage chunk is ours and hidden"
-    );
+    assert_eq!(text(&out), format!("{odd}\n\ndata: [DONE]\n\n"), "the usage chunk is ours and hidden");
     assert_eq!(reply.usage().unwrap().output, 2);
     assert!(reply.is_complete());
 }
@@ -104,9 +85,7 @@ fn multi_line_data_and_all_line_ends_are_read() {
         let stream = "event: x\ndata: {\"choices\":[{\"index\":0,\ndata: \"delta\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}\n\n";
         let mut reply = Reply::new(exchange(Dialect::OpenAi, Kind::Llama, false));
         let mut out = Vec::new();
-        reply
-            .push(stream.replace('\n', end).as_bytes(), &mut out)
-            .unwrap();
+        reply.push(stream.replace('\n', end).as_bytes(), &mut out).unwrap();
         reply.finish(&mut out).unwrap();
         let body: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(body["choices"][0]["message"]["content"], "hi", "{end:?}");
@@ -130,12 +109,7 @@ fn an_event_of_four_megabytes_passes_and_one_over_the_bound_fails() {
     let large = "z".repeat(4 * 1024 * 1024);
     let mut reply = Reply::new(exchange(Dialect::Anthropic, Kind::Llama, true));
     let mut out = Vec::new();
-    reply
-        .push(
-            chunk(&json!({"content": large}), Some("stop")).as_bytes(),
-            &mut out,
-        )
-        .unwrap();
+    reply.push(chunk(&json!({"content": large}), Some("stop")).as_bytes(), &mut out).unwrap();
     reply.finish(&mut out).unwrap();
     assert!(text(&out).contains(&large));
 
@@ -157,53 +131,31 @@ fn a_body_over_the_bound_fails() {
 
 #[test]
 fn html_and_truncated_json_are_told_apart_from_an_answer() {
-    for (body, stream) in [
-        ("<html>nginx</html>", true),
-        ("<html>nginx</html>", false),
-        ("\"text\"", false),
-    ] {
+    for (body, stream) in [("<html>nginx</html>", true), ("<html>nginx</html>", false), ("\"text\"", false)] {
         let mut reply = Reply::new(exchange(Dialect::OpenAi, Kind::OpenAi, stream));
         let mut out = Vec::new();
         reply.push(body.as_bytes(), &mut out).unwrap();
-        assert!(
-            matches!(reply.finish(&mut out), Err(ReplyError::Malformed(_))),
-            "{body}"
-        );
+        assert!(matches!(reply.finish(&mut out), Err(ReplyError::Malformed(_))), "{body}");
         assert!(out.is_empty());
     }
     for stream in [true, false] {
         let mut reply = Reply::new(exchange(Dialect::Anthropic, Kind::Anthropic, stream));
-        reply
-            .push(b"{\"content\":[{\"type\":\"te", &mut Vec::new())
-            .unwrap();
-        assert!(matches!(
-            reply.finish(&mut Vec::new()),
-            Err(ReplyError::Incomplete(_))
-        ));
+        reply.push(b"{\"content\":[{\"type\":\"te", &mut Vec::new()).unwrap();
+        assert!(matches!(reply.finish(&mut Vec::new()), Err(ReplyError::Incomplete(_))));
     }
     let mut empty = Reply::new(exchange(Dialect::OpenAi, Kind::OpenAi, true));
     empty.push(b"\n\n", &mut Vec::new()).unwrap();
-    assert!(matches!(
-        empty.finish(&mut Vec::new()),
-        Err(ReplyError::Incomplete(_))
-    ));
+    assert!(matches!(empty.finish(&mut Vec::new()), Err(ReplyError::Incomplete(_))));
     let mut only_done = Reply::new(exchange(Dialect::OpenAi, Kind::OpenAi, true));
-    assert!(matches!(
-        only_done.push(b"data: [DONE]\n\n", &mut Vec::new()),
-        Err(ReplyError::Incomplete(_))
-    ));
+    assert!(matches!(only_done.push(b"data: [DONE]\n\n", &mut Vec::new()), Err(ReplyError::Incomplete(_))));
 }
 
 #[test]
 fn a_stream_without_its_last_blank_line_is_complete() {
     let mut reply = Reply::new(exchange(Dialect::Gemini, Kind::OpenAi, true));
     let mut out = Vec::new();
-    reply
-        .push(chunk(&json!({"content": "a"}), None).as_bytes(), &mut out)
-        .unwrap();
-    reply
-        .push(chunk(&json!({}), Some("stop")).trim_end().as_bytes(), &mut out)
-        .unwrap();
+    reply.push(chunk(&json!({"content": "a"}), None).as_bytes(), &mut out).unwrap();
+    reply.push(chunk(&json!({}), Some("stop")).trim_end().as_bytes(), &mut out).unwrap();
     reply.finish(&mut out).unwrap();
     assert!(text(&out).contains("\"finishReason\":\"STOP\""));
 }
@@ -231,16 +183,10 @@ fn a_server_that_omits_the_end_of_an_anthropic_stream_gets_it_added() {
 fn a_failure_after_content_is_a_typed_error_event_and_a_proper_end() {
     let error = ApiError::new(ErrorKind::Upstream, "it broke").with_code("backend_stream_broken");
     let failed = |dialect, operation, json_array| {
-        let exchange = Exchange {
-            operation,
-            json_array,
-            ..exchange(dialect, Kind::Llama, true)
-        };
+        let exchange = Exchange { operation, json_array, ..exchange(dialect, Kind::Llama, true) };
         let mut reply = Reply::new(exchange);
         let mut out = Vec::new();
-        reply
-            .push(chunk(&json!({"content": "a"}), None).as_bytes(), &mut out)
-            .unwrap();
+        reply.push(chunk(&json!({"content": "a"}), None).as_bytes(), &mut out).unwrap();
         let before = out.len();
         reply.fail(&error, &mut out);
         let told = text(&out[before..]);
@@ -264,23 +210,16 @@ fn a_failure_after_content_is_a_typed_error_event_and_a_proper_end() {
     assert!(responses.contains("event: error\n") && responses.contains("\"status\":\"failed\""));
     let (array, _) = failed(Dialect::Gemini, Operation::Chat, true);
     let array: Value = serde_json::from_str(&array).unwrap();
-    assert_eq!(
-        array.as_array().unwrap().last().unwrap()["error"]["status"],
-        "INTERNAL"
-    );
+    assert_eq!(array.as_array().unwrap().last().unwrap()["error"]["status"], "INTERNAL");
 }
 
 #[test]
 fn content_is_read_before_a_gathered_body_is_sent() {
     let mut reply = Reply::new(exchange(Dialect::OpenAi, Kind::Llama, false));
     let mut out = Vec::new();
-    reply
-        .push(chunk(&json!({"content": "a"}), None).as_bytes(), &mut out)
-        .unwrap();
+    reply.push(chunk(&json!({"content": "a"}), None).as_bytes(), &mut out).unwrap();
     assert!(reply.has_read_content() && !reply.has_content() && out.is_empty());
-    reply
-        .push(chunk(&json!({}), Some("stop")).as_bytes(), &mut out)
-        .unwrap();
+    reply.push(chunk(&json!({}), Some("stop")).as_bytes(), &mut out).unwrap();
     assert!(!reply.is_complete(), "usage is still to come");
     reply.push(USAGE.as_bytes(), &mut out).unwrap();
     assert!(reply.is_complete());
@@ -293,17 +232,10 @@ fn calls_under_one_index_are_told_apart_by_their_ids() {
     let call = |id: &str, name: &str| json!({"tool_calls": [{"index": 0, "id": id, "function": {"name": name, "arguments": "{}"}}]});
     let mut reply = Reply::new(exchange(Dialect::OpenAi, Kind::Llama, false));
     let mut out = Vec::new();
-    reply
-        .push(chunk(&call("a", "f"), None).as_bytes(), &mut out)
-        .unwrap();
-    reply
-        .push(chunk(&call("b", "g"), Some("tool_calls")).as_bytes(), &mut out)
-        .unwrap();
+    reply.push(chunk(&call("a", "f"), None).as_bytes(), &mut out).unwrap();
+    reply.push(chunk(&call("b", "g"), Some("tool_calls")).as_bytes(), &mut out).unwrap();
     reply.finish(&mut out).unwrap();
     let body: Value = serde_json::from_slice(&out).unwrap();
     let calls = body["choices"][0]["message"]["tool_calls"].as_array().unwrap();
-    assert_eq!(
-        (calls.len(), calls[1]["function"]["name"].as_str()),
-        (2, Some("g"))
-    );
+    assert_eq!((calls.len(), calls[1]["function"]["name"].as_str()), (2, Some("g")));
 }

@@ -43,34 +43,21 @@ pub(in crate::wire) fn chat(body: &Value) -> Result<Chat, ApiError> {
         stop: set(body, "stop_sequences", Node::strings)?,
         format: format(body)?,
         reasoning: reasoning(body)?,
-        stream: body
-            .get("stream")
-            .map(|node| node.bool())
-            .transpose()?
-            .unwrap_or(false),
+        stream: body.get("stream").map(|node| node.bool()).transpose()?.unwrap_or(false),
         unknown: body.unknown(&[&KNOWN[..], &REFUSED[..]].concat()),
         ..Chat::default()
     };
     if let Some(metadata) = body.get("metadata") {
         chat.user = set(&metadata, "user_id", Node::string)?;
     }
-    for node in body
-        .get("tools")
-        .map(|tools| tools.array())
-        .transpose()?
-        .unwrap_or_default()
-    {
+    for node in body.get("tools").map(|tools| tools.array()).transpose()?.unwrap_or_default() {
         chat.tools.push(tool(&node)?);
     }
     if let Some(choice) = body.get("tool_choice") {
         tool_choice(&choice, &mut chat)?;
     }
     if let Some(system) = body.get("system") {
-        let turn = Turn {
-            role: Role::System,
-            parts: content(&system)?,
-            path: system.path,
-        };
+        let turn = Turn { role: Role::System, parts: content(&system)?, path: system.path };
         chat.turns.push(turn);
     }
     for message in body.need("messages")?.array()? {
@@ -82,11 +69,7 @@ pub(in crate::wire) fn chat(body: &Value) -> Result<Chat, ApiError> {
             _ => return Err(role.error("must be `user` or `assistant`")),
         };
         let parts = content(&message.need("content")?)?;
-        chat.turns.push(Turn {
-            role,
-            parts,
-            path: message.path,
-        });
+        chat.turns.push(Turn { role, parts, path: message.path });
     }
     Ok(chat)
 }
@@ -102,32 +85,18 @@ fn format(body: &Node<'_>) -> Result<Option<Set<Format>>, ApiError> {
     }
     let schema = Value::Object(node.need("schema")?.object()?.clone());
     // Anthropic always holds the model to the schema.
-    let value = Format::Schema {
-        name: "output".to_owned(),
-        description: None,
-        strict: Some(true),
-        schema,
-    };
-    Ok(Some(Set {
-        value,
-        path: node.path,
-    }))
+    let value = Format::Schema { name: "output".to_owned(), description: None, strict: Some(true), schema };
+    Ok(Some(Set { value, path: node.path }))
 }
 
 fn reasoning(body: &Node<'_>) -> Result<Option<Set<Reasoning>>, ApiError> {
     let effort = body.get("output_config").and_then(|config| config.get("effort"));
     let thinking = body.get("thinking");
-    let kind = thinking
-        .as_ref()
-        .map(|thinking| thinking.need("type"))
-        .transpose()?;
+    let kind = thinking.as_ref().map(|thinking| thinking.need("type")).transpose()?;
     let value = match (&kind, &effort) {
         (Some(kind), _) if kind.value == "disabled" => Reasoning::Off,
         (Some(kind), _) if kind.value == "enabled" => {
-            let budget = thinking
-                .as_ref()
-                .map(|thinking| thinking.need("budget_tokens"))
-                .transpose()?;
+            let budget = thinking.as_ref().map(|thinking| thinking.need("budget_tokens")).transpose()?;
             Reasoning::Budget(budget.map(|budget| budget.u32()).transpose()?.unwrap_or(0))
         }
         (Some(kind), _) if kind.value != "adaptive" => {
@@ -181,10 +150,7 @@ fn block(node: &Node<'_>) -> Result<Part, ApiError> {
     let kind = node.need("type")?;
     let content = match kind.str()? {
         "text" => Content::Text(node.need("text")?.string()?),
-        "image" => Content::Image {
-            source: source(&node.need("source")?)?,
-            detail: None,
-        },
+        "image" => Content::Image { source: source(&node.need("source")?)?, detail: None },
         "document" => document(node)?,
         "thinking" => Content::Reasoning {
             text: node.need("thinking")?.string()?,
@@ -206,16 +172,8 @@ fn block(node: &Node<'_>) -> Result<Part, ApiError> {
         }
         "tool_result" => Content::ToolResult {
             id: node.need("tool_use_id")?.string()?,
-            parts: node
-                .get("content")
-                .map(|inner| content(&inner))
-                .transpose()?
-                .unwrap_or_default(),
-            is_error: node
-                .get("is_error")
-                .map(|flag| flag.bool())
-                .transpose()?
-                .unwrap_or(false),
+            parts: node.get("content").map(|inner| content(&inner)).transpose()?.unwrap_or_default(),
+            is_error: node.get("is_error").map(|flag| flag.bool()).transpose()?.unwrap_or(false),
         },
         _ => return Err(kind.error("names a block that the backend that serves this model cannot take")),
     };
@@ -232,10 +190,7 @@ fn document(node: &Node<'_>) -> Result<Content, ApiError> {
         return Ok(Content::Text(from.need("data")?.string()?));
     }
     let name = node.get("title").map(|title| title.string()).transpose()?;
-    Ok(Content::Document {
-        source: source(&from)?,
-        name,
-    })
+    Ok(Content::Document { source: source(&from)?, name })
 }
 
 fn source(node: &Node<'_>) -> Result<Source, ApiError> {

@@ -15,24 +15,14 @@ const THINKING_BUDGET_MIN: u32 = 1024;
 /// Encodes a whole request; appends to `dropped` what was left out.
 pub(in crate::wire) fn chat(chat: &Chat, model: &str, dropped: &mut Vec<String>) -> Result<Value, ApiError> {
     if let Some(count) = chat.count.as_ref().filter(|count| count.value != 1) {
-        return Err(refuse(
-            &count.path,
-            "must be 1 for the backend that serves this model",
-        ));
+        return Err(refuse(&count.path, "must be 1 for the backend that serves this model"));
     }
     if let Some(logprobs) = &chat.logprobs {
-        return Err(refuse(
-            &logprobs.path,
-            "cannot be had from the backend that serves this model",
-        ));
+        return Err(refuse(&logprobs.path, "cannot be had from the backend that serves this model"));
     }
     dropped.extend(chat.seed.iter().map(|seed| seed.path.clone()));
     let penalties = chat.frequency_penalty.iter().chain(&chat.presence_penalty);
-    dropped.extend(
-        penalties
-            .filter(|set| set.value.as_f64() != Some(0.0))
-            .map(|set| set.path.clone()),
-    );
+    dropped.extend(penalties.filter(|set| set.value.as_f64() != Some(0.0)).map(|set| set.path.clone()));
 
     let mut body = Map::new();
     let mut put = |key: &str, value: Value| body.insert(key.to_owned(), value);
@@ -95,10 +85,7 @@ pub(in crate::wire) fn chat(chat: &Chat, model: &str, dropped: &mut Vec<String>)
     if let Some(format) = &chat.format {
         match &format.value {
             Format::Schema { schema, .. } => {
-                put(
-                    "output_config",
-                    json!({"format": {"type": "json_schema", "schema": schema}}),
-                );
+                put("output_config", json!({"format": {"type": "json_schema", "schema": schema}}));
             }
             Format::Json => {
                 return Err(refuse(
@@ -130,13 +117,8 @@ fn thinking(chat: &Chat, dropped: &mut Vec<String>) -> Option<Thinking> {
         Reasoning::Budget(budget) => *budget,
     };
     // The budget is part of the output bound and must leave room for the answer.
-    let budget = chat
-        .max_tokens
-        .map_or(budget, |max| budget.min(max.saturating_sub(max / 4 + 1)));
-    let forced = matches!(
-        chat.tool_choice,
-        Some(ToolChoice::Required | ToolChoice::Named(_))
-    );
+    let budget = chat.max_tokens.map_or(budget, |max| budget.min(max.saturating_sub(max / 4 + 1)));
+    let forced = matches!(chat.tool_choice, Some(ToolChoice::Required | ToolChoice::Named(_)));
     if budget < THINKING_BUDGET_MIN || forced || continues_without_thinking(chat) {
         dropped.push(set.path.clone());
         return None;
@@ -148,19 +130,15 @@ fn thinking(chat: &Chat, dropped: &mut Vec<String>) -> Option<Thinking> {
 /// refuses to think in the middle of such a turn.
 fn continues_without_thinking(chat: &Chat) -> bool {
     let is_result = |part: &Part| matches!(part.content, Content::ToolResult { .. });
-    if !chat
-        .turns
-        .last()
-        .is_some_and(|turn| turn.parts.iter().any(is_result))
-    {
+    if !chat.turns.last().is_some_and(|turn| turn.parts.iter().any(is_result)) {
         return false;
     }
     let caller = chat.turns.iter().rev().find(|turn| turn.role == Role::Assistant);
     !caller.is_some_and(|turn| {
         turn.parts.iter().any(|part| match &part.content {
-            Content::Reasoning { signature, .. } => signature
-                .as_ref()
-                .is_some_and(|signature| !signature.starts_with(SIGNATURE_MARK)),
+            Content::Reasoning { signature, .. } => {
+                signature.as_ref().is_some_and(|signature| !signature.starts_with(SIGNATURE_MARK))
+            }
             Content::Redacted(_) => true,
             _ => false,
         })
@@ -193,10 +171,7 @@ fn tool_choice(chat: &Chat) -> Option<Value> {
     if chat.tools.is_empty() {
         return None;
     }
-    let one_at_a_time = chat
-        .parallel_tools
-        .as_ref()
-        .is_some_and(|parallel| !parallel.value);
+    let one_at_a_time = chat.parallel_tools.as_ref().is_some_and(|parallel| !parallel.value);
     let mut choice = match &chat.tool_choice {
         None if !one_at_a_time => return None,
         None | Some(ToolChoice::Auto) => json!({"type": "auto"}),
@@ -268,10 +243,7 @@ fn block(part: &Part, dropped: &mut Vec<String>) -> Result<Option<Value>, ApiErr
         Content::Text(text) | Content::Refusal(text) => json!({"type": "text", "text": text}),
         Content::Image { source, .. } => json!({"type": "image", "source": source_object(source)}),
         Content::Document { source, name } => document(part, source, name.as_deref())?,
-        Content::Reasoning {
-            text,
-            signature: Some(signature),
-        } if !signature.starts_with(SIGNATURE_MARK) => {
+        Content::Reasoning { text, signature: Some(signature) } if !signature.starts_with(SIGNATURE_MARK) => {
             json!({"type": "thinking", "thinking": text, "signature": signature})
         }
         Content::Reasoning { .. } => {
@@ -280,9 +252,7 @@ fn block(part: &Part, dropped: &mut Vec<String>) -> Result<Option<Value>, ApiErr
             return Ok(None);
         }
         Content::Redacted(data) => json!({"type": "redacted_thinking", "data": data}),
-        Content::ToolCall {
-            id, name, arguments, ..
-        } => {
+        Content::ToolCall { id, name, arguments, .. } => {
             let input = serde_json::from_str(arguments).unwrap_or_else(|_| json!({}));
             json!({"type": "tool_use", "id": tool_id(id), "name": name, "input": input})
         }
@@ -320,10 +290,7 @@ fn document(part: &Part, source: &Source, name: Option<&str>) -> Result<Value, A
     if let Source::Base64 { media_type, .. } = source
         && media_type != "application/pdf"
     {
-        return Err(refuse(
-            &part.path,
-            "must be a PDF for the backend that serves this model",
-        ));
+        return Err(refuse(&part.path, "must be a PDF for the backend that serves this model"));
     }
     let mut document = json!({"type": "document", "source": source_object(source)});
     if let Some(name) = name {
@@ -334,13 +301,5 @@ fn document(part: &Part, source: &Source, name: Option<&str>) -> Result<Value, A
 
 /// A call id in the alphabet Anthropic allows (`^[a-zA-Z0-9_-]+$`).
 fn tool_id(id: &str) -> String {
-    id.chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '_' || c == '-' {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect()
+    id.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' }).collect()
 }

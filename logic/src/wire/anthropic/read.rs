@@ -11,8 +11,8 @@ use serde_json::Value;
 pub(in crate::wire) struct Read {
     usage: Option<Usage>,
     calls: u32,
-    /// The tool call the open block is, if it is one, and whether arguments came with its start.
-    open_call: Option<u32>,
+    /// The tool call the open block is, if it is one, and whether it had arguments yet.
+    open_call: Option<(u32, bool)>,
     finished: bool,
     stopped: bool,
 }
@@ -45,7 +45,7 @@ impl Read {
                     self.delta(delta, events);
                 }
             }
-            Some("content_block_stop") => self.open_call = None,
+            Some("content_block_stop") => self.close_call(events),
             Some("message_delta") => {
                 if let Some(delta) = event.get("delta") {
                     self.stop(delta, events);
@@ -65,7 +65,7 @@ impl Read {
         self.start(body, events);
         for block in blocks {
             self.block(block, events);
-            self.open_call = None;
+            self.close_call(events);
         }
         self.stop(body, events);
         if !self.finished {
@@ -75,17 +75,12 @@ impl Read {
     }
 
     fn start(&mut self, message: &Value, events: &mut Vec<Event>) {
-        events.push(Event::Start {
-            id: message.get("id").and_then(Value::as_str).map(str::to_owned),
-        });
+        events.push(Event::Start { id: message.get("id").and_then(Value::as_str).map(str::to_owned) });
         self.usage(message, events);
     }
 
     fn usage(&mut self, holder: &Value, events: &mut Vec<Event>) {
-        let Some(usage) = holder
-            .get("usage")
-            .and_then(|usage| read_usage(usage, self.usage))
-        else {
+        let Some(usage) = holder.get("usage").and_then(|usage| read_usage(usage, self.usage)) else {
             return;
         };
         self.usage = Some(usage);
@@ -93,118 +88,70 @@ impl Read {
     }
 
     fn block(&mut self, block: &Value, events: &mut Vec<Event>) {
-        let text_of = |key: &str| {
-            block
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        self.open_call = None;
+        let text_of = |key: &str| block.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        self.close_call(events);
         match block.get("type").and_then(Value::as_str) {
             Some("text") => {
                 if !text_of("text").is_empty() {
-                    events.push(Event::Text {
-                        choice: 0,
-                        text: text_of("text"),
-                    });
+                    events.push(Event::Text { choice: 0, text: text_of("text") });
                 }
-                for citation in block
-                    .get("citations")
-                    .and_then(Value::as_array)
-                    .into_iter()
-                    .flatten()
-                {
-                    events.push(Event::Citation {
-                        choice: 0,
-                        citation: citation.clone(),
-                    });
+                for citation in block.get("citations").and_then(Value::as_array).into_iter().flatten() {
+                    events.push(Event::Citation { choice: 0, citation: citation.clone() });
                 }
             }
             Some("thinking") => {
                 if !text_of("thinking").is_empty() {
-                    events.push(Event::Reasoning {
-                        choice: 0,
-                        text: text_of("thinking"),
-                    });
+                    events.push(Event::Reasoning { choice: 0, text: text_of("thinking") });
                 }
                 if !text_of("signature").is_empty() {
-                    events.push(Event::Signature {
-                        choice: 0,
-                        signature: text_of("signature"),
-                    });
+                    events.push(Event::Signature { choice: 0, signature: text_of("signature") });
                 }
             }
-            Some("redacted_thinking") => events.push(Event::Redacted {
-                choice: 0,
-                data: text_of("data"),
-            }),
+            Some("redacted_thinking") => events.push(Event::Redacted { choice: 0, data: text_of("data") }),
             Some("tool_use") => {
                 let call = self.calls;
                 self.calls += 1;
-                self.open_call = Some(call);
                 let id = block.get("id").and_then(Value::as_str).map(str::to_owned);
-                events.push(Event::ToolCall {
-                    choice: 0,
-                    call,
-                    id,
-                    name: text_of("name"),
-                    signature: None,
-                });
+                events.push(Event::ToolCall { choice: 0, call, id, name: text_of("name"), signature: None });
                 // A stream starts with an empty object and sends the arguments as deltas.
-                let input = block
-                    .get("input")
-                    .filter(|input| input.as_object().is_some_and(|o| !o.is_empty()));
+                let input =
+                    block.get("input").filter(|input| input.as_object().is_some_and(|o| !o.is_empty()));
+                self.open_call = Some((call, input.is_some()));
                 if let Some(input) = input {
-                    events.push(Event::Arguments {
-                        choice: 0,
-                        call,
-                        text: input.to_string(),
-                    });
+                    events.push(Event::Arguments { choice: 0, call, text: input.to_string() });
                 }
             }
             _ => {}
         }
     }
 
+    /// A call without arguments has sent none, where other dialects send an empty object.
+    fn close_call(&mut self, events: &mut Vec<Event>) {
+        if let Some((call, false)) = self.open_call.take() {
+            events.push(Event::Arguments { choice: 0, call, text: "{}".to_owned() });
+        }
+    }
+
     fn delta(&mut self, delta: &Value, events: &mut Vec<Event>) {
-        let text_of = |key: &str| {
-            delta
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
+        let text_of = |key: &str| delta.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         match delta.get("type").and_then(Value::as_str) {
-            Some("text_delta") => events.push(Event::Text {
-                choice: 0,
-                text: text_of("text"),
-            }),
-            Some("thinking_delta") => events.push(Event::Reasoning {
-                choice: 0,
-                text: text_of("thinking"),
-            }),
+            Some("text_delta") => events.push(Event::Text { choice: 0, text: text_of("text") }),
+            Some("thinking_delta") => events.push(Event::Reasoning { choice: 0, text: text_of("thinking") }),
             Some("signature_delta") => {
-                events.push(Event::Signature {
-                    choice: 0,
-                    signature: text_of("signature"),
-                });
+                events.push(Event::Signature { choice: 0, signature: text_of("signature") });
             }
             Some("input_json_delta") => {
-                if let Some(call) = self.open_call {
-                    events.push(Event::Arguments {
-                        choice: 0,
-                        call,
-                        text: text_of("partial_json"),
-                    });
+                let text = text_of("partial_json");
+                if let Some((call, has_arguments)) = &mut self.open_call
+                    && !text.is_empty()
+                {
+                    *has_arguments = true;
+                    events.push(Event::Arguments { choice: 0, call: *call, text });
                 }
             }
             Some("citations_delta") => {
                 if let Some(citation) = delta.get("citation") {
-                    events.push(Event::Citation {
-                        choice: 0,
-                        citation: citation.clone(),
-                    });
+                    events.push(Event::Citation { choice: 0, citation: citation.clone() });
                 }
             }
             _ => {}

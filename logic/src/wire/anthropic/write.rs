@@ -21,9 +21,9 @@ pub(in crate::wire) fn input(name: &str, arguments: &str, cut: bool) -> Result<V
     match serde_json::from_str(arguments) {
         Ok(input @ Value::Object(_)) => Ok(input),
         _ if cut => Ok(json!({})),
-        _ => Err(ReplyError::Malformed(format!(
-            "the arguments of the call of `{name}` are not a JSON object"
-        ))),
+        _ => {
+            Err(ReplyError::Malformed(format!("the arguments of the call of `{name}` are not a JSON object")))
+        }
     }
 }
 
@@ -31,19 +31,13 @@ pub(in crate::wire) fn input(name: &str, arguments: &str, cut: bool) -> Result<V
 pub(in crate::wire) fn body(answer: &Answer, exchange: &Exchange) -> Result<Value, ReplyError> {
     let mut content = Vec::new();
     let choice = answer.choices.first();
-    let finish = choice
-        .and_then(|choice| choice.finish.clone())
-        .unwrap_or(Finish::Stop);
+    let finish = choice.and_then(|choice| choice.finish.clone()).unwrap_or(Finish::Stop);
     let mut called = false;
     for block in choice.map(|choice| choice.blocks.as_slice()).unwrap_or_default() {
         match block {
             Block::Text { text, citations } => {
                 let citations: Vec<&Value> = citations.iter().filter(|citation| is_own(citation)).collect();
-                let citations = if citations.is_empty() {
-                    Value::Null
-                } else {
-                    json!(citations)
-                };
+                let citations = if citations.is_empty() { Value::Null } else { json!(citations) };
                 content.push(json!({"type": "text", "text": text, "citations": citations}));
             }
             Block::Refusal(text) => content.push(json!({"type": "text", "text": text, "citations": null})),
@@ -52,13 +46,7 @@ pub(in crate::wire) fn body(answer: &Answer, exchange: &Exchange) -> Result<Valu
                 content.push(json!({"type": "thinking", "thinking": text, "signature": signature}));
             }
             Block::Redacted(data) => content.push(json!({"type": "redacted_thinking", "data": data})),
-            Block::ToolCall {
-                call,
-                id,
-                name,
-                arguments,
-                signature,
-            } => {
+            Block::ToolCall { call, id, name, arguments, signature } => {
                 called = true;
                 if let Some(signature) = signature {
                     let signature = format!("{SIGNATURE_MARK}{signature}");
@@ -86,10 +74,7 @@ pub(in crate::wire) fn body(answer: &Answer, exchange: &Exchange) -> Result<Valu
 
 /// Whether a citation has this dialect's shape.
 fn is_own(citation: &Value) -> bool {
-    citation
-        .get("type")
-        .and_then(Value::as_str)
-        .is_some_and(|kind| kind.ends_with("_location"))
+    citation.get("type").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("_location"))
 }
 
 fn message(
@@ -190,13 +175,7 @@ impl Write {
                 self.begin(&json!({"type": "redacted_thinking", "data": data}), exchange, out);
                 self.stop(self.next - 1, out);
             }
-            Event::ToolCall {
-                choice,
-                call,
-                id,
-                name,
-                signature,
-            } => {
+            Event::ToolCall { choice, call, id, name, signature } => {
                 if let Some(signature) = signature {
                     let signature = format!("{SIGNATURE_MARK}{signature}");
                     self.event(Event::Signature { choice, signature }, exchange, out);
@@ -211,10 +190,7 @@ impl Write {
                 let index = usize::try_from(call).ok().and_then(|call| self.calls.get(call));
                 if let Some(index) = index {
                     let delta = json!({"type": "input_json_delta", "partial_json": text});
-                    write(
-                        &json!({"type": "content_block_delta", "index": index, "delta": delta}),
-                        out,
-                    );
+                    write(&json!({"type": "content_block_delta", "index": index, "delta": delta}), out);
                 }
             }
         }
@@ -248,13 +224,8 @@ impl Write {
 
     fn start(&mut self, exchange: &Exchange, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.started, true) {
-            let message = message(
-                self.id.as_deref(),
-                exchange,
-                Vec::new(),
-                (Value::Null, Value::Null),
-                &self.usage,
-            );
+            let message =
+                message(self.id.as_deref(), exchange, Vec::new(), (Value::Null, Value::Null), &self.usage);
             write(&json!({"type": "message_start", "message": message}), out);
         }
     }
@@ -275,19 +246,13 @@ impl Write {
     fn begin(&mut self, block: &Value, exchange: &Exchange, out: &mut Vec<u8>) {
         self.start(exchange, out);
         self.close(out);
-        write(
-            &json!({"type": "content_block_start", "index": self.next, "content_block": block}),
-            out,
-        );
+        write(&json!({"type": "content_block_start", "index": self.next, "content_block": block}), out);
         self.next += 1;
     }
 
     fn delta(&self, delta: &Value, out: &mut Vec<u8>) {
         let index = self.next.saturating_sub(1);
-        write(
-            &json!({"type": "content_block_delta", "index": index, "delta": delta}),
-            out,
-        );
+        write(&json!({"type": "content_block_delta", "index": index, "delta": delta}), out);
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {

@@ -16,12 +16,7 @@ pub(in crate::wire) fn chat(chat: &Chat, dropped: &mut Vec<String>) -> Result<Va
     let mut system: Vec<Value> = Vec::new();
     let mut contents: Vec<(Role, Vec<Value>)> = Vec::new();
     for turn in &chat.turns {
-        let mut parts = Parts {
-            names: &names,
-            out: Vec::new(),
-            signature: None,
-            dropped,
-        };
+        let mut parts = Parts { names: &names, out: Vec::new(), signature: None, dropped };
         for part in &turn.parts {
             parts.add(part, turn.role)?;
         }
@@ -51,10 +46,7 @@ pub(in crate::wire) fn chat(chat: &Chat, dropped: &mut Vec<String>) -> Result<Va
     body.insert("contents".to_owned(), Value::Array(contents));
     if !chat.tools.is_empty() {
         let declarations: Vec<Value> = chat.tools.iter().map(|tool| declaration(tool, dropped)).collect();
-        body.insert(
-            "tools".to_owned(),
-            json!([{"functionDeclarations": declarations}]),
-        );
+        body.insert("tools".to_owned(), json!([{"functionDeclarations": declarations}]));
         if let Some(choice) = &chat.tool_choice {
             let config = match choice {
                 ToolChoice::Auto => json!({"mode": "AUTO"}),
@@ -65,12 +57,7 @@ pub(in crate::wire) fn chat(chat: &Chat, dropped: &mut Vec<String>) -> Result<Va
             body.insert("toolConfig".to_owned(), json!({"functionCallingConfig": config}));
         }
         // Gemini has no switch for it.
-        dropped.extend(
-            chat.parallel_tools
-                .iter()
-                .filter(|set| !set.value)
-                .map(|set| set.path.clone()),
-        );
+        dropped.extend(chat.parallel_tools.iter().filter(|set| !set.value).map(|set| set.path.clone()));
     }
     let config = generation_config(chat, dropped)?;
     if !config.is_empty() {
@@ -100,26 +87,13 @@ fn generation_config(chat: &Chat, dropped: &mut Vec<String>) -> Result<Map<Strin
         Some(stop) if !stop.value.is_empty() => put("stopSequences", Some(json!(stop.value))),
         _ => {}
     }
-    put(
-        "candidateCount",
-        chat.count.as_ref().map(|count| json!(count.value)),
-    );
+    put("candidateCount", chat.count.as_ref().map(|count| json!(count.value)));
     match &chat.seed {
         Some(seed) if i32::try_from(seed.value).is_err() => dropped.push(seed.path.clone()),
         seed => put("seed", seed.as_ref().map(|seed| json!(seed.value))),
     }
-    put(
-        "frequencyPenalty",
-        chat.frequency_penalty
-            .as_ref()
-            .map(|penalty| penalty.value.clone()),
-    );
-    put(
-        "presencePenalty",
-        chat.presence_penalty
-            .as_ref()
-            .map(|penalty| penalty.value.clone()),
-    );
+    put("frequencyPenalty", chat.frequency_penalty.as_ref().map(|penalty| penalty.value.clone()));
+    put("presencePenalty", chat.presence_penalty.as_ref().map(|penalty| penalty.value.clone()));
     if let Some(logprobs) = &chat.logprobs {
         put("responseLogprobs", Some(json!(true)));
         put("logprobs", (logprobs.value > 0).then(|| json!(logprobs.value)));
@@ -148,10 +122,7 @@ fn declaration(tool: &Tool, dropped: &mut Vec<String>) -> Value {
     let mut object = Map::new();
     object.insert("name".to_owned(), json!(tool.name));
     // Gemini requires a description.
-    object.insert(
-        "description".to_owned(),
-        json!(tool.description.as_deref().unwrap_or(&tool.name)),
-    );
+    object.insert("description".to_owned(), json!(tool.description.as_deref().unwrap_or(&tool.name)));
     if let Some(parameters) = &tool.parameters {
         object.insert("parametersJsonSchema".to_owned(), parameters.clone());
     }
@@ -188,25 +159,16 @@ impl Parts<'_> {
             Content::Text(text) | Content::Refusal(text) => self.out.push(json!({"text": text})),
             Content::Image { source, .. } | Content::Document { source, .. } => self.out.push(binary(source)),
             Content::Reasoning { text, signature } => {
-                match signature
-                    .as_deref()
-                    .and_then(|signature| signature.strip_prefix(SIGNATURE_MARK))
-                {
+                match signature.as_deref().and_then(|signature| signature.strip_prefix(SIGNATURE_MARK)) {
                     Some(signature) if text.is_empty() => self.signature = Some(signature.to_owned()),
                     Some(signature) => {
-                        self.out
-                            .push(json!({"text": text, "thought": true, "thoughtSignature": signature}));
+                        self.out.push(json!({"text": text, "thought": true, "thoughtSignature": signature}));
                     }
                     None => self.dropped.push(part.path.clone()),
                 }
             }
             Content::Redacted(_) => self.dropped.push(part.path.clone()),
-            Content::ToolCall {
-                id,
-                name,
-                arguments,
-                signature,
-            } => {
+            Content::ToolCall { id, name, arguments, signature } => {
                 let args: Value = serde_json::from_str(arguments).unwrap_or_else(|_| json!({}));
                 let mut call = json!({"functionCall": {"id": id, "name": name, "args": args}});
                 if let Some(signature) = signature.clone().or(self.signature.take()) {
@@ -254,8 +216,7 @@ impl Parts<'_> {
             _ if is_error => json!({"error": text}),
             _ => json!({"output": text}),
         };
-        self.out
-            .push(json!({"functionResponse": {"id": id, "name": name, "response": response}}));
+        self.out.push(json!({"functionResponse": {"id": id, "name": name, "response": response}}));
         self.out.append(&mut others);
         Ok(())
     }

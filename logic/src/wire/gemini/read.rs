@@ -42,10 +42,7 @@ impl Read {
         }
         if chunk.pointer("/promptFeedback/blockReason").is_some() && self.candidates.is_empty() {
             self.candidates.push((0, 0, true));
-            events.push(Event::Finish {
-                choice: 0,
-                finish: Finish::Filter,
-            });
+            events.push(Event::Finish { choice: 0, finish: Finish::Filter });
         }
         Ok(())
     }
@@ -57,9 +54,7 @@ impl Read {
             return Err(ReplyError::Malformed("the answer has no `candidates`".to_owned()));
         }
         if !self.is_finished() {
-            return Err(ReplyError::Incomplete(
-                "the answer has no finish reason".to_owned(),
-            ));
+            return Err(ReplyError::Incomplete("the answer has no finish reason".to_owned()));
         }
         Ok(())
     }
@@ -71,9 +66,7 @@ impl Read {
         let at = match self.candidates.iter().position(|(known, _, _)| *known == index) {
             Some(at) => at,
             None if self.candidates.len() >= CANDIDATES_MAX => {
-                return Err(ReplyError::Malformed(format!(
-                    "more than {CANDIDATES_MAX} candidates"
-                )));
+                return Err(ReplyError::Malformed(format!("more than {CANDIDATES_MAX} candidates")));
             }
             None => {
                 self.candidates.push((index, 0, false));
@@ -81,30 +74,19 @@ impl Read {
             }
         };
         let (_, calls, ended) = &mut self.candidates[at];
-        for part in candidate
-            .pointer("/content/parts")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
+        for part in candidate.pointer("/content/parts").and_then(Value::as_array).into_iter().flatten() {
             read_part(index, calls, part, events);
         }
         if let Some(result) = candidate.get("logprobsResult") {
             let content = logprobs(result);
             if !content.is_empty() {
-                events.push(Event::Logprobs {
-                    choice: index,
-                    content,
-                });
+                events.push(Event::Logprobs { choice: index, content });
             }
         }
         if let Some(reason) = candidate.get("finishReason").and_then(Value::as_str) {
             *ended = true;
             let finish = finish(reason, *calls > 0)?;
-            events.push(Event::Finish {
-                choice: index,
-                finish,
-            });
+            events.push(Event::Finish { choice: index, finish });
         }
         Ok(())
     }
@@ -137,10 +119,7 @@ fn read_part(choice: u32, calls: &mut u32, part: &Value, events: &mut Vec<Event>
         }
     }
     if let Some(signature) = signature {
-        events.push(Event::Signature {
-            choice,
-            signature: format!("{SIGNATURE_MARK}{signature}"),
-        });
+        events.push(Event::Signature { choice, signature: format!("{SIGNATURE_MARK}{signature}") });
     }
 }
 
@@ -151,11 +130,7 @@ fn logprobs(result: &Value) -> Vec<Value> {
         let logprob = candidate.get("logProbability").cloned().unwrap_or(json!(0));
         json!({"token": token, "logprob": logprob, "bytes": token.as_bytes()})
     };
-    let chosen = result
-        .get("chosenCandidates")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
+    let chosen = result.get("chosenCandidates").and_then(Value::as_array).into_iter().flatten();
     let tops = result.get("topCandidates").and_then(Value::as_array);
     chosen
         .enumerate()

@@ -3,14 +3,8 @@
 use serde_json::{Map, Value, json};
 
 /// Keys whose numbers Gemini writes as text (int64 in its proto JSON).
-const COUNTS: [&str; 6] = [
-    "minItems",
-    "maxItems",
-    "minLength",
-    "maxLength",
-    "minProperties",
-    "maxProperties",
-];
+const COUNTS: [&str; 6] =
+    ["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"];
 
 /// Converts a schema at any depth.
 pub(in crate::wire) fn to_json_schema(schema: &Value) -> Value {
@@ -26,9 +20,7 @@ pub(in crate::wire) fn to_json_schema(schema: &Value) -> Value {
                 out.insert("type".to_owned(), type_word(word, members));
             }
             ("properties" | "defs" | "$defs", Value::Object(inner)) => {
-                let inner = inner
-                    .iter()
-                    .map(|(name, schema)| (name.clone(), to_json_schema(schema)));
+                let inner = inner.iter().map(|(name, schema)| (name.clone(), to_json_schema(schema)));
                 out.insert(key.clone(), Value::Object(inner.collect()));
             }
             ("items" | "additionalProperties", inner) => {
@@ -38,9 +30,7 @@ pub(in crate::wire) fn to_json_schema(schema: &Value) -> Value {
                 out.insert(key.clone(), inner.iter().map(to_json_schema).collect());
             }
             (count, Value::String(number)) if COUNTS.contains(&count) => {
-                let number = number
-                    .parse::<u64>()
-                    .map_or_else(|_| value.clone(), |number| json!(number));
+                let number = number.parse::<u64>().map_or_else(|_| value.clone(), |number| json!(number));
                 out.insert(key.clone(), number);
             }
             _ => {
@@ -53,11 +43,7 @@ pub(in crate::wire) fn to_json_schema(schema: &Value) -> Value {
 
 fn type_word(word: &str, members: &Map<String, Value>) -> Value {
     let word = word.to_ascii_lowercase();
-    if members.get("nullable") == Some(&Value::Bool(true)) {
-        json!([word, "null"])
-    } else {
-        json!(word)
-    }
+    if members.get("nullable") == Some(&Value::Bool(true)) { json!([word, "null"]) } else { json!(word) }
 }
 
 #[cfg(test)]

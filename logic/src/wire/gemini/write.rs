@@ -21,13 +21,7 @@ pub(in crate::wire) fn body(answer: &Answer, exchange: &Exchange) -> Result<Valu
                 Block::Text { text, .. } | Block::Refusal(text) => parts.push(json!({"text": text})),
                 Block::Reasoning { text, signature } => parts.push(thought(text, signature.as_deref())),
                 Block::Redacted(_) => {}
-                Block::ToolCall {
-                    call,
-                    id,
-                    name,
-                    arguments,
-                    signature,
-                } => {
+                Block::ToolCall { call, id, name, arguments, signature } => {
                     let args = input(name, arguments, finish == Finish::Length)?;
                     let id = call_id(id.as_deref(), &exchange.response_id, choice.index, *call);
                     parts.push(function_call(&id, name, &args, signature.as_deref()));
@@ -40,12 +34,7 @@ pub(in crate::wire) fn body(answer: &Answer, exchange: &Exchange) -> Result<Valu
         }
         candidates.push(candidate);
     }
-    Ok(response(
-        answer.id.as_deref(),
-        candidates,
-        answer.usage.as_ref(),
-        exchange,
-    ))
+    Ok(response(answer.id.as_deref(), candidates, answer.usage.as_ref(), exchange))
 }
 
 fn function_call(id: &str, name: &str, args: &Value, signature: Option<&str>) -> Value {
@@ -118,10 +107,7 @@ fn response(id: Option<&str>, candidates: Vec<Value>, usage: Option<&Usage>, exc
         response.insert("usageMetadata".to_owned(), counts);
     }
     response.insert("modelVersion".to_owned(), json!(exchange.model));
-    response.insert(
-        "responseId".to_owned(),
-        json!(id.unwrap_or(&exchange.response_id)),
-    );
+    response.insert("responseId".to_owned(), json!(id.unwrap_or(&exchange.response_id)));
     Value::Object(response)
 }
 
@@ -181,29 +167,13 @@ impl Write {
                 }
                 return Ok(());
             }
-            Event::ToolCall {
-                choice,
-                call,
-                id,
-                name,
-                signature,
-            } => {
+            Event::ToolCall { choice, call, id, name, signature } => {
                 let id = call_id(id.as_deref(), &exchange.response_id, choice, call);
-                self.calls.push(Call {
-                    choice,
-                    call,
-                    id,
-                    name,
-                    arguments: String::new(),
-                    signature,
-                });
+                self.calls.push(Call { choice, call, id, name, arguments: String::new(), signature });
                 return Ok(());
             }
             Event::Arguments { choice, call, text } => {
-                let held = self
-                    .calls
-                    .iter_mut()
-                    .find(|held| held.choice == choice && held.call == call);
+                let held = self.calls.iter_mut().find(|held| held.choice == choice && held.call == call);
                 if let Some(held) = held {
                     held.arguments.push_str(&text);
                     if held.arguments.len() > crate::wire::sse::EVENT_BYTES_MAX {
@@ -255,9 +225,8 @@ impl Write {
         exchange: &Exchange,
         out: &mut Vec<u8>,
     ) -> Result<(), ReplyError> {
-        let (flushed, kept) = std::mem::take(&mut self.calls)
-            .into_iter()
-            .partition(|call| call.choice == choice);
+        let (flushed, kept) =
+            std::mem::take(&mut self.calls).into_iter().partition(|call| call.choice == choice);
         self.calls = kept;
         let flushed: Vec<Call> = flushed;
         for call in flushed {

@@ -27,18 +27,10 @@ struct Choice {
 impl Assembly {
     /// Adds one chunk. Returns the bytes held so far, for the caller's bound.
     pub(in crate::wire) fn add(&mut self, chunk: &Value) -> usize {
-        self.id = self
-            .id
-            .take()
-            .or_else(|| chunk.get("id").and_then(Value::as_str).map(str::to_owned));
+        self.id = self.id.take().or_else(|| chunk.get("id").and_then(Value::as_str).map(str::to_owned));
         self.usage = chunk.get("usage").and_then(read_usage).or(self.usage);
         let mut bytes = 0;
-        for entry in chunk
-            .get("choices")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
+        for entry in chunk.get("choices").and_then(Value::as_array).into_iter().flatten() {
             let index = entry.get("index").and_then(Value::as_u64).unwrap_or(0);
             let text = entry.get("text").and_then(Value::as_str).unwrap_or_default();
             bytes += text.len() + 64;
@@ -47,12 +39,7 @@ impl Assembly {
             if let Some(reason) = entry.get("finish_reason").and_then(Value::as_str) {
                 choice.finish_reason = Some(reason.to_owned());
             }
-            for (key, values) in entry
-                .get("logprobs")
-                .and_then(Value::as_object)
-                .into_iter()
-                .flatten()
-            {
+            for (key, values) in entry.get("logprobs").and_then(Value::as_object).into_iter().flatten() {
                 let Some(values) = values.as_array() else { continue };
                 bytes += values.len() * 128;
                 let held = choice.logprobs.entry(key.clone()).or_insert_with(|| json!([]));
@@ -106,12 +93,7 @@ impl Assembly {
         let at = match self.choices.binary_search_by_key(&index, |choice| choice.index) {
             Ok(at) => at,
             Err(at) => {
-                let choice = Choice {
-                    index,
-                    text: String::new(),
-                    logprobs: Map::new(),
-                    finish_reason: None,
-                };
+                let choice = Choice { index, text: String::new(), logprobs: Map::new(), finish_reason: None };
                 self.choices.insert(at, choice);
                 at
             }

@@ -45,10 +45,7 @@ pub(in crate::wire) fn set<'a, T>(
     let Some(node) = body.get(key) else {
         return Ok(None);
     };
-    Ok(Some(Set {
-        value: read(&node)?,
-        path: node.path,
-    }))
+    Ok(Some(Set { value: read(&node)?, path: node.path }))
 }
 
 /// A number kept as it was written.
@@ -73,10 +70,7 @@ pub(in crate::wire) fn chat(body: &Value) -> Result<Chat, ApiError> {
         }
     }
     let mut chat = Chat {
-        max_tokens: match body
-            .get("max_completion_tokens")
-            .or_else(|| body.get("max_tokens"))
-        {
+        max_tokens: match body.get("max_completion_tokens").or_else(|| body.get("max_tokens")) {
             Some(node) => Some(node.u32()?),
             None => None,
         },
@@ -92,11 +86,7 @@ pub(in crate::wire) fn chat(body: &Value) -> Result<Chat, ApiError> {
         reasoning: set(body, "reasoning_effort", effort)?,
         parallel_tools: set(body, "parallel_tool_calls", Node::bool)?,
         user: set(body, "user", Node::string)?,
-        stream: body
-            .get("stream")
-            .map(|node| node.bool())
-            .transpose()?
-            .unwrap_or(false),
+        stream: body.get("stream").map(|node| node.bool()).transpose()?.unwrap_or(false),
         unknown: body.unknown(&[&KNOWN[..], &REFUSED[..]].concat()),
         ..Chat::default()
     };
@@ -105,10 +95,7 @@ pub(in crate::wire) fn chat(body: &Value) -> Result<Chat, ApiError> {
             chat.tools.push(tool(&node)?);
         }
     }
-    chat.tool_choice = body
-        .get("tool_choice")
-        .map(|node| tool_choice(&node))
-        .transpose()?;
+    chat.tool_choice = body.get("tool_choice").map(|node| tool_choice(&node)).transpose()?;
     for message in body.need("messages")?.array()? {
         let turn = message_turn(&message, &mut chat.unknown)?;
         chat.turns.push(turn);
@@ -127,16 +114,9 @@ pub(in crate::wire) fn effort(node: &Node<'_>) -> Result<Reasoning, ApiError> {
 }
 
 fn logprobs(body: &Node<'_>) -> Result<Option<Set<u32>>, ApiError> {
-    let wanted = body
-        .get("logprobs")
-        .map(|node| node.bool())
-        .transpose()?
-        .unwrap_or(false);
+    let wanted = body.get("logprobs").map(|node| node.bool()).transpose()?.unwrap_or(false);
     let top = body.get("top_logprobs").map(|node| node.u32()).transpose()?;
-    Ok(wanted.then(|| Set {
-        value: top.unwrap_or(0),
-        path: body.path_of("logprobs"),
-    }))
+    Ok(wanted.then(|| Set { value: top.unwrap_or(0), path: body.path_of("logprobs") }))
 }
 
 fn format(body: &Node<'_>) -> Result<Option<Set<Format>>, ApiError> {
@@ -153,10 +133,7 @@ fn format(body: &Node<'_>) -> Result<Option<Set<Format>>, ApiError> {
         }
         _ => return Err(kind.error("must be `text`, `json_object` or `json_schema`")),
     };
-    Ok(Some(Set {
-        value,
-        path: node.path,
-    }))
+    Ok(Some(Set { value, path: node.path }))
 }
 
 /// The object that names a schema, in chat completions and, flattened, in responses.
@@ -229,19 +206,8 @@ fn message_turn(message: &Node<'_>, unknown: &mut Vec<String>) -> Result<Turn, A
                 parts: content(&message.need("content")?)?,
                 is_error: false,
             };
-            let cache = message
-                .value
-                .get("cache_control")
-                .filter(|mark| !mark.is_null())
-                .cloned();
-            (
-                Role::User,
-                vec![Part {
-                    content: result,
-                    cache,
-                    path: message.path.clone(),
-                }],
-            )
+            let cache = message.value.get("cache_control").filter(|mark| !mark.is_null()).cloned();
+            (Role::User, vec![Part { content: result, cache, path: message.path.clone() }])
         }
         "function" => return Err(role_node.error("cannot be `function` here; use `tool` and `tool_call_id`")),
         _ => return Err(role_node.error("must be `system`, `developer`, `user`, `assistant` or `tool`")),
@@ -260,11 +226,7 @@ fn message_turn(message: &Node<'_>, unknown: &mut Vec<String>) -> Result<Turn, A
         "audio",
         "function_call",
     ]));
-    Ok(Turn {
-        role,
-        parts,
-        path: message.path.clone(),
-    })
+    Ok(Turn { role, parts, path: message.path.clone() })
 }
 
 fn assistant(message: &Node<'_>) -> Result<Vec<Part>, ApiError> {
@@ -276,18 +238,10 @@ fn assistant(message: &Node<'_>) -> Result<Vec<Part>, ApiError> {
         for block in blocks.array()? {
             parts.push(thinking_block(&block)?);
         }
-    } else if let Some(text) = message
-        .get("reasoning_content")
-        .or_else(|| message.get("reasoning"))
+    } else if let Some(text) = message.get("reasoning_content").or_else(|| message.get("reasoning"))
         && let Value::String(held) = text.value
     {
-        parts.push(Part::new(
-            Content::Reasoning {
-                text: held.clone(),
-                signature: None,
-            },
-            text.path,
-        ));
+        parts.push(Part::new(Content::Reasoning { text: held.clone(), signature: None }, text.path));
     }
     if let Some(node) = message.get("content") {
         parts.extend(content(&node)?);
@@ -309,10 +263,7 @@ fn thinking_block(block: &Node<'_>) -> Result<Part, ApiError> {
     let content = match kind.str()? {
         "thinking" => Content::Reasoning {
             text: block.need("thinking")?.string()?,
-            signature: block
-                .get("signature")
-                .map(|signature| signature.string())
-                .transpose()?,
+            signature: block.get("signature").map(|signature| signature.string()).transpose()?,
         },
         "redacted_thinking" => Content::Redacted(block.need("data")?.string()?),
         _ => return Err(kind.error("must be `thinking` or `redacted_thinking`")),
@@ -331,10 +282,7 @@ fn tool_call(call: &Node<'_>) -> Result<Part, ApiError> {
         Some(arguments) => arguments_text(&arguments)?,
         None => String::new(),
     };
-    let signature = call
-        .value
-        .pointer("/extra_content/google/thought_signature")
-        .and_then(Value::as_str);
+    let signature = call.value.pointer("/extra_content/google/thought_signature").and_then(Value::as_str);
     let content = Content::ToolCall {
         id: call.need("id")?.string()?,
         name: function.need("name")?.string()?,
@@ -368,16 +316,9 @@ fn part(node: &Node<'_>) -> Result<Part, ApiError> {
         "image_url" => {
             let image = node.need("image_url")?;
             // Some clients send the URL itself in place of the object.
-            let url = if image.value.is_string() {
-                image.clone()
-            } else {
-                image.need("url")?
-            };
+            let url = if image.value.is_string() { image.clone() } else { image.need("url")? };
             let detail = image.get("detail").map(|detail| detail.string()).transpose()?;
-            Content::Image {
-                source: source(&url)?,
-                detail,
-            }
+            Content::Image { source: source(&url)?, detail }
         }
         "file" => file(&node.need("file")?)?,
         _ => {
@@ -386,16 +327,8 @@ fn part(node: &Node<'_>) -> Result<Part, ApiError> {
             );
         }
     };
-    let cache = node
-        .value
-        .get("cache_control")
-        .filter(|mark| !mark.is_null())
-        .cloned();
-    Ok(Part {
-        content,
-        cache,
-        path: node.path.clone(),
-    })
+    let cache = node.value.get("cache_control").filter(|mark| !mark.is_null()).cloned();
+    Ok(Part { content, cache, path: node.path.clone() })
 }
 
 /// A file given by content; a file id is known to its provider only.

@@ -23,11 +23,7 @@ pub(in crate::wire) fn chat(
     let llama = kind == Kind::Llama;
     let mut body = Map::new();
     body.insert("model".to_owned(), json!(model));
-    let mut messages = Messages {
-        llama,
-        out: Vec::new(),
-        dropped,
-    };
+    let mut messages = Messages { llama, out: Vec::new(), dropped };
     for turn in &chat.turns {
         match turn.role {
             Role::System => messages.system(&turn.parts)?,
@@ -43,11 +39,7 @@ pub(in crate::wire) fn chat(
         body.insert("parallel_tool_calls".to_owned(), json!(parallel.value));
     }
     if let Some(max_tokens) = chat.max_tokens {
-        let key = if llama {
-            "max_tokens"
-        } else {
-            "max_completion_tokens"
-        };
+        let key = if llama { "max_tokens" } else { "max_completion_tokens" };
         body.insert(key.to_owned(), json!(max_tokens));
     }
     let mut put = |key: &str, value: Option<Value>| {
@@ -75,29 +67,13 @@ pub(in crate::wire) fn chat(
     }
     put("seed", chat.seed.as_ref().map(|seed| json!(seed.value)));
     put("n", chat.count.as_ref().map(|count| json!(count.value)));
-    put(
-        "frequency_penalty",
-        chat.frequency_penalty
-            .as_ref()
-            .map(|penalty| penalty.value.clone()),
-    );
-    put(
-        "presence_penalty",
-        chat.presence_penalty
-            .as_ref()
-            .map(|penalty| penalty.value.clone()),
-    );
+    put("frequency_penalty", chat.frequency_penalty.as_ref().map(|penalty| penalty.value.clone()));
+    put("presence_penalty", chat.presence_penalty.as_ref().map(|penalty| penalty.value.clone()));
     if let Some(logprobs) = &chat.logprobs {
         put("logprobs", Some(json!(true)));
-        put(
-            "top_logprobs",
-            (logprobs.value > 0).then(|| json!(logprobs.value)),
-        );
+        put("top_logprobs", (logprobs.value > 0).then(|| json!(logprobs.value)));
     }
-    put(
-        "response_format",
-        chat.format.as_ref().map(|format| response_format(&format.value)),
-    );
+    put("response_format", chat.format.as_ref().map(|format| response_format(&format.value)));
     match &chat.reasoning {
         // llama.cpp thinks as its chat template says, or not at all.
         Some(reasoning) if llama => match reasoning.value {
@@ -128,10 +104,7 @@ fn tools(chat: &Chat, llama: bool, body: &mut Map<String, Value>) {
         Some(ToolChoice::Named(name)) if llama => Some(name.as_str()),
         _ => None,
     };
-    let offered = chat
-        .tools
-        .iter()
-        .filter(|tool| only.is_none_or(|name| tool.name == name));
+    let offered = chat.tools.iter().filter(|tool| only.is_none_or(|name| tool.name == name));
     body.insert("tools".to_owned(), offered.map(tool_definition).collect());
     let choice = match &chat.tool_choice {
         None => return,
@@ -162,12 +135,7 @@ fn tool_definition(tool: &Tool) -> Value {
 fn response_format(format: &Format) -> Value {
     match format {
         Format::Json => json!({"type": "json_object"}),
-        Format::Schema {
-            name,
-            description,
-            strict,
-            schema,
-        } => {
+        Format::Schema { name, description, strict, schema } => {
             let mut object = Map::new();
             object.insert("name".to_owned(), json!(name));
             if let Some(description) = description {
@@ -199,12 +167,7 @@ impl Messages<'_> {
     fn user(&mut self, parts: &[Part]) -> Result<(), ApiError> {
         let mut said = Vec::new();
         for part in parts {
-            let Content::ToolResult {
-                id,
-                parts: result,
-                is_error,
-            } = &part.content
-            else {
+            let Content::ToolResult { id, parts: result, is_error } = &part.content else {
                 said.push(self.user_part(part)?);
                 continue;
             };
@@ -213,13 +176,11 @@ impl Messages<'_> {
                 self.dropped.push(format!("{}.is_error", part.path));
             }
             // A tool message holds text only, so images follow in the user's words.
-            let (texts, others): (Vec<&Part>, Vec<&Part>) = result
-                .iter()
-                .partition(|part| matches!(part.content, Content::Text(_)));
+            let (texts, others): (Vec<&Part>, Vec<&Part>) =
+                result.iter().partition(|part| matches!(part.content, Content::Text(_)));
             let texts: Vec<Part> = texts.into_iter().cloned().collect();
             let content = self.text_only(&texts)?;
-            self.out
-                .push(json!({"role": "tool", "tool_call_id": id, "content": content}));
+            self.out.push(json!({"role": "tool", "tool_call_id": id, "content": content}));
             for other in others {
                 said.push(self.user_part(other)?);
             }
@@ -241,17 +202,11 @@ impl Messages<'_> {
                 }
                 Ok(json!({"type": "image_url", "image_url": image}))
             }
-            Content::Document {
-                source: source @ Source::Base64 { .. },
-                name,
-            } if !self.llama => {
+            Content::Document { source: source @ Source::Base64 { .. }, name } if !self.llama => {
                 let name = name.as_deref().unwrap_or("document");
                 Ok(json!({"type": "file", "file": {"filename": name, "file_data": url_of(source)}}))
             }
-            _ => Err(refuse(
-                &part.path,
-                "cannot be sent to the backend that serves this model",
-            )),
+            _ => Err(refuse(&part.path, "cannot be sent to the backend that serves this model")),
         }
     }
 
@@ -262,14 +217,8 @@ impl Messages<'_> {
             match &part.content {
                 Content::Text(text) => said.push(json!({"type": "text", "text": text})),
                 Content::Refusal(text) => said.push(json!({"type": "refusal", "refusal": text})),
-                Content::ToolCall {
-                    id, name, arguments, ..
-                } => {
-                    let arguments = if arguments.trim().is_empty() {
-                        "{}"
-                    } else {
-                        arguments
-                    };
+                Content::ToolCall { id, name, arguments, .. } => {
+                    let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
                     calls.push(json!({
                         "id": id, "type": "function",
                         "function": {"name": name, "arguments": arguments},
@@ -306,10 +255,7 @@ impl Messages<'_> {
         for part in parts {
             self.note_cache(part);
             let Content::Text(text) = &part.content else {
-                return Err(refuse(
-                    &part.path,
-                    "must be text for the backend that serves this model",
-                ));
+                return Err(refuse(&part.path, "must be text for the backend that serves this model"));
             };
             texts.push(json!({"type": "text", "text": text}));
         }

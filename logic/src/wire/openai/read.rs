@@ -48,28 +48,19 @@ impl Read {
         }
         self.object(body, "message", events)?;
         if !self.is_finished() {
-            return Err(ReplyError::Incomplete(
-                "the answer has no finish reason".to_owned(),
-            ));
+            return Err(ReplyError::Incomplete("the answer has no finish reason".to_owned()));
         }
         Ok(())
     }
 
     fn object(&mut self, object: &Value, part: &str, events: &mut Vec<Event>) -> Result<(), ReplyError> {
         if !std::mem::replace(&mut self.started, true) {
-            events.push(Event::Start {
-                id: object.get("id").and_then(Value::as_str).map(str::to_owned),
-            });
+            events.push(Event::Start { id: object.get("id").and_then(Value::as_str).map(str::to_owned) });
         }
         if let Some(usage) = object.get("usage").and_then(read_usage) {
             events.push(Event::Usage(usage));
         }
-        for choice in object
-            .get("choices")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
+        for choice in object.get("choices").and_then(Value::as_array).into_iter().flatten() {
             self.choice(choice, part, events)?;
         }
         Ok(())
@@ -86,45 +77,25 @@ impl Read {
             self.choices.push((index, false));
         }
         let text_of = |message: &Value, key: &str| {
-            message
-                .get(key)
-                .and_then(Value::as_str)
-                .filter(|text| !text.is_empty())
-                .map(str::to_owned)
+            message.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
         };
         if let Some(content) = choice.pointer("/logprobs/content").and_then(Value::as_array)
             && !content.is_empty()
         {
-            events.push(Event::Logprobs {
-                choice: index,
-                content: content.clone(),
-            });
+            events.push(Event::Logprobs { choice: index, content: content.clone() });
         }
         if let Some(message) = choice.get(part) {
             self.thinking(index, message, events);
             if let Some(text) = text_of(message, "content") {
                 events.push(Event::Text { choice: index, text });
             }
-            for annotation in message
-                .get("annotations")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
-                events.push(Event::Citation {
-                    choice: index,
-                    citation: annotation.clone(),
-                });
+            for annotation in message.get("annotations").and_then(Value::as_array).into_iter().flatten() {
+                events.push(Event::Citation { choice: index, citation: annotation.clone() });
             }
             if let Some(text) = text_of(message, "refusal") {
                 events.push(Event::Refusal { choice: index, text });
             }
-            for call in message
-                .get("tool_calls")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-            {
+            for call in message.get("tool_calls").and_then(Value::as_array).into_iter().flatten() {
                 self.tool_call(index, call, part == "message", events)?;
             }
         }
@@ -132,10 +103,7 @@ impl Read {
             for (known, ended) in &mut self.choices {
                 *ended |= *known == index;
             }
-            events.push(Event::Finish {
-                choice: index,
-                finish: finish(reason),
-            });
+            events.push(Event::Finish { choice: index, finish: finish(reason) });
         }
         Ok(())
     }
@@ -144,42 +112,22 @@ impl Read {
     fn thinking(&self, choice: u32, message: &Value, events: &mut Vec<Event>) {
         let blocks = message.get("thinking_blocks").and_then(Value::as_array);
         for block in blocks.into_iter().flatten() {
-            let text_of = |key: &str| {
-                block
-                    .get(key)
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-                    .to_owned()
-            };
+            let text_of = |key: &str| block.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
             if block.get("type").and_then(Value::as_str) == Some("redacted_thinking") {
-                events.push(Event::Redacted {
-                    choice,
-                    data: text_of("data"),
-                });
+                events.push(Event::Redacted { choice, data: text_of("data") });
                 continue;
             }
-            events.push(Event::Reasoning {
-                choice,
-                text: text_of("thinking"),
-            });
+            events.push(Event::Reasoning { choice, text: text_of("thinking") });
             if block.get("signature").is_some_and(Value::is_string) {
-                events.push(Event::Signature {
-                    choice,
-                    signature: text_of("signature"),
-                });
+                events.push(Event::Signature { choice, signature: text_of("signature") });
             }
         }
         if blocks.is_some_and(|blocks| !blocks.is_empty()) {
             return;
         }
-        let plain = ["reasoning_content", "reasoning"]
-            .iter()
-            .find_map(|key| message.get(*key)?.as_str());
+        let plain = ["reasoning_content", "reasoning"].iter().find_map(|key| message.get(*key)?.as_str());
         if let Some(text) = plain.filter(|text| !text.is_empty()) {
-            events.push(Event::Reasoning {
-                choice,
-                text: text.to_owned(),
-            });
+            events.push(Event::Reasoning { choice, text: text.to_owned() });
         }
     }
 
@@ -196,22 +144,12 @@ impl Read {
             None if whole => ordinal as u64,
             None => 0,
         };
-        let id = entry
-            .get("id")
-            .and_then(Value::as_str)
-            .filter(|id| !id.is_empty());
-        let known = self
-            .calls
-            .iter()
-            .rposition(|call| call.choice == choice && call.index == index);
+        let id = entry.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
+        let known = self.calls.iter().rposition(|call| call.choice == choice && call.index == index);
         // Some servers give every call the index 0 and tell them apart by id only.
         let known = known.filter(|at| id.is_none() || self.calls[*at].id.as_deref() == id);
         let function = entry.get("function");
-        let text_of = |key: &str| {
-            function
-                .and_then(|function| function.get(key))
-                .and_then(Value::as_str)
-        };
+        let text_of = |key: &str| function.and_then(|function| function.get(key)).and_then(Value::as_str);
         let call = match known {
             Some(at) => self.calls[at].call,
             None => {
@@ -219,9 +157,7 @@ impl Read {
                     return Err(ReplyError::Malformed(format!("more than {CALLS_MAX} tool calls")));
                 }
                 let Some(name) = text_of("name").filter(|name| !name.is_empty()) else {
-                    return Err(ReplyError::Malformed(
-                        "a tool call has no `function.name`".to_owned(),
-                    ));
+                    return Err(ReplyError::Malformed("a tool call has no `function.name`".to_owned()));
                 };
                 let call = u32::try_from(ordinal).unwrap_or(u32::MAX);
                 let id = id.map(str::to_owned);
@@ -233,21 +169,12 @@ impl Read {
                     name: name.to_owned(),
                     signature: signature.and_then(Value::as_str).map(str::to_owned),
                 });
-                self.calls.push(Call {
-                    choice,
-                    index,
-                    id,
-                    call,
-                });
+                self.calls.push(Call { choice, index, id, call });
                 call
             }
         };
         if let Some(text) = text_of("arguments").filter(|text| !text.is_empty()) {
-            events.push(Event::Arguments {
-                choice,
-                call,
-                text: text.to_owned(),
-            });
+            events.push(Event::Arguments { choice, call, text: text.to_owned() });
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 pub(in crate::wire) mod decode;
 pub(in crate::wire) mod forward;
+mod item;
 pub(in crate::wire) mod write;
 
 use crate::cost::usage::Usage;

@@ -11,11 +11,7 @@ const ID_PREFIX: &str = "chatcmpl-";
 
 /// A whole answer.
 pub(in crate::wire) fn body(answer: &Answer, exchange: &Exchange) -> Value {
-    let choices: Vec<Value> = answer
-        .choices
-        .iter()
-        .map(|choice| choice_object(choice, exchange))
-        .collect();
+    let choices: Vec<Value> = answer.choices.iter().map(|choice| choice_object(choice, exchange)).collect();
     let mut body = json!({
         "id": answer_id(ID_PREFIX, answer.id.as_deref(), &exchange.response_id),
         "object": "chat.completion",
@@ -57,18 +53,8 @@ fn choice_object(choice: &Choice, exchange: &Exchange) -> Value {
         .blocks
         .iter()
         .filter_map(|block| match block {
-            Block::ToolCall {
-                call,
-                id,
-                name,
-                arguments,
-                signature,
-            } => {
-                let arguments = if arguments.trim().is_empty() {
-                    "{}"
-                } else {
-                    arguments
-                };
+            Block::ToolCall { call, id, name, arguments, signature } => {
+                let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
                 let mut object = json!({
                     "id": call_id(id.as_deref(), &exchange.response_id, choice.index, *call),
                     "type": "function",
@@ -107,10 +93,9 @@ pub(in crate::wire) fn call_id(id: Option<&str>, response_id: &str, choice: u32,
 /// Thinking that must be sent back unchanged; unsigned reasoning needs no block of its own.
 fn signed_block(block: &Block) -> Option<Value> {
     match block {
-        Block::Reasoning {
-            text,
-            signature: Some(signature),
-        } => Some(json!({"type": "thinking", "thinking": text, "signature": signature})),
+        Block::Reasoning { text, signature: Some(signature) } => {
+            Some(json!({"type": "thinking", "thinking": text, "signature": signature}))
+        }
         Block::Redacted(data) => Some(json!({"type": "redacted_thinking", "data": data})),
         _ => None,
     }
@@ -169,17 +154,10 @@ impl Write {
                 let block = json!({"type": "thinking", "thinking": "", "signature": signature});
                 (choice, json!({"thinking_blocks": [block]}))
             }
-            Event::Redacted { choice, data } => (
-                choice,
-                json!({"thinking_blocks": [{"type": "redacted_thinking", "data": data}]}),
-            ),
-            Event::ToolCall {
-                choice,
-                call,
-                id,
-                name,
-                signature,
-            } => {
+            Event::Redacted { choice, data } => {
+                (choice, json!({"thinking_blocks": [{"type": "redacted_thinking", "data": data}]}))
+            }
+            Event::ToolCall { choice, call, id, name, signature } => {
                 let mut entry = json!({
                     "index": call,
                     "id": call_id(id.as_deref(), &exchange.response_id, choice, call),
@@ -195,10 +173,9 @@ impl Write {
                 }
                 (choice, json!({"tool_calls": [entry]}))
             }
-            Event::Arguments { choice, call, text } => (
-                choice,
-                json!({"tool_calls": [{"index": call, "function": {"arguments": text}}]}),
-            ),
+            Event::Arguments { choice, call, text } => {
+                (choice, json!({"tool_calls": [{"index": call, "function": {"arguments": text}}]}))
+            }
             Event::Citation { choice, citation } => match annotation(&citation) {
                 Some(annotation) => (choice, json!({"annotations": [annotation]})),
                 None => return,
@@ -210,10 +187,7 @@ impl Write {
             }
             Event::Finish { choice, finish } => {
                 self.begin(choice, exchange, out);
-                let called = self
-                    .choices
-                    .iter()
-                    .any(|(known, called)| *known == choice && *called);
+                let called = self.choices.iter().any(|(known, called)| *known == choice && *called);
                 let word = json!(finish_word(Some(&finish), called));
                 self.chunk(choice, json!({}), word, exchange, out);
                 return;
@@ -247,10 +221,7 @@ impl Write {
     }
 
     fn frame(&self, exchange: &Exchange) -> Value {
-        let id = self
-            .id
-            .clone()
-            .unwrap_or_else(|| answer_id(ID_PREFIX, None, &exchange.response_id));
+        let id = self.id.clone().unwrap_or_else(|| answer_id(ID_PREFIX, None, &exchange.response_id));
         json!({
             "id": id,
             "object": "chat.completion.chunk",

@@ -116,12 +116,7 @@ impl Forward {
             (Dialect::OpenAi, _) => Eye::OpenAi(Vec::new()),
             _ => Eye::Full(Read::new(exchange.kind)),
         };
-        Self {
-            kind: exchange.kind,
-            begun: false,
-            framed: false,
-            eye,
-        }
+        Self { kind: exchange.kind, begun: false, framed: false, eye }
     }
 
     /// Whether anything of an answer was seen.
@@ -163,17 +158,13 @@ impl Forward {
                 if chunk.error.is_some() {
                     return Err(self.error(text));
                 }
-                let usage = chunk
-                    .usage
-                    .and_then(|raw| openai::read_usage(&parse(raw.get()).ok()?));
+                let usage = chunk.usage.and_then(|raw| openai::read_usage(&parse(raw.get()).ok()?));
                 let mut content = false;
                 let entries = chunk.choices.unwrap_or_default();
                 for entry in &entries {
                     content |= entry.has_content();
-                    let at = choices
-                        .iter()
-                        .position(|(index, _)| *index == entry.index)
-                        .unwrap_or_else(|| {
+                    let at =
+                        choices.iter().position(|(index, _)| *index == entry.index).unwrap_or_else(|| {
                             choices.push((entry.index, false));
                             choices.len() - 1
                         });
@@ -184,23 +175,13 @@ impl Forward {
                 }
                 // The chunk that only tells usage is ours where the client did not ask for it.
                 let hidden = usage.is_some() && entries.is_empty() && !include_usage;
-                Seen {
-                    forwarded: !hidden,
-                    content,
-                    usage,
-                    stopped: false,
-                }
+                Seen { forwarded: !hidden, content, usage, stopped: false }
             }
             Eye::Responses(ended) => {
                 let value = parse(text).map_err(|error| not_json(text, &error))?;
                 let look = responses::forward::event(&value)?;
                 *ended |= look.stopped;
-                Seen {
-                    forwarded: true,
-                    content: look.content,
-                    usage: look.usage,
-                    stopped: look.stopped,
-                }
+                Seen { forwarded: true, content: look.content, usage: look.usage, stopped: look.stopped }
             }
             Eye::Full(read) => {
                 let value = parse(text).map_err(|error| not_json(text, &error))?;
@@ -211,17 +192,10 @@ impl Forward {
                 // What translation would refuse is the client's to judge here.
                 let _ = read.chunk(&value, &mut events);
                 let (content, usage) = look(&events);
-                Seen {
-                    forwarded: true,
-                    content,
-                    usage,
-                    stopped: read.is_stopped(),
-                }
+                Seen { forwarded: true, content, usage, stopped: read.is_stopped() }
             }
             Eye::Opaque => {
-                return Err(ReplyError::Malformed(
-                    "a stream where none is possible".to_owned(),
-                ));
+                return Err(ReplyError::Malformed("a stream where none is possible".to_owned()));
             }
         };
         self.begun = true;
@@ -239,12 +213,7 @@ impl Forward {
             let look = responses::forward::body(&value)?;
             *ended = true;
             self.begun = true;
-            return Ok(Seen {
-                forwarded: true,
-                content: look.content,
-                usage: look.usage,
-                stopped: true,
-            });
+            return Ok(Seen { forwarded: true, content: look.content, usage: look.usage, stopped: true });
         }
         let needed = match (&self.eye, self.kind) {
             (Eye::Opaque, _) => "",
@@ -259,17 +228,12 @@ impl Forward {
         let usage = |key: &str| parse(members.get(key)?).ok();
         let usage = match self.kind {
             Kind::OpenAi | Kind::Llama => usage("usage").as_ref().and_then(openai::read_usage),
-            Kind::Anthropic => usage("usage")
-                .as_ref()
-                .and_then(|usage| crate::wire::anthropic::read_usage(usage, None)),
+            Kind::Anthropic => {
+                usage("usage").as_ref().and_then(|usage| crate::wire::anthropic::read_usage(usage, None))
+            }
             Kind::Gemini => usage("usageMetadata").as_ref().and_then(gemini::read_usage),
         };
-        Ok(Seen {
-            forwarded: true,
-            content: true,
-            usage,
-            stopped: false,
-        })
+        Ok(Seen { forwarded: true, content: true, usage, stopped: false })
     }
 
     /// The end a stream must have, where the upstream left it out.

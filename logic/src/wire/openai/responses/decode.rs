@@ -41,49 +41,29 @@ pub(in crate::wire) fn chat(body: &Value) -> Result<Chat, ApiError> {
         format: format(body)?,
         parallel_tools: set(body, "parallel_tool_calls", Node::bool)?,
         user: set(body, "user", Node::string)?,
-        stream: body
-            .get("stream")
-            .map(|node| node.bool())
-            .transpose()?
-            .unwrap_or(false),
+        stream: body.get("stream").map(|node| node.bool()).transpose()?.unwrap_or(false),
         unknown: body.unknown(&KNOWN),
         ..Chat::default()
     };
     if let Some(reasoning) = body.get("reasoning") {
         chat.reasoning = set(&reasoning, "effort", effort)?;
     }
-    for node in body
-        .get("tools")
-        .map(|tools| tools.array())
-        .transpose()?
-        .unwrap_or_default()
-    {
+    for node in body.get("tools").map(|tools| tools.array()).transpose()?.unwrap_or_default() {
         let kind = node.need("type")?;
         if kind.str()? != "function" {
             return Err(kind.error("must be `function` for the backend that serves this model"));
         }
         chat.tools.push(function(&node)?);
     }
-    chat.tool_choice = body
-        .get("tool_choice")
-        .map(|node| tool_choice(&node))
-        .transpose()?;
+    chat.tool_choice = body.get("tool_choice").map(|node| tool_choice(&node)).transpose()?;
     if let Some(instructions) = body.get("instructions") {
         let part = Part::new(Content::Text(instructions.string()?), instructions.path.clone());
-        chat.turns.push(Turn {
-            role: Role::System,
-            parts: vec![part],
-            path: instructions.path,
-        });
+        chat.turns.push(Turn { role: Role::System, parts: vec![part], path: instructions.path });
     }
     let input = body.need("input")?;
     if let Value::String(text) = input.value {
         let part = Part::new(Content::Text(text.clone()), input.path.clone());
-        chat.turns.push(Turn {
-            role: Role::User,
-            parts: vec![part],
-            path: input.path,
-        });
+        chat.turns.push(Turn { role: Role::User, parts: vec![part], path: input.path });
         return Ok(chat);
     }
     for node in input.array()? {
@@ -124,17 +104,11 @@ pub(in crate::wire) fn echo(body: &Value) -> Value {
 
 /// Log probabilities are asked for by `include`.
 fn logprobs(body: &Node<'_>) -> Result<Option<Set<u32>>, ApiError> {
-    let included = body
-        .get("include")
-        .map(|include| include.strings())
-        .transpose()?
-        .unwrap_or_default();
+    let included = body.get("include").map(|include| include.strings()).transpose()?.unwrap_or_default();
     let wanted = included.iter().any(|name| name == "message.output_text.logprobs");
     let top = body.get("top_logprobs").map(|node| node.u32()).transpose()?;
-    Ok((wanted || top.is_some_and(|top| top > 0)).then(|| Set {
-        value: top.unwrap_or(0),
-        path: body.path_of("include"),
-    }))
+    Ok((wanted || top.is_some_and(|top| top > 0))
+        .then(|| Set { value: top.unwrap_or(0), path: body.path_of("include") }))
 }
 
 fn format(body: &Node<'_>) -> Result<Option<Set<Format>>, ApiError> {
@@ -148,10 +122,7 @@ fn format(body: &Node<'_>) -> Result<Option<Set<Format>>, ApiError> {
         "json_schema" => json_schema(&node)?,
         _ => return Err(kind.error("must be `text`, `json_object` or `json_schema`")),
     };
-    Ok(Some(Set {
-        value,
-        path: node.path,
-    }))
+    Ok(Some(Set { value, path: node.path }))
 }
 
 fn tool_choice(node: &Node<'_>) -> Result<ToolChoice, ApiError> {
@@ -166,11 +137,7 @@ fn tool_choice(node: &Node<'_>) -> Result<ToolChoice, ApiError> {
 }
 
 fn item(node: &Node<'_>) -> Result<Turn, ApiError> {
-    let kind = node
-        .get("type")
-        .map(|kind| kind.str())
-        .transpose()?
-        .unwrap_or("message");
+    let kind = node.get("type").map(|kind| kind.str()).transpose()?.unwrap_or("message");
     let (role, parts) = match kind {
         "message" => message(node)?,
         "function_call" => {
@@ -178,10 +145,7 @@ fn item(node: &Node<'_>) -> Result<Turn, ApiError> {
                 id: node.need("call_id")?.string()?,
                 name: node.need("name")?.string()?,
                 arguments: arguments_text(&node.need("arguments")?)?,
-                signature: node
-                    .get("thought_signature")
-                    .map(|signature| signature.string())
-                    .transpose()?,
+                signature: node.get("thought_signature").map(|signature| signature.string()).transpose()?,
             };
             (Role::Assistant, vec![Part::new(content, node.path.clone())])
         }
@@ -194,10 +158,7 @@ fn item(node: &Node<'_>) -> Result<Turn, ApiError> {
             };
             (Role::User, vec![Part::new(content, node.path.clone())])
         }
-        "reasoning" => (
-            Role::Assistant,
-            vec![Part::new(reasoning(node)?, node.path.clone())],
-        ),
+        "reasoning" => (Role::Assistant, vec![Part::new(reasoning(node)?, node.path.clone())]),
         "item_reference" => {
             return Err(
                 node.error("refers to a stored item, but nothing is stored here; send the item itself")
@@ -210,11 +171,7 @@ fn item(node: &Node<'_>) -> Result<Turn, ApiError> {
             ));
         }
     };
-    Ok(Turn {
-        role,
-        parts,
-        path: node.path.clone(),
-    })
+    Ok(Turn { role, parts, path: node.path.clone() })
 }
 
 fn message(node: &Node<'_>) -> Result<(Role, Vec<Part>), ApiError> {
@@ -251,10 +208,7 @@ fn part(node: &Node<'_>) -> Result<Part, ApiError> {
             let file = node.get("file_data").or_else(|| node.get("file_url"));
             let file = file.ok_or_else(|| node.error("must hold `file_data` or `file_url`"))?;
             let name = node.get("filename").map(|name| name.string()).transpose()?;
-            Content::Document {
-                source: source(&file)?,
-                name,
-            }
+            Content::Document { source: source(&file)?, name }
         }
         _ => {
             return Err(kind.error(
@@ -269,17 +223,9 @@ fn part(node: &Node<'_>) -> Result<Part, ApiError> {
 /// Reasoning as this router wrote it: the text in `summary`, the signature in `encrypted_content`.
 fn reasoning(node: &Node<'_>) -> Result<Content, ApiError> {
     let mut text = String::new();
-    for part in node
-        .get("summary")
-        .map(|summary| summary.array())
-        .transpose()?
-        .unwrap_or_default()
-    {
+    for part in node.get("summary").map(|summary| summary.array()).transpose()?.unwrap_or_default() {
         text.push_str(part.need("text")?.str()?);
     }
-    let signature = node
-        .get("encrypted_content")
-        .map(|signature| signature.string())
-        .transpose()?;
+    let signature = node.get("encrypted_content").map(|signature| signature.string()).transpose()?;
     Ok(Content::Reasoning { text, signature })
 }

@@ -23,26 +23,17 @@ pub(in crate::wire) fn event(event: &Value) -> Result<Look, ReplyError> {
         "response.failed" => Err(failed(event.pointer("/response/error").unwrap_or(event))),
         "response.completed" | "response.incomplete" => {
             let usage = event.pointer("/response/usage").and_then(read_usage);
-            Ok(Look {
-                content: false,
-                usage,
-                stopped: true,
-            })
+            Ok(Look { content: false, usage, stopped: true })
         }
         _ => {
-            let delta = event
-                .get("delta")
-                .is_some_and(|delta| delta.as_str().is_none_or(|text| !text.is_empty()));
+            let delta =
+                event.get("delta").is_some_and(|delta| delta.as_str().is_none_or(|text| !text.is_empty()));
             let added = kind == "response.output_item.added"
                 && event
                     .pointer("/item/type")
                     .and_then(Value::as_str)
                     .is_some_and(|kind| kind.ends_with("_call"));
-            Ok(Look {
-                content: delta || added,
-                usage: None,
-                stopped: false,
-            })
+            Ok(Look { content: delta || added, usage: None, stopped: false })
         }
     }
 }
@@ -54,11 +45,7 @@ pub(in crate::wire) fn body(body: &Value) -> Result<Look, ReplyError> {
         _ if body.get("output").is_none() => {
             Err(ReplyError::Malformed("the answer has no `output`".to_owned()))
         }
-        _ => Ok(Look {
-            content: true,
-            usage: body.get("usage").and_then(read_usage),
-            stopped: true,
-        }),
+        _ => Ok(Look { content: true, usage: body.get("usage").and_then(read_usage), stopped: true }),
     }
 }
 
@@ -70,8 +57,5 @@ fn failed(error: &Value) -> ReplyError {
         message: word("message").unwrap_or_else(|| "the response failed".to_owned()),
         param: word("param"),
     };
-    ReplyError::Upstream {
-        status: status_of(&error),
-        error,
-    }
+    ReplyError::Upstream { status: status_of(&error), error }
 }

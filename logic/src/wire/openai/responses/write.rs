@@ -1,6 +1,7 @@
 //! Neutral events as responses, whole or streamed. Both are made by one writer that builds the output
 //! items step by step and tells each step as an event; a whole answer is the last of them.
 
+use super::item::{Open, Text};
 use super::write_usage;
 use crate::cost::usage::Usage;
 use crate::fault::ApiError;
@@ -13,18 +14,12 @@ use serde_json::{Map, Value, json};
 
 /// A whole answer.
 pub(in crate::wire) fn body(answer: &Answer, exchange: &Exchange) -> Value {
-    let mut write = Write {
-        id: answer.id.clone(),
-        usage: answer.usage,
-        ..Write::default()
-    };
+    let mut write = Write { id: answer.id.clone(), usage: answer.usage, ..Write::default() };
     let mut unsent = Vec::new();
     // The dialect has no `n`, so there is one choice.
     let choice = answer.choices.first();
     write.finish = choice.and_then(|choice| choice.finish.clone());
-    let logprobs = choice
-        .map(|choice| choice.logprobs.clone())
-        .filter(|logprobs| !logprobs.is_empty());
+    let logprobs = choice.map(|choice| choice.logprobs.clone()).filter(|logprobs| !logprobs.is_empty());
     if let Some(content) = logprobs {
         write.event(Event::Logprobs { choice: 0, content }, exchange, &mut unsent);
     }
@@ -33,9 +28,7 @@ pub(in crate::wire) fn body(answer: &Answer, exchange: &Exchange) -> Value {
         match block {
             Block::Text { text, citations } => {
                 tell(Event::Text { choice: 0, text });
-                citations
-                    .into_iter()
-                    .for_each(|citation| tell(Event::Citation { choice: 0, citation }));
+                citations.into_iter().for_each(|citation| tell(Event::Citation { choice: 0, citation }));
             }
             Block::Refusal(text) => tell(Event::Refusal { choice: 0, text }),
             Block::Reasoning { text, signature } => {
@@ -45,25 +38,9 @@ pub(in crate::wire) fn body(answer: &Answer, exchange: &Exchange) -> Value {
                 }
             }
             Block::Redacted(data) => tell(Event::Redacted { choice: 0, data }),
-            Block::ToolCall {
-                call,
-                id,
-                name,
-                arguments,
-                signature,
-            } => {
-                tell(Event::ToolCall {
-                    choice: 0,
-                    call,
-                    id,
-                    name,
-                    signature,
-                });
-                tell(Event::Arguments {
-                    choice: 0,
-                    call,
-                    text: arguments,
-                });
+            Block::ToolCall { call, id, name, arguments, signature } => {
+                tell(Event::ToolCall { choice: 0, call, id, name, signature });
+                tell(Event::Arguments { choice: 0, call, text: arguments });
             }
         }
         unsent.clear();
@@ -89,47 +66,6 @@ pub(in crate::wire) struct Write {
     bytes: usize,
 }
 
-/// The item in the making.
-#[derive(Debug)]
-enum Open {
-    /// A message: its whole parts, and the open one.
-    Message {
-        parts: Vec<Value>,
-        text: Option<Text>,
-    },
-    Reasoning {
-        text: String,
-        signature: Option<String>,
-    },
-    Call {
-        call: u32,
-        id: String,
-        name: String,
-        arguments: String,
-        signature: Option<String>,
-    },
-}
-
-#[derive(Debug, Default)]
-struct Text {
-    refusal: bool,
-    text: String,
-    annotations: Vec<Value>,
-    logprobs: Vec<Value>,
-}
-
-impl Text {
-    fn part(&self) -> Value {
-        if self.refusal {
-            return json!({"type": "refusal", "refusal": self.text});
-        }
-        json!({
-            "type": "output_text", "text": self.text,
-            "annotations": self.annotations, "logprobs": self.logprobs,
-        })
-    }
-}
-
 impl Write {
     /// Appends what the event becomes.
     pub(in crate::wire) fn event(&mut self, event: Event, exchange: &Exchange, out: &mut Vec<u8>) {
@@ -152,14 +88,7 @@ impl Write {
             }
             Event::Reasoning { text, .. } => {
                 if !matches!(self.open, Some(Open::Reasoning { .. })) {
-                    self.begin(
-                        Open::Reasoning {
-                            text: String::new(),
-                            signature: None,
-                        },
-                        exchange,
-                        out,
-                    );
+                    self.begin(Open::Reasoning { text: String::new(), signature: None }, exchange, out);
                 }
                 self.bytes += text.len();
                 if let Some(Open::Reasoning { text: held, .. }) = &mut self.open {
@@ -170,14 +99,7 @@ impl Write {
             }
             Event::Signature { signature, .. } => {
                 if !matches!(self.open, Some(Open::Reasoning { .. })) {
-                    self.begin(
-                        Open::Reasoning {
-                            text: String::new(),
-                            signature: None,
-                        },
-                        exchange,
-                        out,
-                    );
+                    self.begin(Open::Reasoning { text: String::new(), signature: None }, exchange, out);
                 }
                 if let Some(Open::Reasoning { signature: held, .. }) = &mut self.open {
                     *held = Some(signature);
@@ -185,39 +107,16 @@ impl Write {
                 self.close(exchange, out);
             }
             Event::Redacted { data, .. } => {
-                self.begin(
-                    Open::Reasoning {
-                        text: String::new(),
-                        signature: Some(data),
-                    },
-                    exchange,
-                    out,
-                );
+                self.begin(Open::Reasoning { text: String::new(), signature: Some(data) }, exchange, out);
                 self.close(exchange, out);
             }
-            Event::ToolCall {
-                call,
-                id,
-                name,
-                signature,
-                ..
-            } => {
+            Event::ToolCall { call, id, name, signature, .. } => {
                 let id = call_id(id.as_deref(), &exchange.response_id, 0, call);
-                let open = Open::Call {
-                    call,
-                    id,
-                    name,
-                    arguments: String::new(),
-                    signature,
-                };
+                let open = Open::Call { call, id, name, arguments: String::new(), signature };
                 self.begin(open, exchange, out);
             }
             Event::Arguments { call, text, .. } => {
-                if let Some(Open::Call {
-                    call: open,
-                    arguments,
-                    ..
-                }) = &mut self.open
+                if let Some(Open::Call { call: open, arguments, .. }) = &mut self.open
                     && *open == call
                 {
                     arguments.push_str(&text);
@@ -249,11 +148,7 @@ impl Write {
         let told = json!({"code": code, "message": error.message, "param": error.param});
         self.tell("error", told, out);
         let mut response = self.response("failed", exchange);
-        let code = if error.status == 429 {
-            "rate_limit_exceeded"
-        } else {
-            "server_error"
-        };
+        let code = if error.status == 429 { "rate_limit_exceeded" } else { "server_error" };
         response["error"] = json!({"code": code, "message": error.message});
         self.tell("response.failed", json!({"response": response}), out);
     }
@@ -266,16 +161,10 @@ impl Write {
     }
 
     fn response(&self, status: &str, exchange: &Exchange) -> Value {
-        let echo = exchange
-            .echo
-            .as_deref()
-            .and_then(|echo| serde_json::from_str(echo).ok());
+        let echo = exchange.echo.as_deref().and_then(|echo| serde_json::from_str(echo).ok());
         let mut response: Map<String, Value> = Map::new();
         let mut put = |key: &str, value: Value| response.insert(key.to_owned(), value);
-        put(
-            "id",
-            json!(answer_id("resp_", self.id.as_deref(), &exchange.response_id)),
-        );
+        put("id", json!(answer_id("resp_", self.id.as_deref(), &exchange.response_id)));
         put("object", json!("response"));
         put("created_at", json!(exchange.created));
         put("status", json!(status));
@@ -309,29 +198,15 @@ impl Write {
 
     fn text(&mut self, text: &str, refusal: bool, exchange: &Exchange, out: &mut Vec<u8>) {
         if !matches!(self.open, Some(Open::Message { .. })) {
-            self.begin(
-                Open::Message {
-                    parts: Vec::new(),
-                    text: None,
-                },
-                exchange,
-                out,
-            );
+            self.begin(Open::Message { parts: Vec::new(), text: None }, exchange, out);
         }
         let other =
             matches!(&self.open, Some(Open::Message { text: Some(open), .. }) if open.refusal != refusal);
         if other {
             self.close_part(exchange, out);
         }
-        if let Some(Open::Message {
-            parts,
-            text: held @ None,
-        }) = &mut self.open
-        {
-            let begun = Text {
-                refusal,
-                ..Text::default()
-            };
+        if let Some(Open::Message { parts, text: held @ None }) = &mut self.open {
+            let begun = Text { refusal, ..Text::default() };
             let place = json!({"content_index": parts.len(), "part": begun.part()});
             *held = Some(begun);
             self.tell_item("response.content_part.added", place, exchange, out);
@@ -339,11 +214,7 @@ impl Write {
         let logprobs = std::mem::take(&mut self.logprobs);
         self.bytes += text.len() + logprobs.len() * 128;
         let mut index = 0;
-        if let Some(Open::Message {
-            parts,
-            text: Some(held),
-        }) = &mut self.open
-        {
+        if let Some(Open::Message { parts, text: Some(held) }) = &mut self.open {
             held.text.push_str(text);
             held.logprobs.extend(logprobs.iter().cloned());
             index = parts.len();
@@ -393,6 +264,11 @@ impl Write {
     /// Closes the open item.
     fn close(&mut self, exchange: &Exchange, out: &mut Vec<u8>) {
         self.close_part(exchange, out);
+        if let Some(Open::Call { arguments, .. }) = &mut self.open
+            && arguments.trim().is_empty()
+        {
+            "{}".clone_into(arguments);
+        }
         match &self.open {
             None => return,
             Some(Open::Message { .. }) => {}
@@ -412,59 +288,18 @@ impl Write {
         }
         let cut = matches!(self.finish, Some(Finish::Length));
         let item = self.item(if cut { "incomplete" } else { "completed" }, exchange);
-        self.tell(
-            "response.output_item.done",
-            json!({"output_index": self.done.len(), "item": item}),
-            out,
-        );
+        self.tell("response.output_item.done", json!({"output_index": self.done.len(), "item": item}), out);
         self.done.push(item);
         self.open = None;
     }
 
     fn item_id(&self, exchange: &Exchange) -> String {
-        let prefix = match &self.open {
-            Some(Open::Reasoning { .. }) => "rs",
-            Some(Open::Call { .. }) => "fc",
-            _ => "msg",
-        };
+        let prefix = self.open.as_ref().map_or("msg", Open::prefix);
         format!("{prefix}_{}_{}", exchange.response_id, self.done.len())
     }
 
     fn item(&self, status: &str, exchange: &Exchange) -> Value {
-        let id = self.item_id(exchange);
-        match &self.open {
-            None => Value::Null,
-            Some(Open::Message { parts, .. }) => json!({
-                "id": id, "type": "message", "role": "assistant", "status": status, "content": parts,
-            }),
-            Some(Open::Reasoning { text, signature }) => {
-                let mut summary = Vec::new();
-                if !text.is_empty() {
-                    summary.push(json!({"type": "summary_text", "text": text}));
-                }
-                let mut item = json!({"id": id, "type": "reasoning", "summary": summary});
-                if let Some(signature) = signature {
-                    item["encrypted_content"] = json!(signature);
-                }
-                item
-            }
-            Some(Open::Call {
-                id: call_id,
-                name,
-                arguments,
-                signature,
-                ..
-            }) => {
-                let mut item = json!({
-                    "id": id, "type": "function_call", "status": status,
-                    "call_id": call_id, "name": name, "arguments": arguments,
-                });
-                if let Some(signature) = signature {
-                    item["thought_signature"] = json!(signature);
-                }
-                item
-            }
-        }
+        self.open.as_ref().map_or(Value::Null, |open| open.item(&self.item_id(exchange), status))
     }
 
     /// An event about the open item.
