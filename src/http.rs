@@ -88,7 +88,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/messages", post(chat::messages))
         .route("/v1/messages/count_tokens", post(chat::count_tokens))
         .route("/v1/models/{*model}", get(models::show).post(chat::generate_content))
-        .route("/v1beta/models/{*model}", post(chat::generate_content))
+        .route("/v1beta/models/{*model}", get(models::show).post(chat::generate_content))
         .route("/api/auth", post(session::login))
         .route_layer(limited);
     let page = Router::new()
@@ -96,6 +96,7 @@ pub fn router(app: App) -> Router {
         .route_layer(from_fn_with_state(app.clone(), session::need_session));
     Router::new()
         .route("/v1/models", get(models::list))
+        .route("/v1beta/models", get(models::list))
         .route("/health", get(health::health))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))

@@ -1,51 +1,76 @@
-//! `/v1/models`: what a healthy backend can serve now, and nothing else.
+//! The list of models, in each dialect: what a healthy backend can serve now, and nothing else.
 
 use super::App;
 use super::error::respond;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Uri};
 use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::fault::{ApiError, ErrorKind};
 use llm_router_logic::report::Health;
 use llm_router_logic::time::Moment;
 use llm_router_logic::wire::Dialect;
-use serde::Serialize;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-#[derive(Serialize)]
-pub(super) struct Model {
-    id: String,
-    object: &'static str,
-    created: u64,
-    /// The backends that serve it, comma-separated.
-    owned_by: String,
+pub(super) async fn list(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Response {
+    let served = served(&app.handle.snapshot(), app.handle.clock().now());
+    let dialect = dialect_of(&uri, &headers);
+    let models: Vec<Value> = served.iter().map(|(id, owners)| model(dialect, id, owners)).collect();
+    let list = match dialect {
+        Dialect::OpenAi => json!({"object": "list", "data": models}),
+        Dialect::Anthropic => json!({
+            "data": models,
+            "has_more": false,
+            "first_id": served.keys().next(),
+            "last_id": served.keys().next_back(),
+        }),
+        Dialect::Gemini => json!({"models": models}),
+    };
+    Json(list).into_response()
 }
 
-#[derive(Serialize)]
-pub(super) struct List {
-    object: &'static str,
-    data: Vec<Model>,
-}
-
-pub(super) async fn list(State(app): State<App>) -> Json<List> {
-    let data = served(&app.handle.snapshot(), app.handle.clock().now());
-    Json(List { object: "list", data: data.into_iter().map(model).collect() })
-}
-
-pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Response {
-    let mut served = served(&app.handle.snapshot(), app.handle.clock().now());
-    match served.remove_entry(&id) {
-        Some(found) => Json(model(found)).into_response(),
+pub(super) async fn show(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let dialect = dialect_of(&uri, &headers);
+    match served(&app.handle.snapshot(), app.handle.clock().now()).get_key_value(&id) {
+        Some((id, owners)) => Json(model(dialect, id, owners)).into_response(),
         None => {
             let error = ApiError::new(ErrorKind::NotFound, format!("no healthy backend serves model `{id}`"));
-            respond(Dialect::OpenAi, &error.with_code("model_not_found").with_param("model"))
+            respond(dialect, &error.with_code("model_not_found").with_param("model"))
         }
     }
 }
 
-fn model((id, owners): (String, Vec<String>)) -> Model {
-    Model { id, object: "model", created: 0, owned_by: owners.join(",") }
+/// Anthropic's clients send a version header; Google's call `/v1beta`, or `/v1` with a key of theirs.
+fn dialect_of(uri: &Uri, headers: &HeaderMap) -> Dialect {
+    if uri.path().starts_with("/v1beta/") || headers.contains_key("x-goog-api-key") {
+        Dialect::Gemini
+    } else if headers.contains_key("anthropic-version") {
+        Dialect::Anthropic
+    } else {
+        Dialect::OpenAi
+    }
+}
+
+/// One model in the client's dialect. When it was made is unknown; dialects that must say get the epoch.
+fn model(dialect: Dialect, id: &str, owners: &[String]) -> Value {
+    match dialect {
+        Dialect::OpenAi => json!({"id": id, "object": "model", "created": 0, "owned_by": owners.join(",")}),
+        Dialect::Anthropic => {
+            json!({"id": id, "type": "model", "display_name": id, "created_at": "1970-01-01T00:00:00Z"})
+        }
+        Dialect::Gemini => json!({
+            "name": format!("models/{id}"),
+            "displayName": id,
+            "supportedGenerationMethods": ["generateContent", "streamGenerateContent"],
+        }),
+    }
 }
 
 /// Every name and alias a client may ask for now, with the backends behind it.

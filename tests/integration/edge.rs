@@ -220,3 +220,22 @@ async fn the_demos_password_guards_the_page_and_its_limit_the_address() {
         "five a minute, two were used"
     );
 }
+
+#[tokio::test]
+async fn models_are_listed_in_the_dialect_of_the_client_that_asks() {
+    let llama = upstream(fast(Kind::Llama, "tiny")).await;
+    let router = Router::start(&file("", &cluster("c1", &llama, 0.05), "")).await;
+    let get = async |path: &str, header: &str| {
+        let mut request = router.client.get(format!("{}{path}", router.url));
+        if !header.is_empty() {
+            request = request.header(header, "x");
+        }
+        json_body(request.send().await.unwrap()).await
+    };
+    assert_eq!(get("/v1/models", "").await["data"][0]["owned_by"], "c1");
+    assert_eq!(get("/v1/models", "anthropic-version").await["data"][0]["type"], "model");
+    assert_eq!(get("/v1/models", "x-goog-api-key").await["models"][0]["name"], "models/tiny");
+    assert_eq!(get("/v1beta/models", "").await["models"][0]["name"], "models/tiny");
+    assert_eq!(get("/v1beta/models/tiny", "").await["name"], "models/tiny");
+    assert_eq!(get("/v1/models/none", "anthropic-version").await["error"]["type"], "not_found_error");
+}
