@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::dispatcher;
 use crate::lease::Verdict;
 use crate::metrics::Metrics;
+use crate::poison::poison;
 use crate::ports::{Draw, Probe, Reading, Speed};
 use crate::prober::{self, Prober};
 use crate::snapshot::Door;
@@ -147,8 +148,7 @@ impl Actor for Backend {
             Msg::PoisonProber => {
                 state.prober.send(prober::Msg::Poison);
             }
-            #[expect(clippy::panic, reason = "asked for, to prove supervision")]
-            Msg::Poison => panic!("poisoned on request"),
+            Msg::Poison => poison(),
         }
         Ok(())
     }

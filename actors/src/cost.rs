@@ -7,6 +7,7 @@
 use crate::address::Address;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::poison::poison;
 use crate::snapshot::Snapshot;
 use crate::topology::Topology;
 use arc_swap::ArcSwap;
@@ -210,8 +211,7 @@ impl Actor for Cost {
                 let interval = state.arguments.topology.load().metrics_update_interval;
                 me.send_after(interval.max(Duration::from_secs(1)), || Msg::Tick);
             }
-            #[expect(clippy::panic, reason = "asked for, to prove supervision")]
-            Msg::Poison => panic!("poisoned on request"),
+            Msg::Poison => poison(),
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::gate::DEFAULT_LIMIT;
 use crate::gossip;
 use crate::metrics::Metrics;
+use crate::poison::poison;
 use crate::snapshot::{Door, Snapshot};
 use crate::topology::Topology;
 use arc_swap::ArcSwap;
@@ -138,8 +139,7 @@ impl Actor for Dispatcher {
                 state.publish();
                 return Ok(());
             }
-            #[expect(clippy::panic, reason = "asked for, to prove supervision")]
-            Msg::Poison => panic!("poisoned on request"),
+            Msg::Poison => poison(),
         }
         state.publish_soon(&me);
         Ok(())

@@ -132,7 +132,7 @@ impl Gate {
         self.fill();
     }
 
-    /// Replaces the rate limit after a reload; an unchanged one keeps its count.
+    /// Replaces the rate limit, with a full allowance: for a reload that changed it.
     pub fn set_rate_limit(&self, rate_limit: Option<RateLimit>) {
         self.state().limiter = rate_limit.map(Limiter::new);
     }

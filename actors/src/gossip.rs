@@ -8,6 +8,7 @@ use crate::address::Address;
 use crate::clock::Clock;
 use crate::dispatcher;
 use crate::metrics::Metrics;
+use crate::poison::poison;
 use crate::ports::GossipTransport;
 use crate::topology::GossipSettings;
 use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
@@ -158,8 +159,7 @@ impl Actor for Gossip {
                 me.send_after(TICK, || Msg::Tick);
             }
             Msg::Terminated => return Err("the gossip task ended".into()),
-            #[expect(clippy::panic, reason = "asked for, to prove supervision")]
-            Msg::Poison => panic!("poisoned on request"),
+            Msg::Poison => poison(),
         }
         Ok(())
     }

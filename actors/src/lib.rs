@@ -15,6 +15,7 @@ mod gossip;
 pub mod handle;
 pub mod lease;
 pub mod metrics;
+mod poison;
 pub mod ports;
 mod prober;
 mod root;

@@ -7,6 +7,7 @@ use crate::address::Address;
 use crate::backend;
 use crate::clock::Clock;
 use crate::gate::Gate;
+use crate::poison::poison;
 use crate::ports::Probe;
 use llm_router_logic::backend::BackendSpec;
 use llm_router_logic::time::Moment;
@@ -86,8 +87,7 @@ impl Actor for Prober {
                 state.schedule(&me, gap);
             }
             Msg::Calibrate(model) => state.calibrate(model).await,
-            #[expect(clippy::panic, reason = "asked for, to prove supervision")]
-            Msg::Poison => panic!("poisoned on request"),
+            Msg::Poison => poison(),
         }
         Ok(())
     }

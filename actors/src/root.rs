@@ -11,6 +11,7 @@ use crate::dispatcher::{self, Dispatcher};
 use crate::gate::{DEFAULT_LIMIT, Gate};
 use crate::gossip::{self, Gossip};
 use crate::metrics::Metrics;
+use crate::poison::poison;
 use crate::ports::{Draw, GossipTransport, Probe};
 use crate::snapshot::{Door, Snapshot};
 use crate::topology::{GossipSettings, Topology};
@@ -141,8 +142,7 @@ impl Actor for Root {
                 let _ = done.send(());
                 me.stop(Some("shutdown".into()));
             }
-            #[expect(clippy::panic, reason = "asked for, to prove supervision")]
-            Msg::Poison => panic!("poisoned on request"),
+            Msg::Poison => poison(),
         }
         Ok(())
     }
