@@ -65,7 +65,7 @@ impl Progress {
 
     /// Bytes were read.
     pub(super) fn note(&mut self, reply: &Reply, now: Moment) {
-        let events = reply.output_events() + u64::from(reply.is_complete());
+        let events = reply.content_events() + u64::from(reply.is_complete());
         if self.by_bytes || events > self.events {
             self.at = now;
             self.events = events;

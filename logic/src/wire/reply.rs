@@ -444,6 +444,11 @@ impl Reply {
         self.usage
     }
 
+    /// Content events read so far: grows with every one, whatever usage the upstream claims.
+    pub fn content_events(&self) -> u64 {
+        self.content_events
+    }
+
     /// Content tokens or, where the upstream gives no count, content events seen so far: the estimate
     /// that settles a stream whose end was never seen.
     pub fn output_events(&self) -> u64 {
