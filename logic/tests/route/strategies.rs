@@ -289,7 +289,9 @@ fn exact_equals_are_drawn_by_lot() {
 
 #[test]
 fn clearly_cheaper_goes_first_while_it_has_room() {
-    let busy = cluster("cheap", 0.0928, 10.0).report(|report| report.slots = Some(4)).load(|load| load.in_flight = 3);
+    let busy = cluster("cheap", 0.0928, 10.0)
+        .report(|report| report.slots = Some(4))
+        .load(|load| load.in_flight = 3);
     let parts = [busy, cluster("six-percent-dearer", 0.0984, 10.0)];
     assert_eq!(order(&parts, &chat()), ["cheap", "six-percent-dearer"]);
     let near = [parts[0].clone(), cluster("four-percent-dearer", 0.0965, 10.0)];
