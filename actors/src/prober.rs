@@ -10,6 +10,7 @@ use crate::gate::Gate;
 use crate::poison::poison;
 use crate::ports::Probe;
 use llm_router_logic::backend::BackendSpec;
+use llm_router_logic::guard::health::FAILURES_IN_A_ROW;
 use llm_router_logic::time::Moment;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub(crate) struct State {
     /// Number of the only scheduled look that counts.
     scheduled: u64,
     last_look: Option<Moment>,
+    /// Looks that failed in a row.
+    failures: u8,
 }
 
 impl Actor for Prober {
@@ -62,7 +65,7 @@ impl Actor for Prober {
     async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
         me.cast(Msg::Due(0))?;
         arguments.me.occupy(me);
-        Ok(State { arguments, scheduled: 0, last_look: None })
+        Ok(State { arguments, scheduled: 0, last_look: None, failures: 0 })
     }
 
     async fn handle(
@@ -77,7 +80,7 @@ impl Actor for Prober {
         match message {
             Msg::Due(number) if number == state.scheduled => {
                 state.look().await;
-                state.schedule(&me, state.arguments.interval);
+                state.schedule(&me, state.pause());
             }
             Msg::Due(_) => {}
             Msg::LookSoon => {
@@ -100,12 +103,20 @@ impl State {
         me.send_after(after, move || Msg::Due(number));
     }
 
+    /// A doubt is settled quickly: after a failure the next look comes soon, until as many have failed in
+    /// a row as make a backend unhealthy.
+    fn pause(&self) -> Duration {
+        let in_doubt = (1..FAILURES_IN_A_ROW).contains(&self.failures);
+        if in_doubt { MIN_GAP } else { self.arguments.interval }
+    }
+
     async fn look(&mut self) {
         let Arguments { spec, probe, backend, clock, .. } = &self.arguments;
         self.last_look = Some(clock.now());
         let looked = tokio::time::timeout(LOOK_TIMEOUT, probe.probe(Arc::clone(spec))).await;
         let reading =
             looked.unwrap_or_else(|_| Err(format!("no answer to the probe within {LOOK_TIMEOUT:?}")));
+        self.failures = if reading.is_ok() { 0 } else { self.failures.saturating_add(1) };
         backend.send(backend::Msg::Probed(reading));
     }
 

@@ -73,3 +73,21 @@ async fn smart_mocking_reaches_no_configured_address() {
         .await;
     assert!(per_1k.is_none_or(|cost| (cost - 0.0002).abs() < 0.0001), "{per_1k:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_cluster_is_known_long_before_three_slow_health_intervals_are_over() {
+    let llama = upstream(fast(Kind::Llama, SHARED)).await;
+    let spare = upstream(fast(Kind::OpenAi, SHARED)).await;
+    let yaml = file(
+        "router: {routingStrategy: cluster_first, healthCheckInterval: 30s}",
+        &cluster("c1", &llama, 0.05),
+        &provider("p1", &spare, SHARED),
+    );
+    let router = Router::start(&yaml).await;
+    drop(llama);
+    // The failing request is what makes the router look; the looks that follow come quickly.
+    assert_eq!(header(&router.chat(hello(SHARED, false), &[]).await, "x-llm-router-backend"), "p1");
+    router
+        .wait_for("the cluster to be unhealthy", |view| view["backends"][0]["own"]["health"] == "unhealthy")
+        .await;
+}

@@ -5,7 +5,7 @@
 use crate::report::Health;
 
 /// Failures in a row that make a backend unhealthy.
-const FAILURES_IN_A_ROW: u8 = 3;
+pub const FAILURES_IN_A_ROW: u8 = 3;
 
 /// What one probe or one outcome told of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
