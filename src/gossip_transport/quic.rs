@@ -83,6 +83,8 @@ struct Shared {
 struct Proven {
     connection: Connection,
     name: NodeName,
+    /// Serial number of its certificate.
+    serial: String,
     /// The identity of ours it was made under.
     identity: u64,
     since: Instant,
@@ -178,9 +180,9 @@ impl Shared {
         let certificates = connection.peer_identity()?;
         let chain = certificates.downcast_ref::<Vec<rustls::pki_types::CertificateDer<'static>>>()?;
         let name = NodeName::of_certificate(chain.first()?)?;
-        tracing::debug!(node = %name.node, address = %connection.remote_address(),
-            serial = crate::identity::serial(chain.first()?), "gossip connection");
-        Some(Proven { connection, name, identity, since: Instant::now() })
+        let serial = crate::identity::serial(chain.first()?);
+        tracing::debug!(node = %name.node, address = %connection.remote_address(), serial, "gossip connection");
+        Some(Proven { connection, name, serial, identity, since: Instant::now() })
     }
 
     /// Counts a peer this node would not talk to. A peer that would not talk to us counts it itself.

@@ -87,7 +87,7 @@ impl Check<'_> {
         let advertise_at = at.key("advertise");
         let advertise = self.gossip_address(&advertise_at, file.advertise, proven);
         match advertise {
-            None if listen.ip().is_unspecified() => self.findings.problem(
+            None if proven && listen.ip().is_unspecified() => self.findings.problem(
                 &advertise_at,
                 format!("missing: `{listen}` is every address (say which one peers reach, for example `10.0.0.7:7946`)"),
             ),

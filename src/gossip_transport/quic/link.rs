@@ -71,6 +71,13 @@ impl Links {
         }
     }
 
+    /// The newest connection made from an address.
+    #[cfg(test)]
+    pub(super) fn offered(&self, from: SocketAddr) -> Option<Proven> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(&from).and_then(|mouth| mouth.offers.borrow().clone())
+    }
+
     /// The link to an address, made where there is none.
     fn mouth<'a>(&self, open: &'a mut HashMap<SocketAddr, Mouth>, to: SocketAddr) -> Option<&'a Mouth> {
         if open.get(&to).is_none_or(|mouth| mouth.frames.is_closed()) {
