@@ -52,13 +52,13 @@ pub(super) fn unpack(mut frame: Vec<u8>) -> Option<Vec<u8>> {
     if frame.len() > FRAME_MAX {
         return None;
     }
-    match frame.first()? {
-        &PLAIN => {
+    match *frame.first()? {
+        PLAIN => {
             frame.remove(0);
             Some(frame)
         }
         // At most this much is set aside, and what does not fit is an error.
-        &ZSTD => zstd::bulk::decompress(&frame[1..], FRAME_MAX).ok(),
+        ZSTD => zstd::bulk::decompress(&frame[1..], FRAME_MAX).ok(),
         _ => None,
     }
 }

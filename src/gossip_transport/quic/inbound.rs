@@ -93,7 +93,7 @@ pub(super) async fn listen(shared: Arc<Shared>, proven: Proven) {
                 Ok(stream) => drop(readers.spawn(hear(Arc::clone(&shared), proven.clone(), stream))),
                 Err(error) => {
                     // A caller sees its refusal only after the handshake seemed to be done.
-                    tracing::debug!(node = %proven.name.node, %error, "gossip connection ended");
+                    tracing::debug!(node = %proven.name.node, serial = proven.serial, %error, "gossip connection ended");
                     break;
                 }
             },
