@@ -72,7 +72,9 @@ pub enum IdentityError {
     #[error("the {0} file holds no usable PEM: {1}")]
     Pem(&'static str, String),
     /// The certificate does not name a node.
-    #[error("the certificate names no node: its URI SAN must be one `llm-router://CLUSTER/NODE` (make it with `llm-router certs issue`)")]
+    #[error(
+        "the certificate names no node: its URI SAN must be one `llm-router://CLUSTER/NODE` (make it with `llm-router certs issue`)"
+    )]
     Unnamed,
     /// The certificate is another node's.
     #[error("the certificate is of node `{}` in cluster `{}`, not of node `{}` in cluster `{}` (see `node.name` and `gossip.clusterId`)", .found.node, .found.cluster, .expected.node, .expected.cluster)]

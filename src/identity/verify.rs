@@ -29,10 +29,9 @@ impl ClusterVerifier {
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, IdentityError> {
         let roots = Arc::new(roots);
-        let clients =
-            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider))
-                .build()
-                .map_err(|error| IdentityError::Pem("ca", error.to_string()))?;
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider))
+            .build()
+            .map_err(|error| IdentityError::Pem("ca", error.to_string()))?;
         Ok(Self { cluster, roots, clients, algorithms: provider.signature_verification_algorithms })
     }
 

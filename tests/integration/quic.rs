@@ -1,13 +1,13 @@
 //! Nodes that gossip over QUIC with certificates of their cluster: what they share, whom they refuse,
 //! and what a change of certificates does to them.
 
-use crate::fixture::{Router, cluster, eventually, fast, file, upstream};
+use crate::fixture::{Router, cluster, eventually, fast, file, hello, upstream};
 use llm_router::certs::{Authority, Request, days};
 use llm_router_logic::backend::Kind;
 use serde_json::Value;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A UDP port that is free now.
@@ -103,12 +103,12 @@ async fn three_nodes_share_facts_over_quic_and_outlive_a_change_of_authority() {
         }
         // Longer than a node takes to look at its files; nobody may be missed meanwhile.
         let started = Instant::now();
-        while started.elapsed() < std::time::Duration::from_millis(2_600) {
+        while started.elapsed() < Duration::from_millis(2_600) {
             for router in [&a, &b, &c] {
                 let view = router.view().await;
                 assert_eq!(live(&view).len(), 3, "a member was lost: {view:#}");
             }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
     // A newcomer that knows the new authority alone is let in; one of the old authority is not.
@@ -116,7 +116,8 @@ async fn three_nodes_share_facts_over_quic_and_outlive_a_change_of_authority() {
     lay_down(place.directory.path(), "late", &old, &both);
     let late = place.node("late", "fleet", old_port, ports[0]);
     let late = Router::start(&file(&late, &cluster("at-late", &llama, 0.05), "")).await;
-    eventually("the old authority to be refused", async || refused(&a, "certificate_foreign").await > 0.0).await;
+    eventually("the old authority to be refused", async || refused(&a, "certificate_foreign").await > 0.0)
+        .await;
     assert_eq!(live(&late.view().await), ["late"]);
     lay_down(place.directory.path(), "d", &new, new.pem());
     let d = place.node("d", "fleet", free_port(), ports[1]);
@@ -132,12 +133,9 @@ async fn strangers_see_nobody_and_are_counted() {
     let other = other_cluster(&ours);
     lay_down(place.directory.path(), "a", &ours, ours.pem());
     let port = free_port();
-    let a = Router::start(&file(
-        &place.node("a", "fleet", port, free_port()),
-        &cluster("c1", &llama, 0.05),
-        "",
-    ))
-    .await;
+    let a =
+        Router::start(&file(&place.node("a", "fleet", port, free_port()), &cluster("c1", &llama, 0.05), ""))
+            .await;
     // A foreign authority of the same name, and our own authority's certificate of another cluster.
     lay_down(place.directory.path(), "foreign", &theirs, theirs.pem());
     let foreign = place.node("foreign", "fleet", free_port(), port);
@@ -154,8 +152,10 @@ async fn strangers_see_nobody_and_are_counted() {
         refused(&foreign, "certificate_foreign").await > 0.0
     })
     .await;
-    eventually("the other cluster to be counted", async || refused(&other, "certificate_cluster").await > 0.0)
-        .await;
+    eventually("the other cluster to be counted", async || {
+        refused(&other, "certificate_cluster").await > 0.0
+    })
+    .await;
     for (router, name) in [(&a, "a"), (&foreign, "foreign"), (&other, "other")] {
         let view = router.view().await;
         let known: Vec<&str> =
@@ -191,3 +191,113 @@ async fn a_node_with_another_nodes_certificate_does_not_start() {
     assert!(missing.contains("cannot read") && missing.contains("a.key"), "{missing}");
 }
 
+/// Rounds of the measurement.
+const ROUNDS: usize = 60;
+
+/// How long a change takes from one node to the other two, over QUIC and over plain UDP, and what three
+/// idle nodes cost: the figures of `docs/adr/0002-gossip-over-quic.md`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement of two minutes, to be run alone"]
+async fn a_change_reaches_three_nodes_over_quic_as_soon_as_over_udp() {
+    let mut lines = Vec::new();
+    let mut medians = Vec::new();
+    for over_quic in [false, true] {
+        let (mut seen, cpu) = propagation(over_quic).await;
+        seen.sort_unstable();
+        let at = |share: usize| seen[(seen.len() - 1) * share / 100].as_millis();
+        let name = if over_quic { "QUIC" } else { "UDP" };
+        lines.push(format!(
+            "{name}: p50 {} ms, p99 {} ms of {}; cpu of three idle nodes {:.2} % of a core",
+            at(50),
+            at(99),
+            seen.len(),
+            cpu * 100.0
+        ));
+        medians.push(at(50));
+    }
+    std::io::Write::write_all(&mut std::io::stderr(), (lines.join("\n") + "\n").as_bytes()).unwrap();
+    assert!(medians[1] < medians[0] * 2 + 100, "{lines:?}");
+}
+
+/// Times from a change of A's own fact to its arrival at B and at C, and the share of a core the process
+/// used while nothing changed.
+async fn propagation(over_quic: bool) -> (Vec<Duration>, f64) {
+    let mut mock = fast(Kind::Llama, "tiny");
+    mock.tokens_per_second = 1.0;
+    mock.output_tokens = 600;
+    let llama = upstream(mock).await;
+    let other = upstream(fast(Kind::Llama, "other")).await;
+    let place = Place::new();
+    let authority = Authority::new("fleet").unwrap();
+    let ports = [free_port(), free_port(), free_port()];
+    let mut routers = Vec::new();
+    for (index, name) in ["a", "b", "c"].into_iter().enumerate() {
+        lay_down(place.directory.path(), name, &authority, authority.pem());
+        let mut yaml = place.node(name, "fleet", ports[index], ports[(index + 1) % 3]);
+        if !over_quic {
+            yaml = yaml.split(", identity:").next().unwrap().to_owned() + "}";
+        }
+        let mock = if index == 0 { &llama } else { &other };
+        let rows = cluster(&format!("at-{name}"), mock, 0.05);
+        routers.push(Router::start_unready(&file(&yaml, &rows, "")).await);
+    }
+    all_live(&routers.iter().collect::<Vec<_>>()).await;
+    let [a, b, c] = &routers[..] else { unreachable!("three were started") };
+    a.wait_for("A's cluster", |view| view["backends"][0]["own"]["health"] == "healthy").await;
+
+    let (before, started) = (cpu_seconds(), Instant::now());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let cpu = (cpu_seconds() - before) / started.elapsed().as_secs_f64();
+
+    let own = |router: &Router| {
+        let snapshot = router.node.handle().snapshot();
+        snapshot.view.backends[0].own.as_ref().map_or(0, |fact| fact.report.in_flight)
+    };
+    let told = |router: &Router| {
+        let snapshot = router.node.handle().snapshot();
+        let fact = snapshot.view.foreign.iter().find(|(backend, _)| backend.as_str() == "at-a");
+        fact.map_or(0, |(_, fact)| fact.report.in_flight)
+    };
+    let mut seen = Vec::new();
+    let mut running = None;
+    for round in 0..ROUNDS {
+        // Off the beat of the rounds of gossip, and slower than changes are told at most.
+        tokio::time::sleep(Duration::from_millis(410 + 37 * (round as u64 % 11))).await;
+        let wanted = match running.take() {
+            None => {
+                running = Some(a.chat(hello("tiny", true), &[]).await);
+                1
+            }
+            Some(response) => {
+                drop(response);
+                0
+            }
+        };
+        until(|| own(a) == wanted).await;
+        let changed = Instant::now();
+        let at = async |router: &Router| {
+            until(|| told(router) == wanted).await;
+            changed.elapsed()
+        };
+        let (at_b, at_c) = tokio::join!(at(b), at(c));
+        seen.extend([at_b, at_c]);
+    }
+    (seen, cpu)
+}
+
+/// Waits for a condition to the millisecond.
+async fn until(mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < crate::fixture::DEADLINE, "waited in vain");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// CPU time of this process so far (fields 14 and 15 of `/proc/self/stat`, in hundredths of a second).
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    let ticks = |index: usize| fields[index].parse::<f64>().unwrap();
+    (ticks(11) + ticks(12)) / 100.0
+}

@@ -2,7 +2,9 @@
 
 use super::address::is_loopback_host;
 use super::{Check, LOCAL};
-use crate::config::file::{AdminFile, DemoFile, GossipFile, IdentityFile, NodeFile, ServerFile, TimeoutsFile};
+use crate::config::file::{
+    AdminFile, DemoFile, GossipFile, IdentityFile, NodeFile, ServerFile, TimeoutsFile,
+};
 use crate::config::path::Path;
 use crate::config::settings::{Admin, Demo, Gossip, Node, Server, Timeouts};
 use crate::identity::IdentityFiles;
@@ -124,7 +126,8 @@ impl Check<'_> {
     fn identity(&mut self, at: &Path, file: IdentityFile) -> Option<IdentityFiles> {
         let mut path = |key: &str, value: Option<String>| {
             let at = at.key(key);
-            let value = self.required(&at, value.filter(|path| !path.is_empty()), &format!("certs/node.{key}"))?;
+            let value =
+                self.required(&at, value.filter(|path| !path.is_empty()), &format!("certs/node.{key}"))?;
             Some(self.file_path(&value))
         };
         let (cert, key, ca) = (path("cert", file.cert), path("key", file.key), path("ca", file.ca));

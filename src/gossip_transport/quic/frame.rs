@@ -111,7 +111,8 @@ mod tests {
     #[test]
     fn repetition_is_compressed_and_noise_is_not() {
         assert!(pack(&[7; 4096]).unwrap().len() < 100);
-        let noise: Vec<u8> = (0..4096_u64).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect();
+        let noise: Vec<u8> =
+            (0..4096_u64).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect();
         assert!(pack(&noise).unwrap().len() <= noise.len() + 1);
         assert_eq!(pack(b"short").unwrap(), b"\0short");
     }

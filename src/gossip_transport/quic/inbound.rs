@@ -37,9 +37,10 @@ pub(super) async fn accept(shared: Arc<Shared>, links: Links) {
             let _ = incoming.retry();
             continue;
         }
-        let (Ok(permit), true) =
-            (Arc::clone(&handshakes).try_acquire_owned(), shared.endpoint.open_connections() < CONNECTIONS_MAX)
-        else {
+        let (Ok(permit), true) = (
+            Arc::clone(&handshakes).try_acquire_owned(),
+            shared.endpoint.open_connections() < CONNECTIONS_MAX,
+        ) else {
             shared.count("too_many_connections");
             incoming.refuse();
             continue;

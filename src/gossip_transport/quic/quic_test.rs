@@ -49,8 +49,7 @@ impl Peer {
 
     async fn bind_at(authority: &Authority, node: &str, listen: SocketAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let files =
-            lay_down(directory.path(), &authority.issue(&request(node)).unwrap(), authority.pem());
+        let files = lay_down(directory.path(), &authority.issue(&request(node)).unwrap(), authority.pem());
         let name = NodeName { cluster: authority.cluster().to_owned(), node: NodeId::new(node) };
         let quic = Quic::bind(listen, files, name, RELOAD, Metrics::new().unwrap()).await.unwrap();
         let addr = quic.local_addr().unwrap();
@@ -386,7 +385,8 @@ async fn a_flood_of_garbage_disturbs_nobody() {
         for _ in 0..20_000 {
             let packet: Vec<u8> = (0..64 + (state % 1300))
                 .map(|_| {
-                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    state =
+                        state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                     (state >> 56) as u8
                 })
                 .collect();

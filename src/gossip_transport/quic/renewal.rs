@@ -65,7 +65,10 @@ pub(super) async fn watch(
             Err(error) => {
                 let why = error.to_string();
                 if told.as_ref() != Some(&why) {
-                    tracing::warn!(error = why, "the new gossip identity cannot be used, the one in force stays");
+                    tracing::warn!(
+                        error = why,
+                        "the new gossip identity cannot be used, the one in force stays"
+                    );
                     shared.count("identity_reload");
                     told = Some(why);
                 }
