@@ -1,15 +1,16 @@
 //! The command line: what was asked for, as values.
 //!
-//! Owns the flags and what `check` and `schema` print. Never starts a node: `main` hands each command
+//! Owns the flags and what `check`, `schema` and `certs` print. Never starts a node: `main` hands each command
 //! to its owner.
 
+use crate::certs::{self, CertsError};
 use crate::config;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use llm_router_logic::backend::Kind;
 use secrecy::SecretString;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -44,6 +45,50 @@ pub enum Command {
     Sidecar(ConfigFile),
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Make the certificates routers prove themselves to each other with
+    #[command(subcommand)]
+    Certs(Certs),
+}
+
+/// What `certs` makes.
+#[derive(Debug, Subcommand)]
+pub enum Certs {
+    /// Make a cluster's certificate authority: `ca.pem` and `ca.key`
+    Init {
+        /// Directory to make it in
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Cluster it is for, `gossip.clusterId` of its nodes
+        #[arg(long, value_name = "NAME", default_value = "llm-router")]
+        cluster_id: String,
+        /// Print the paths as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Issue or renew a node's certificate: `NODE.pem` and `NODE.key`, with `ca.pem` beside them
+    Issue {
+        /// Directory of the authority
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The node's `node.name`
+        #[arg(long, value_name = "NAME")]
+        node: String,
+        /// Days it holds
+        #[arg(long, value_name = "N", default_value_t = certs::NODE_DAYS)]
+        days: u32,
+        /// DNS name the node is reached at too; may be given more than once
+        #[arg(long, value_name = "NAME")]
+        dns: Vec<String>,
+        /// Address the node is reached at too; may be given more than once
+        #[arg(long, value_name = "IP")]
+        ip: Vec<IpAddr>,
+        /// Directory to write to; default: the authority's
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Print the paths as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// The file a command works on.
@@ -190,6 +235,44 @@ pub fn schema() -> ExitCode {
     }
 }
 
+/// Runs `certs`: the paths of what was made on standard output. Bad names and days exit with 64, files
+/// that are in the way or cannot be written with 1.
+pub fn certs(command: Certs) -> ExitCode {
+    let (made, json) = match command {
+        Certs::Init { dir, cluster_id, json } => {
+            let made = certs::init(&dir, &cluster_id);
+            (made.map(|[cert, key]| vec![("ca", cert), ("caKey", key)]), json)
+        }
+        Certs::Issue { dir, node, days, dns, ip, out, json } => {
+            let request = certs::Request { node, valid: certs::days(days), dns, ip };
+            let made = certs::issue(&dir, &request, out.as_deref().unwrap_or(&dir));
+            (made.map(|files| vec![("cert", files.cert), ("key", files.key), ("ca", files.ca)]), json)
+        }
+    };
+    // A closed standard output or error leaves nobody to tell; the exit code still says it.
+    match made {
+        Ok(files) => {
+            let mut out = std::io::stdout().lock();
+            let files = files.into_iter().map(|(what, path)| (what.to_owned(), path.display().to_string()));
+            if json {
+                let _ = writeln!(out, "{:#}", serde_json::Value::from_iter(files));
+            } else {
+                for (what, path) in files {
+                    let _ = writeln!(out, "{what}: {path}");
+                }
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr().lock(), "{error}");
+            match error {
+                CertsError::Name(_) | CertsError::Dns(_) | CertsError::Days => ExitCode::from(EXIT_USAGE),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +289,14 @@ mod tests {
         assert!(matches!(command("llm-router check --config a.yaml"), Ok(Command::Check(_))));
         assert!(matches!(command("llm-router sidecar --config a.yaml"), Ok(Command::Sidecar(_))));
         assert!(matches!(command("llm-router schema"), Ok(Command::Schema)));
+        assert!(matches!(
+            command("llm-router certs init --dir d"),
+            Ok(Command::Certs(Certs::Init { cluster_id, .. })) if cluster_id == "llm-router"
+        ));
+        assert!(matches!(
+            command("llm-router certs issue --dir d --node n --days 7 --dns a --dns b --ip 10.0.0.1 --out o --json"),
+            Ok(Command::Certs(Certs::Issue { days: 7, dns, json: true, out: Some(_), .. })) if dns.len() == 2
+        ));
         let Ok(Command::Demo(demo)) = command("llm-router demo --port 9000 --duration 1m30s --no-open")
         else {
             panic!("demo is not read");
@@ -238,6 +329,10 @@ mod tests {
             "llm-router",
             "llm-router serve",
             "llm-router explode",
+            "llm-router certs",
+            "llm-router certs init",
+            "llm-router certs issue --dir d",
+            "llm-router certs issue --dir d --node n --ip here",
             "llm-router serve --config a --what",
             "llm-router demo --port 65534",
             "llm-router demo --duration 60",

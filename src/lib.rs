@@ -3,12 +3,14 @@
 //! [`http`] takes requests in, [`relay`] carries them through a plan to a backend over [`outbound`] and
 //! the answer back; [`node`] puts one router together from a [`config`].
 
+pub mod certs;
 pub mod cli;
 pub mod config;
 pub mod decisions;
 pub mod demo;
 pub mod gossip_transport;
 pub mod http;
+pub mod identity;
 pub mod mock;
 pub mod node;
 pub mod outbound;

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     match command {
         Command::Check(file) => return cli::check(&file.config),
         Command::Schema => return cli::schema(),
+        Command::Certs(command) => return cli::certs(command),
         Command::Demo(_) => telemetry::start("warn"),
         Command::Serve(_) | Command::Mock(_) | Command::Sidecar(_) => telemetry::start("info"),
     }
@@ -38,7 +39,7 @@ async fn run(command: Command) -> ExitCode {
             Err(error) => failed(&error),
         },
         // Answered before the runtime was made.
-        Command::Check(_) | Command::Schema => ExitCode::SUCCESS,
+        Command::Check(_) | Command::Schema | Command::Certs(_) => ExitCode::SUCCESS,
     }
 }
 

@@ -4,9 +4,10 @@ mod mocking;
 
 use crate::config::{self, Config, Problems};
 use crate::decisions::Decisions;
-use crate::gossip_transport::{LoopbackUdp, TransportError};
+use crate::gossip_transport::{LoopbackUdp, Quic, TransportError};
 use crate::http::server::{self, Limits};
 use crate::http::{App, Fixed, Readiness, Sessions, admin_router, router};
+use crate::identity::NodeName;
 use crate::outbound::{HttpProbe, Outbound, OutboundError};
 use crate::relay::Relay;
 use arc_swap::ArcSwap;
@@ -26,6 +27,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+/// How often the files of the node's identity are read again.
+const IDENTITY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A running node.
 pub struct Node {
@@ -312,8 +316,21 @@ async fn gossip(
     let Some(gossip) = &config.gossip else {
         return Ok(None);
     };
-    let transport = LoopbackUdp::bind(gossip.listen, metrics.clone()).await?;
-    let bound = transport.local_addr().map_err(|error| TransportError::Bind(gossip.listen, error))?;
+    let (transport, bound): (Arc<dyn GossipTransport>, _) = match &gossip.identity {
+        Some(files) => {
+            let name = NodeName { cluster: gossip.cluster_id.clone(), node: config.node.name.clone() };
+            let files = files.clone();
+            let quic = Quic::bind(gossip.listen, files, name, IDENTITY_INTERVAL, metrics.clone()).await?;
+            let bound = quic.local_addr();
+            (Arc::new(quic), bound)
+        }
+        None => {
+            let udp = LoopbackUdp::bind(gossip.listen, metrics.clone()).await?;
+            let bound = udp.local_addr();
+            (Arc::new(udp), bound)
+        }
+    };
+    let bound = bound.map_err(|error| TransportError::Bind(gossip.listen, error))?;
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let settings = GossipSettings {
         cluster_id: gossip.cluster_id.clone(),
@@ -323,7 +340,7 @@ async fn gossip(
         interval: gossip.interval,
         generation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
     };
-    Ok(Some((settings, Arc::new(transport))))
+    Ok(Some((settings, transport)))
 }
 
 async fn bind(what: &'static str, host: &str, port: u16) -> Result<TcpListener, NodeError> {

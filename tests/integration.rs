@@ -15,3 +15,5 @@ mod fixture;
 mod gossip;
 #[path = "integration/life.rs"]
 mod life;
+#[path = "integration/quic.rs"]
+mod quic;

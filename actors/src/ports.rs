@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use chitchat::transport::{Socket as GossipSocket, Transport as GossipTransport};
-pub use chitchat::{ChitchatMessage as GossipMessage, Deserializable, Serializable};
+pub use chitchat::{ChitchatId as GossipId, ChitchatMessage as GossipMessage, Deserializable, Serializable};
 
 /// Free looks at a backend. An implementation never makes a paid call.
 pub trait Probe: Send + Sync + 'static {

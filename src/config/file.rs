@@ -319,17 +319,34 @@ pub(super) struct NodeFile {
 #[serde(rename_all = "camelCase")]
 #[schemars(deny_unknown_fields)]
 pub(super) struct GossipFile {
-    /// UDP address to listen on, a loopback one: gossip is not encrypted in this version. Default
-    /// `127.0.0.1:0`.
+    /// UDP address to listen on; beyond loopback only with `identity`. Default `127.0.0.1:0`.
     pub listen: Option<String>,
-    /// Address peers reach it at. Default: the one it listens on.
+    /// Address peers reach it at, where that is another. Default: the one it listens on.
     pub advertise: Option<String>,
-    /// `host:port` of nodes to start from.
+    /// `host:port` of nodes to start from; names are looked up again every minute.
     pub seeds: Option<Vec<Option<String>>>,
     /// Pause between two rounds, `50ms` to `10s`. Default `200ms`.
     pub interval: Option<Span>,
     /// Nodes of another cluster id are ignored. Default `llm-router`.
     pub cluster_id: Option<String>,
+    /// Certificate this node proves itself with; gossip then travels over QUIC with mutual TLS, without
+    /// it over plain UDP.
+    pub identity: Option<IdentityFile>,
+}
+
+/// Certificate this node proves itself with: PEM files, as `llm-router certs issue` makes them. Changed
+/// files take effect within seconds.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct IdentityFile {
+    /// The node's certificate with any between it and the authority; relative to this file's directory.
+    /// Required.
+    pub cert: Option<String>,
+    /// Its private key. Required.
+    pub key: Option<String>,
+    /// Certificates of the authorities peers come from; two while one replaces the other. Required.
+    pub ca: Option<String>,
 }
 
 /// The operators' listener.

@@ -3,6 +3,7 @@
 //! A value of these types is always usable: whatever could be wrong was refused while loading. None of
 //! them can print or serialise a secret.
 
+use crate::identity::IdentityFiles;
 use llm_router_logic::backend::{BackendSpec, Kind};
 use llm_router_logic::ids::{NodeId, Region};
 use llm_router_logic::money::Money;
@@ -97,6 +98,8 @@ pub struct Gossip {
     pub interval: Duration,
     /// Nodes of another cluster id are ignored.
     pub cluster_id: String,
+    /// What this node proves itself with; `None` = plain UDP, on loopback only.
+    pub identity: Option<IdentityFiles>,
 }
 
 /// The operators' listener.

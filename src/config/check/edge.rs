@@ -2,9 +2,12 @@
 
 use super::address::is_loopback_host;
 use super::{Check, LOCAL};
-use crate::config::file::{AdminFile, DemoFile, GossipFile, NodeFile, ServerFile, TimeoutsFile};
+use crate::config::file::{
+    AdminFile, DemoFile, GossipFile, IdentityFile, NodeFile, ServerFile, TimeoutsFile,
+};
 use crate::config::path::Path;
 use crate::config::settings::{Admin, Demo, Gossip, Node, Server, Timeouts};
+use crate::identity::IdentityFiles;
 use llm_router_logic::ids::{NodeId, Region};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -78,8 +81,23 @@ impl Check<'_> {
                 ),
             );
         }
-        let listen = self.loopback(&at.key("listen"), file.listen);
-        let advertise = self.loopback(&at.key("advertise"), file.advertise);
+        // A broken identity is a problem of its own: the addresses are judged as if it were good.
+        let proven = file.identity.is_some();
+        let identity = file.identity.and_then(|identity| self.identity(&at.key("identity"), identity));
+        let listen = self.gossip_address(&at.key("listen"), file.listen, proven);
+        let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        let advertise_at = at.key("advertise");
+        let advertise = self.gossip_address(&advertise_at, file.advertise, proven);
+        match advertise {
+            None if proven && listen.ip().is_unspecified() => self.findings.problem(
+                &advertise_at,
+                format!("missing: `{listen}` is every address (say which one peers reach, for example `10.0.0.7:7946`)"),
+            ),
+            Some(advertise) if advertise.ip().is_unspecified() || advertise.port() == 0 => {
+                self.findings.problem(&advertise_at, format!("`{advertise}` is no address a peer could reach"));
+            }
+            _ => {}
+        }
         let mut seeds = Vec::new();
         for (at, seed) in self.texts(&at.key("seeds"), file.seeds) {
             if is_host_and_port(&seed) {
@@ -95,22 +113,35 @@ impl Check<'_> {
             self.findings.problem(&interval_at, format!("must be at most `{most:?}`, is `{interval:?}`"));
         }
         Some(Gossip {
-            listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+            listen,
             advertise,
             seeds,
             interval,
             cluster_id: self.name_or(&at.key("clusterId"), file.cluster_id, "llm-router"),
+            identity,
         })
     }
 
-    /// Gossip over UDP is neither encrypted nor authenticated: one forged packet can poison every node,
-    /// so it stays on this machine.
-    fn loopback(&mut self, at: &Path, text: Option<String>) -> Option<SocketAddr> {
+    /// The files are read when the node starts: they need not be on the machine that checks.
+    fn identity(&mut self, at: &Path, file: IdentityFile) -> Option<IdentityFiles> {
+        let mut path = |key: &str, value: Option<String>| {
+            let at = at.key(key);
+            let value =
+                self.required(&at, value.filter(|path| !path.is_empty()), &format!("certs/node.{key}"))?;
+            Some(self.file_path(&value))
+        };
+        let (cert, key, ca) = (path("cert", file.cert), path("key", file.key), path("ca", file.ca));
+        Some(IdentityFiles { cert: cert?, key: key?, ca: ca? })
+    }
+
+    /// Gossip over plain UDP is neither encrypted nor authenticated: one forged packet can poison every
+    /// node, so without an identity it stays on this machine.
+    fn gossip_address(&mut self, at: &Path, text: Option<String>, proven: bool) -> Option<SocketAddr> {
         let address = self.address(at, text)?;
-        if !address.ip().is_loopback() {
+        if !proven && !address.ip().is_loopback() {
             self.findings.problem(
                 at,
-                format!("`{address}` is not a loopback address (gossip is not encrypted in this version)"),
+                format!("`{address}` is not a loopback address, and plain gossip can be forged (set `gossip.identity`)"),
             );
         }
         Some(address)

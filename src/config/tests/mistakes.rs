@@ -190,6 +190,26 @@ fn each_single_mistake_is_told_where_it_is() {
             with_cluster("gossip: {listen: '0.0.0.0:7946'}\nnode: {name: n}"),
             "gossip.listen: `0.0.0.0:7946` is not a loopback",
         ),
+        (
+            with_cluster("gossip: {advertise: '10.0.0.1:7946'}\nnode: {name: n}"),
+            "gossip.advertise: `10.0.0.1:7946` is not a loopback",
+        ),
+        (
+            with_cluster("gossip: {identity: {cert: c, ca: a}}\nnode: {name: n}"),
+            "gossip.identity.key: missing",
+        ),
+        (
+            with_cluster(
+                "gossip: {listen: '0.0.0.0:7946', identity: {cert: c, key: k, ca: a}}\nnode: {name: n}",
+            ),
+            "gossip.advertise: missing: `0.0.0.0:7946` is every address",
+        ),
+        (
+            with_cluster(
+                "gossip: {advertise: '10.0.0.1:0', identity: {cert: c, key: k, ca: a}}\nnode: {name: n}",
+            ),
+            "gossip.advertise: `10.0.0.1:0` is no address a peer could reach",
+        ),
         (with_cluster("gossip: {seeds: [host]}\nnode: {name: n}"), "gossip.seeds[0]: expected `host:port`"),
         (
             with_cluster("gossip: {interval: 1ms}\nnode: {name: n}"),
