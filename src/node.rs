@@ -104,6 +104,7 @@ impl Node {
             tracing::warn!(%addr, "listening beyond loopback without client authentication: put this behind a gateway that has it");
         }
         let gossip = gossip(&config, &metrics).await?;
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let handle = llm_router_actors::start(Setup {
             topology: topology(&config),
             probe: Arc::new(HttpProbe::new(Arc::clone(&outbound))),
@@ -111,6 +112,7 @@ impl Node {
             draw: Arc::new(rand::random::<u64>),
             metrics,
             clock: Clock::start(),
+            generation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
         })
         .await?;
         let decisions = Arc::new(Decisions::default());
@@ -331,14 +333,12 @@ async fn gossip(
         }
     };
     let bound = bound.map_err(|error| TransportError::Bind(gossip.listen, error))?;
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let settings = GossipSettings {
         cluster_id: gossip.cluster_id.clone(),
         listen: bound,
         advertise: gossip.advertise.unwrap_or(bound),
         seeds: gossip.seeds.clone(),
         interval: gossip.interval,
-        generation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
     };
     Ok(Some((settings, transport)))
 }

@@ -3,6 +3,8 @@
 
 #[path = "integration/actors.rs"]
 mod actors;
+#[path = "integration/certified.rs"]
+mod certified;
 #[path = "integration/decision.rs"]
 mod decision;
 #[path = "integration/edge.rs"]

@@ -42,6 +42,7 @@ pub(crate) struct Arguments {
     pub(crate) dispatcher: Address<dispatcher::Msg>,
     pub(crate) transport: Arc<dyn GossipTransport>,
     pub(crate) settings: GossipSettings,
+    pub(crate) generation: u64,
     pub(crate) node: NodeId,
     pub(crate) region: Region,
     pub(crate) clock: Clock,
@@ -93,9 +94,9 @@ impl Actor for Gossip {
     type Arguments = Arguments;
 
     async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments { settings, node, region, clock, .. } = &arguments;
+        let Arguments { settings, generation, node, region, clock, .. } = &arguments;
         // Time since the clock's start keeps generations growing over restarts of this actor.
-        let generation = settings.generation + clock.now().micros() / 1_000;
+        let generation = generation + clock.now().micros() / 1_000;
         let config = ChitchatConfig {
             chitchat_id: ChitchatId::new(node.as_str(), generation, settings.advertise),
             cluster_id: settings.cluster_id.clone(),

@@ -36,6 +36,8 @@ pub struct Setup {
     pub metrics: Metrics,
     /// The node's clock.
     pub clock: Clock,
+    /// Unix milliseconds at start; each restart of the process must use a higher one.
+    pub generation: u64,
 }
 
 /// The actors of a node could not be started.
@@ -76,8 +78,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`StartError`] where the gossip cannot open its transport.
 pub async fn start(setup: Setup) -> Result<Handle, StartError> {
-    let Setup { topology, probe, gossip, draw, metrics, clock } = setup;
-    let generation = gossip.as_ref().map_or(0, |(settings, _)| settings.generation);
+    let Setup { topology, probe, gossip, draw, metrics, clock, generation } = setup;
     let view = ClusterView {
         node: topology.node.clone(),
         region: topology.region.clone(),
@@ -101,6 +102,7 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
         draw,
         metrics,
         probe,
+        generation,
         gossip_over: gossip,
         topology: Arc::new(ArcSwap::from_pointee(topology)),
         published: Arc::new(ArcSwap::from_pointee(Snapshot { view, policy, doors: Vec::new() })),

@@ -39,6 +39,4 @@ pub struct GossipSettings {
     pub seeds: Vec<String>,
     /// Time between rounds.
     pub interval: Duration,
-    /// Unix milliseconds at start; each restart must use a higher one.
-    pub generation: u64,
 }
