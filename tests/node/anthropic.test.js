@@ -7,7 +7,7 @@ import Anthropic from "@anthropic-ai/sdk";
 
 import { checkCity, checkToolArguments, CITY_SCHEMA, FOR_A_TOOL, PLAIN, PNG_BASE64 } from "./questions.js";
 import { TOOL_DESCRIPTION, TOOL_NAME, TOOL_SCHEMA } from "./questions.js";
-import { CLIENT_KEY, eventually, KINDS, Stage } from "./stage.js";
+import { CLIENT_KEY, eventually, KINDS, Stage, TEXT_MODEL } from "./stage.js";
 
 const MESSAGES = [{ role: "user", content: PLAIN }];
 const TOOL_MESSAGES = [{ role: "user", content: FOR_A_TOOL }];
@@ -219,6 +219,16 @@ test("an unknown model is refused in the client's dialect", async () => {
   await assert.rejects(asked, failure(Anthropic.NotFoundError, "not_found_error", /no-such-model/));
   const found = client.models.retrieve("no-such-model");
   await assert.rejects(found, failure(Anthropic.NotFoundError, "not_found_error", /no-such-model/));
+});
+
+test("what the model cannot do is refused, naming the field", async () => {
+  const ask = (more) => client.messages.create({ model: TEXT_MODEL, messages: MESSAGES, max_tokens: BOUND, ...more });
+  const refused = (field) => failure(Anthropic.BadRequestError, "invalid_request_error", new RegExp(`\`${field}\``));
+  const source = { type: "base64", media_type: "image/png", data: PNG_BASE64 };
+  await assert.rejects(ask({ messages: [{ role: "user", content: [{ type: "image", source }] }] }), refused("messages"));
+  await assert.rejects(ask({ tools: TOOLS }), refused("tools"));
+  const output_config = { format: { type: "json_schema", schema: CITY_SCHEMA } };
+  await assert.rejects(ask({ output_config }), refused("output_config"));
 });
 
 /** Accepts an error of this class, in Anthropic's own shape. */

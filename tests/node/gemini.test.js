@@ -7,7 +7,7 @@ import { ApiError, FunctionCallingConfigMode, GoogleGenAI } from "@google/genai"
 
 import { checkCity, checkToolArguments, CITY_SCHEMA, FOR_A_TOOL, PLAIN, PNG_BASE64 } from "./questions.js";
 import { TOOL_DESCRIPTION, TOOL_NAME, TOOL_SCHEMA } from "./questions.js";
-import { CLIENT_KEY, eventually, KINDS, Stage } from "./stage.js";
+import { CLIENT_KEY, eventually, KINDS, Stage, TEXT_MODEL } from "./stage.js";
 
 const TOOLS = [
   { functionDeclarations: [{ name: TOOL_NAME, description: TOOL_DESCRIPTION, parametersJsonSchema: TOOL_SCHEMA }] },
@@ -199,6 +199,16 @@ test("an unknown model is refused in the client's dialect", async () => {
   const asked = client.models.generateContent({ model: "no-such-model", contents: PLAIN });
   await assert.rejects(asked, failure(404, "NOT_FOUND", /no-such-model/));
   await assert.rejects(client.models.get({ model: "no-such-model" }), failure(404, "NOT_FOUND", /no-such-model/));
+});
+
+test("what the model cannot do is refused, naming the field", async () => {
+  const ask = (config, contents = PLAIN) => client.models.generateContent({ model: TEXT_MODEL, contents, config });
+  const refused = (field) => failure(400, "INVALID_ARGUMENT", new RegExp(`\`${field}\``));
+  const image = { inlineData: { mimeType: "image/png", data: PNG_BASE64 } };
+  await assert.rejects(ask({}, [{ role: "user", parts: [image] }]), refused("contents"));
+  await assert.rejects(ask({ tools: TOOLS }), refused("tools"));
+  const responseMimeType = "application/json";
+  await assert.rejects(ask({ responseMimeType }), refused("generationConfig.responseMimeType"));
 });
 
 /** Accepts an error with this status, in Gemini's own shape, which the client keeps as text. */

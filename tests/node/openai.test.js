@@ -7,7 +7,7 @@ import OpenAI from "openai";
 
 import { checkCity, checkToolArguments, CITY_SCHEMA, FOR_A_TOOL, PLAIN, PNG_BASE64 } from "./questions.js";
 import { TOOL_DESCRIPTION, TOOL_NAME, TOOL_SCHEMA } from "./questions.js";
-import { CLIENT_KEY, eventually, KINDS, Stage } from "./stage.js";
+import { CLIENT_KEY, eventually, KINDS, Stage, TEXT_MODEL } from "./stage.js";
 
 const MESSAGES = [
   { role: "system", content: "Be brief." },
@@ -288,6 +288,16 @@ describe("openai client, any backend", () => {
       return true;
     });
     await assert.rejects(client.models.retrieve("no-such-model"), OpenAI.NotFoundError);
+  });
+
+  test("what the model cannot do is refused, naming the field", async () => {
+    const ask = (more) => client.chat.completions.create({ model: TEXT_MODEL, messages: MESSAGES, ...more });
+    const url = `data:image/png;base64,${PNG_BASE64}`;
+    const image = [{ role: "user", content: [{ type: "image_url", image_url: { url } }] }];
+    await assert.rejects(ask({ messages: image }), refusal("messages"));
+    await assert.rejects(ask({ tools: TOOLS }), refusal("tools"));
+    await assert.rejects(ask({ response_format: { type: "json_object" } }), refusal("response_format"));
+    await assert.rejects(client.embeddings.create({ model: TEXT_MODEL, input: "one" }), refusal("model"));
   });
 
   test("a response that leans on a stored one is refused, naming the field", async () => {

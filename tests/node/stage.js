@@ -11,6 +11,8 @@ import { join } from "node:path";
 /** The kinds of backend, with the word a configuration file has for each provider's type. */
 const PROVIDER_TYPES = { openai: "openai", anthropic: "claude", gemini: "gemini" };
 export const KINDS = ["llama", ...Object.keys(PROVIDER_TYPES)];
+/** A model that can chat and nothing else. */
+export const TEXT_MODEL = "text-model";
 /** The key that clients send; it must reach no backend. */
 export const CLIENT_KEY = "key-of-the-client";
 const PROVIDER_KEY = "provider-key-of-the-tests";
@@ -170,6 +172,13 @@ function settings(mocks) {
     models: [{ name: `${kind}-model`, price: { input: 10, output: 30 } }],
     capabilities: CAPABILITIES,
   }));
+  const textOnly = {
+    ...providers[0],
+    name: "text-only",
+    defaultModel: TEXT_MODEL,
+    models: [{ name: TEXT_MODEL }],
+    capabilities: ["chat"],
+  };
   return {
     server: { host: "127.0.0.1", port: 0 },
     node: { name: "node-under-test", region: "us-west-2" },
@@ -182,6 +191,6 @@ function settings(mocks) {
       calibrateThroughput: false,
     },
     clusters: [cluster],
-    externalProviders: providers,
+    externalProviders: [...providers, textOnly],
   };
 }
