@@ -12,7 +12,7 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const DOCS = join(HERE, "../../docs");
 const PAGE = readFileSync(join(DOCS, "DIALECTS.md"), "utf8");
 const COLUMNS = ["openai", "anthropic", "gemini", "llama"];
-const CELL = /^\[(✓|◐|bytes|400 `([^`]+)`)\]\(([^)]+)\)$/;
+const CELL = /^\[(✓|◐|bytes|estimate|400 `([^`]+)`)\]\(([^)]+)\)$/;
 const GOLDEN_LINK = /golden\/([a-z]+)-([a-z]+)\/(\w+)\.json$/;
 
 /** The dialect each section is about, with its rows of features. */

@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -27,6 +28,8 @@ const ENVIRONMENT = {
   TEST_PROVIDER_KEY: PROVIDER_KEY,
 };
 
+// Where there is one, the kernel ends a process whose test file was killed, which cannot do so itself.
+const LEASH = existsSync("/usr/bin/setpriv") ? ["/usr/bin/setpriv", "--pdeathsig", "KILL"] : [];
 const running = new Set();
 process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(1));
@@ -49,7 +52,8 @@ class Service {
     assert.ok(binary, "set LLM_ROUTER_BIN to the llm-router binary, or run `bash tests/run node`");
     this.name = name;
     this.output = "";
-    this.child = spawn(binary, args, { env: ENVIRONMENT, stdio: ["ignore", "pipe", "pipe"] });
+    const [command, ...rest] = [...LEASH, binary, ...args];
+    this.child = spawn(command, rest, { env: ENVIRONMENT, stdio: ["ignore", "pipe", "pipe"] });
     running.add(this.child);
     this.ended = once(this.child, "exit").finally(() => running.delete(this.child));
     const keep = (text) => (this.output += text);
