@@ -247,7 +247,7 @@ impl Relay {
                 }
             }
         }
-        Err(failure.unwrap_or_else(|| fault::nothing_can_serve(request, plan, clock.now())))
+        Err(failure.unwrap_or_else(|| fault::nothing_can_serve(call, request, plan, clock.now())))
     }
 
     /// Sends the request and reads up to where falling back ends: the first content byte of a stream,

@@ -33,7 +33,7 @@ async fn messages(State(app): State<Arc<App>>, Extension(call): Extension<Call>)
     }
 }
 
-async fn count_tokens(State(app): State<Arc<App>>, Extension(call): Extension<Call>) -> Response {
+pub(super) async fn count_tokens(State(app): State<Arc<App>>, Extension(call): Extension<Call>) -> Response {
     match read(&app, &call, false) {
         Ok(ask) => error::json_response(StatusCode::OK, &json!({"input_tokens": input_tokens(&ask.prompt)})),
         Err(refused) => error::respond(app.config.kind, &refused),

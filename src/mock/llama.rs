@@ -1,7 +1,7 @@
 //! llama-server's own routes. Behaviour measured on builds b10434 and b11549, see `docs/MOCK.md`.
 
 use super::app::App;
-use super::{embedding, error, openai};
+use super::{anthropic, embedding, error, openai};
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -27,7 +27,9 @@ pub(crate) fn routes() -> Router<Arc<App>> {
             .route(&format!("{prefix}/chat/completions"), post(openai::chat))
             .route(&format!("{prefix}/embeddings"), post(embedding::openai));
     }
-    routes.route("/v1/completions", post(openai::complete))
+    routes
+        .route("/v1/completions", post(openai::complete))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
 }
 
 async fn health() -> Response {

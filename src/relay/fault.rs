@@ -1,11 +1,13 @@
 //! What a client is told when its request could not be served.
 
+use super::Call;
+use llm_router_logic::capability::{JSON, TOOLS, VISION};
 use llm_router_logic::fault::{ApiError, ErrorKind, Fault};
 use llm_router_logic::request::Request;
 use llm_router_logic::route::eligible::Refusal;
 use llm_router_logic::route::{Plan, Step};
 use llm_router_logic::time::Moment;
-use llm_router_logic::wire;
+use llm_router_logic::wire::{self, Dialect, Operation};
 
 /// What a client is told of a fault at `step`.
 pub(super) fn told(fault: &Fault, step: Option<&Step>) -> ApiError {
@@ -17,8 +19,8 @@ pub(super) fn told(fault: &Fault, step: Option<&Step>) -> ApiError {
 }
 
 /// What a client is told when the plan is empty: 404 where nobody serves the model, 400 where the
-/// request fits no backend as configured, else 503 with the reasons.
-pub(super) fn nothing_can_serve(request: &Request, plan: &Plan, now: Moment) -> ApiError {
+/// request fits no backend as configured (with the field that asks too much), else 503 with the reasons.
+pub(super) fn nothing_can_serve(call: &Call, request: &Request, plan: &Plan, now: Moment) -> ApiError {
     let told: Vec<_> = plan
         .refused
         .iter()
@@ -43,10 +45,19 @@ pub(super) fn nothing_can_serve(request: &Request, plan: &Plan, now: Moment) -> 
             Refusal::ContextWindow { .. } => "context_length_exceeded",
             other => other.code(),
         };
-        return ApiError::new(
-            ErrorKind::InvalidRequest,
-            format!("no backend can serve this request ({reasons})"),
-        )
+        let text = format!("no backend can serve this request ({reasons})");
+        let field = match first {
+            Refusal::MissingCapability { missing } => Some((field_needing(call, missing), missing)),
+            _ => None,
+        };
+        // Two of the dialects have no place for a field but the text.
+        return match field {
+            Some((field, missing)) => {
+                let text = format!("{text}: `{field}` needs `{missing}`");
+                ApiError::new(ErrorKind::InvalidRequest, text).with_param(field)
+            }
+            None => ApiError::new(ErrorKind::InvalidRequest, text),
+        }
         .with_code(code);
     }
     let retry_after = plan.refused.iter().filter_map(|(_, refusal)| refusal.retry_after(now)).min();
@@ -55,5 +66,24 @@ pub(super) fn nothing_can_serve(request: &Request, plan: &Plan, now: Moment) -> 
     match retry_after {
         Some(wait) => error.with_retry_after(wait),
         None => error,
+    }
+}
+
+/// The field of the client's request that asks for a capability.
+fn field_needing(call: &Call, capability: &str) -> &'static str {
+    if !call.inspected.needs.contains(capability) {
+        return "x-llm-router-capabilities";
+    }
+    match (capability, call.dialect, call.operation) {
+        (TOOLS, ..) => "tools",
+        (VISION, Dialect::Gemini, _) => "contents",
+        (VISION, _, Operation::Responses) => "input",
+        (VISION, ..) => "messages",
+        (JSON, Dialect::Anthropic, _) => "output_config",
+        (JSON, Dialect::Gemini, _) => "generationConfig.responseMimeType",
+        (JSON, _, Operation::Responses) => "text.format",
+        (JSON, ..) => "response_format",
+        // A chat, a completion or an embedding is asked of the model.
+        _ => "model",
     }
 }
