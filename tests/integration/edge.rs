@@ -162,7 +162,7 @@ async fn health_ready_and_live_tell_the_truth() {
 async fn a_head_that_never_ends_and_an_idle_connection_are_closed() {
     let llama = upstream(fast(Kind::Llama, "tiny")).await;
     let yaml = file("", &cluster("c1", &llama, 0.05), "")
-        .replace("port: 0}", "port: 0, headerTimeout: 300ms, idleTimeout: 900ms}");
+        .replace("port: 0}", "port: 0, headerTimeout: 300ms, idleTimeout: 3s}");
     let router = Router::start(&yaml).await;
     let closed_after = async |first: &[u8]| {
         let mut stream = TcpStream::connect(router.node.addr()).await.unwrap();
@@ -173,13 +173,10 @@ async fn a_head_that_never_ends_and_an_idle_connection_are_closed() {
         (started.elapsed(), String::from_utf8_lossy(&rest).into_owned())
     };
     let (half_head, _) = closed_after(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n").await;
-    assert!(
-        half_head >= Duration::from_millis(300) && half_head < Duration::from_millis(900),
-        "{half_head:?}"
-    );
+    assert!(half_head >= Duration::from_millis(300) && half_head < Duration::from_secs(3), "{half_head:?}");
     let (idle, answer) = closed_after(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(idle >= Duration::from_millis(900), "{idle:?}");
+    assert!(idle >= Duration::from_secs(3), "{idle:?}");
 }
 
 #[tokio::test]

@@ -192,12 +192,12 @@ async fn a_client_that_leaves_cancels_the_upstream_within_a_second() {
 #[tokio::test]
 async fn a_silent_stream_is_kept_alive_by_comments_that_do_not_count_as_progress() {
     let (cheap, _dear, router) =
-        pair("router: {routingStrategy: cost}\ntimeouts: {idle: 900ms, keepAlive: 200ms}").await;
+        pair("router: {routingStrategy: cost}\ntimeouts: {idle: 2s, keepAlive: 200ms}").await;
     cheap.set_faults(Faults::always(Action::Stall { after_tokens: 3 }).unwrap());
     let started = Instant::now();
     let text = router.chat(hello(SHARED, true), &[]).await.text().await.unwrap();
     let comments = text.matches(": keep-alive\n\n").count();
-    assert!((2..=5).contains(&comments), "{comments} comments in {text}");
+    assert!((3..=10).contains(&comments), "{comments} comments in {text}");
     assert!(text.contains("timeout_error"), "the comments must not keep a dead answer alive: {text}");
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() >= Duration::from_secs(2));
 }
