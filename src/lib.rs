@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod decisions;
 pub mod demo;
+pub mod explain;
 pub mod gossip_transport;
 pub mod http;
 pub mod identity;
