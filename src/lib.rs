@@ -16,6 +16,7 @@ pub mod mock;
 pub mod node;
 pub mod outbound;
 pub mod relay;
+pub mod replay;
 pub mod sidecar;
 pub mod telemetry;
 pub mod ui;

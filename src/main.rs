@@ -3,7 +3,7 @@
 use llm_router::cli::{self, Command};
 use llm_router::config::watch::Watcher;
 use llm_router::mock::{self, Faults, MockConfig};
-use llm_router::{config, demo, explain, node, sidecar, telemetry};
+use llm_router::{config, demo, explain, node, replay, sidecar, telemetry};
 use secrecy::ExposeSecret;
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Check(file) => return cli::check(&file.config),
         Command::Schema => return cli::schema(),
         Command::Certs(command) => return cli::certs(command),
+        Command::Replay(options) => return replay::run(&options),
         Command::Demo(_) | Command::Explain(_) => telemetry::start("warn"),
         Command::Serve(_) | Command::Mock(_) | Command::Sidecar(_) => telemetry::start("info"),
     }
@@ -40,7 +41,7 @@ async fn run(command: Command) -> ExitCode {
         },
         Command::Explain(options) => explain::run(&options).await,
         // Answered before the runtime was made.
-        Command::Check(_) | Command::Schema | Command::Certs(_) => ExitCode::SUCCESS,
+        Command::Check(_) | Command::Schema | Command::Certs(_) | Command::Replay(_) => ExitCode::SUCCESS,
     }
 }
 

@@ -73,7 +73,6 @@ fn scene(backends: Vec<Backend>, seed: u64) -> Scene {
         policy: Policy { cost_basis: CostBasis::Marginal, ..Policy::default() },
         staleness: ms(500),
         deadline: Duration::from_secs(60),
-        assumed_output_tokens: 256,
         slo_ttft: Duration::from_secs(2),
         seed,
     }

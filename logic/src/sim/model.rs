@@ -65,8 +65,6 @@ pub struct Scene {
     pub staleness: Duration,
     /// Longest a request may wait at the router.
     pub deadline: Duration,
-    /// Output tokens assumed of a request before it runs.
-    pub assumed_output_tokens: u32,
     /// Time to first token that counts as attained.
     pub slo_ttft: Duration,
     /// Seed of all randomness.

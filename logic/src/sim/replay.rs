@@ -9,6 +9,7 @@ use super::random;
 use super::summary::Summary;
 use super::trace::Arrival;
 use crate::capability::{CHAT, Capabilities};
+use crate::cost::estimate::OutputEstimator;
 use crate::cost::price::TokenPrice;
 use crate::cost::unit::ThroughputMeter;
 use crate::guard::latency::LatencyWindow;
@@ -27,6 +28,9 @@ use std::time::Duration;
 
 /// Requests at once at a provider whose configuration states no number.
 const PROVIDER_LIMIT: u32 = 256;
+
+/// Costs are compared by the middle of past answers, as in production.
+const OUTPUT_QUANTILE: f64 = 0.5;
 
 /// What came of one strategy.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +97,8 @@ struct Live {
     steps: Vec<(usize, Option<TokenPrice>)>,
     /// The step it waits at or is served by.
     step: usize,
+    /// Output tokens as estimated on arrival.
+    output_tokens: u32,
     started: Moment,
     ttft: Duration,
 }
@@ -127,6 +133,8 @@ struct World<'s> {
     measured: Vec<Measured>,
     view: ClusterView,
     baseline: Baseline,
+    /// What past answers tell of the length of the next.
+    outputs: OutputEstimator,
     live: Vec<Live>,
     unfinished: usize,
     result: Replayed,
@@ -180,6 +188,7 @@ impl<'s> World<'s> {
                 members: Vec::new(),
             },
             baseline: Baseline::new(choice, backends.len()),
+            outputs: OutputEstimator::default(),
             live: Vec::with_capacity(trace.len()),
             unfinished: trace.len(),
             result: Replayed {
@@ -206,8 +215,9 @@ impl<'s> World<'s> {
                 Event::Refresh => self.refresh(),
                 Event::Arrival { request } => {
                     self.arrive_next(request + 1);
-                    let steps = self.order(request);
-                    self.live.push(Live { steps, ..Live::default() });
+                    let output_tokens = self.outputs.estimate(OUTPUT_QUANTILE, None);
+                    let steps = self.order(request, output_tokens);
+                    self.live.push(Live { steps, output_tokens, ..Live::default() });
                     self.try_from(request, 0);
                 }
                 Event::WaitOver { request, step } => self.wait_over(request, step),
@@ -229,22 +239,15 @@ impl<'s> World<'s> {
         }
     }
 
-    /// Input and output tokens as estimated before the request runs.
-    fn estimated(&self, request: usize) -> (u32, u32) {
-        (self.trace[request].input_tokens, self.scene.assumed_output_tokens)
-    }
-
     fn estimated_tokens(&self, request: usize) -> u32 {
-        let (input, output) = self.estimated(request);
-        input.saturating_add(output)
+        self.trace[request].input_tokens.saturating_add(self.live[request].output_tokens)
     }
 
     /// Backends in the order in which they are to be tried.
-    fn order(&mut self, request: usize) -> Vec<(usize, Option<TokenPrice>)> {
-        let (input_tokens, output_tokens) = self.estimated(request);
+    fn order(&mut self, request: usize, output_tokens: u32) -> Vec<(usize, Option<TokenPrice>)> {
         let asked = Request {
             needs: Capabilities::new([CHAT]),
-            input_tokens,
+            input_tokens: self.trace[request].input_tokens,
             output_tokens,
             stream: true,
             ..Request::default()
@@ -380,6 +383,7 @@ impl<'s> World<'s> {
         }
         self.result.last_end[backend] = self.now;
         self.unfinished -= 1;
+        self.outputs.learn(u64::from(output_tokens));
         let estimated = self.estimated_tokens(request);
         let actual = input_tokens.saturating_add(output_tokens);
         if let Some(next) = self.doors[backend].release(estimated, actual, self.now) {
