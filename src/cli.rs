@@ -8,6 +8,8 @@ use crate::config;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use llm_router_logic::backend::Kind;
+use llm_router_logic::route::Strategy;
+use llm_router_logic::sim::{Choice, UnknownChoice};
 use secrecy::SecretString;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -39,6 +41,10 @@ pub enum Command {
     Demo(Demo),
     /// Check a configuration: every problem with its path, exit code 64; 0 when it is good
     Check(ConfigFile),
+    /// Say who would serve a request, and why, without sending it
+    Explain(ExplainOptions),
+    /// Say what each strategy would have cost on a recorded trace
+    Replay(ReplayOptions),
     /// Run a simulated upstream
     Mock(Mock),
     /// Run beside a llama-server: verify signatures, forward, serve its figures
@@ -111,6 +117,78 @@ pub struct Demo {
     /// Do not open the page in a browser
     #[arg(long)]
     pub no_open: bool,
+}
+
+/// Options of `explain`.
+#[derive(Args, Debug)]
+pub struct ExplainOptions {
+    /// YAML file: looks at its backends once and decides as a node that has just started would
+    #[arg(long, value_name = "FILE", required_unless_present = "url", conflicts_with = "url")]
+    pub config: Option<PathBuf>,
+    /// Admin listener of a running node, for example `http://127.0.0.1:9090`: decides on its view
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// The request's JSON body as a client would send it; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub request: PathBuf,
+    /// The route it would be sent to, for example `/v1/messages`; guessed from the body otherwise
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+    /// Decide by this strategy instead of the configured one
+    #[arg(long, value_name = "NAME")]
+    pub strategy: Option<Strategy>,
+    /// Do not look at the backends: decide on the file alone
+    #[arg(long, conflicts_with = "url")]
+    pub no_probe: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The node's admin token
+    #[arg(long, value_name = "TOKEN", env = "LLM_ROUTER_ADMIN_TOKEN", hide_env_values = true)]
+    pub token: Option<SecretString>,
+}
+
+/// Options of `replay`.
+#[derive(Args, Debug)]
+pub struct ReplayOptions {
+    /// YAML file; its section `simulation` says how fast the backends are
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Trace in the format of Azure's LLM inference traces: TIMESTAMP,ContextTokens,GeneratedTokens
+    #[arg(long, value_name = "CSV")]
+    pub trace: PathBuf,
+    /// One strategy or baseline by name, or `all`
+    #[arg(long, value_name = "NAME", default_value = "all", value_parser = choice)]
+    strategy: AllOr,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Seed of the providers' latencies and of ties
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Time to first token that counts as attained; `router.sloTtftMs` otherwise
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
+    slo_ttft_ms: Option<u64>,
+}
+
+impl ReplayOptions {
+    /// The strategy asked for; `None` = all.
+    pub fn strategy(&self) -> Option<Choice> {
+        self.strategy.0
+    }
+
+    /// The target asked for.
+    pub fn slo_ttft(&self) -> Option<Duration> {
+        self.slo_ttft_ms.map(Duration::from_millis)
+    }
+}
+
+/// A strategy or, for `None`, all.
+#[derive(Clone, Copy, Debug)]
+struct AllOr(Option<Choice>);
+
+fn choice(word: &str) -> Result<AllOr, UnknownChoice> {
+    if word == "all" { Ok(AllOr(None)) } else { word.parse().map(|choice| AllOr(Some(choice))) }
 }
 
 /// Options of `mock`.
@@ -306,6 +384,20 @@ mod tests {
             panic!("demo is not read");
         };
         assert_eq!((demo.port, demo.duration, demo.no_open), (8080, None, false));
+        let Ok(Command::Replay(replay)) = command(
+            "llm-router replay --config a.yaml --trace t.csv --strategy round_robin --seed 7 --slo-ttft-ms 900",
+        ) else {
+            panic!("replay is not read");
+        };
+        assert_eq!((replay.strategy(), replay.seed), (Some(Choice::RoundRobin), 7));
+        assert_eq!(replay.slo_ttft(), Some(Duration::from_millis(900)));
+        let Ok(Command::Explain(explain)) = command(
+            "llm-router explain --url http://127.0.0.1:9090 --request - --json --strategy slo --token t",
+        ) else {
+            panic!("explain is not read");
+        };
+        assert_eq!((explain.strategy, explain.json), (Some(Strategy::Slo), true));
+        assert!(!format!("{explain:?}").contains("\"t\""), "the token is a secret");
         let Ok(Command::Mock(mock)) = command(
             "llm-router mock --kind anthropic --listen 127.0.0.1:0 --faults f.yaml --ttft-ms 5 --tokens-per-second 12.5 --slots 2 --model a --model b --api-key k",
         ) else {
@@ -340,6 +432,13 @@ mod tests {
             "llm-router mock --kind llama --listen here",
             "llm-router mock --kind llama --listen 127.0.0.1:0 --tokens-per-second 0",
             "llm-router mock --kind llama --listen 127.0.0.1:0 --slots 0",
+            "llm-router replay --config a.yaml",
+            "llm-router replay --config a.yaml --trace t.csv --strategy best",
+            "llm-router replay --config a.yaml --trace t.csv --slo-ttft-ms 0",
+            "llm-router explain --request r.json",
+            "llm-router explain --config a.yaml",
+            "llm-router explain --config a.yaml --url http://a --request r.json",
+            "llm-router explain --config a.yaml --request r.json --strategy cheapest",
         ] {
             let kind = command(line).err().unwrap_or_else(|| panic!("{line} is good"));
             assert_eq!(exit_code(kind), ExitCode::from(64), "{line}");

@@ -3,7 +3,7 @@
 //! Owns nothing but the door: requests go to [`crate::relay`], figures come from the actors.
 
 mod admin;
-mod chat;
+pub(crate) mod chat;
 mod connection;
 mod error;
 mod health;

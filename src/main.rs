@@ -3,7 +3,7 @@
 use llm_router::cli::{self, Command};
 use llm_router::config::watch::Watcher;
 use llm_router::mock::{self, Faults, MockConfig};
-use llm_router::{config, demo, node, sidecar, telemetry};
+use llm_router::{config, demo, explain, node, replay, sidecar, telemetry};
 use secrecy::ExposeSecret;
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,7 +18,8 @@ fn main() -> ExitCode {
         Command::Check(file) => return cli::check(&file.config),
         Command::Schema => return cli::schema(),
         Command::Certs(command) => return cli::certs(command),
-        Command::Demo(_) => telemetry::start("warn"),
+        Command::Replay(options) => return replay::run(&options),
+        Command::Demo(_) | Command::Explain(_) => telemetry::start("warn"),
         Command::Serve(_) | Command::Mock(_) | Command::Sidecar(_) => telemetry::start("info"),
     }
     // One TLS implementation for the whole process; it fails only where there already is one.
@@ -38,8 +39,9 @@ async fn run(command: Command) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(&error),
         },
+        Command::Explain(options) => explain::run(&options).await,
         // Answered before the runtime was made.
-        Command::Check(_) | Command::Schema | Command::Certs(_) => ExitCode::SUCCESS,
+        Command::Check(_) | Command::Schema | Command::Certs(_) | Command::Replay(_) => ExitCode::SUCCESS,
     }
 }
 

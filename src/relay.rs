@@ -7,7 +7,7 @@
 //! Owns the order of attempts and the moment of commitment. What is decided is `logic::route`'s, what
 //! is translated is `logic::wire`'s, what is counted is [`tally`]'s.
 
-mod estimate;
+pub(crate) mod estimate;
 mod fault;
 mod running;
 mod tally;
@@ -31,7 +31,7 @@ use llm_router_logic::fault::{ApiError, ErrorKind, Fault};
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
 use llm_router_logic::request::{ANY_MODEL, Hints, Request};
-use llm_router_logic::route::{Plan, Step, plan};
+use llm_router_logic::route::{Explanation, Plan, Step, explain, plan};
 use llm_router_logic::time::Moment;
 use llm_router_logic::wire::{self, Dialect, Exchange, Inbound, Inspected, Operation, Reply, ReplyError};
 use moka::sync::Cache;
@@ -337,20 +337,17 @@ impl Relay {
     }
 
     fn request(&self, call: &Call, session: Option<&str>) -> Request {
-        let inspected = &call.inspected;
-        let asked = inspected.model.as_deref().unwrap_or(ANY_MODEL);
-        let (input_tokens, output_tokens) =
-            self.estimates.predict(asked, inspected.text_bytes, inspected.max_output_tokens);
-        let generates = !matches!(call.operation, Operation::Embedding | Operation::CountTokens);
-        Request {
-            model: inspected.model.clone().filter(|model| model != ANY_MODEL),
-            needs: inspected.needs.union(&call.needs),
-            input_tokens,
-            output_tokens: if generates { output_tokens } else { 0 },
-            stream: inspected.stream,
-            hints: call.hints.clone(),
-            sticky: session.and_then(|session| self.sessions.as_ref()?.get(session)),
-        }
+        let sticky = session.and_then(|session| self.sessions.as_ref()?.get(session));
+        call.routing_request(&self.estimates, sticky)
+    }
+
+    /// What would be decided now for `call`, with everything it is judged on; nothing is sent or booked.
+    pub fn explain(&self, call: &Call) -> Explanation {
+        let snapshot = self.handle.snapshot();
+        let request = self.request(call, self.session_key(call).as_deref());
+        let now = self.handle.clock().now();
+        let plan = plan(&snapshot.view, &*snapshot, &request, &snapshot.policy, self.handle.draw(), now);
+        explain(&plan, &snapshot.view, &request, &snapshot.policy, now)
     }
 
     /// What stickiness goes by: the session the client named, for the same model and strategy.
@@ -382,6 +379,24 @@ struct Told {
 }
 
 impl Call {
+    /// What routing must know of it; `sticky` is the backend that served its session last.
+    pub(crate) fn routing_request(&self, estimates: &Estimates, sticky: Option<BackendId>) -> Request {
+        let inspected = &self.inspected;
+        let asked = inspected.model.as_deref().unwrap_or(ANY_MODEL);
+        let (input_tokens, output_tokens) =
+            estimates.predict(asked, inspected.text_bytes, inspected.max_output_tokens);
+        let generates = !matches!(self.operation, Operation::Embedding | Operation::CountTokens);
+        Request {
+            model: inspected.model.clone().filter(|model| model != ANY_MODEL),
+            needs: inspected.needs.union(&self.needs),
+            input_tokens,
+            output_tokens: if generates { output_tokens } else { 0 },
+            stream: inspected.stream,
+            hints: self.hints.clone(),
+            sticky,
+        }
+    }
+
     /// The request as the wire reads it.
     pub(crate) fn inbound(&self) -> Inbound<'_> {
         match &self.path {

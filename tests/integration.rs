@@ -9,6 +9,8 @@ mod certified;
 mod decision;
 #[path = "integration/edge.rs"]
 mod edge;
+#[path = "integration/explain.rs"]
+mod explain;
 #[path = "integration/fallback.rs"]
 mod fallback;
 #[path = "integration/fixture.rs"]

@@ -15,6 +15,7 @@ pub mod report;
 pub mod request;
 pub mod route;
 pub mod sign;
+pub mod sim;
 pub mod time;
 pub mod view;
 pub mod wire;

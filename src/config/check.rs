@@ -10,6 +10,7 @@ mod model;
 mod prices;
 mod router;
 mod sidecar;
+mod simulation;
 
 use crate::config::Env;
 use crate::config::duration::Span;
@@ -78,6 +79,7 @@ impl Check<'_> {
         let clusters = file.clusters.unwrap_or_default();
         let providers = file.external_providers.unwrap_or_default();
         let backends = self.backends(clusters, providers, &node, &router, &prices);
+        let simulation = self.simulation(file.simulation, &backends);
         Config {
             server: self.server(&file.server.unwrap_or_default()),
             node,
@@ -90,6 +92,7 @@ impl Check<'_> {
             calibrate_throughput: router.calibrate_throughput,
             timeouts: self.timeouts(&file.timeouts.unwrap_or_default()),
             backends,
+            simulation,
             smart_mocking: router.smart_mocking,
             demo: file.demo.and_then(|demo| self.demo(demo)),
         }

@@ -43,6 +43,8 @@ pub(super) struct File {
     pub prices_file: Option<String>,
     /// Settings of `llm-router sidecar`; a router node does not read them.
     pub sidecar: Option<SidecarFile>,
+    /// How backends behave in `llm-router replay`; a router node does not read it.
+    pub simulation: Option<SimulationFile>,
     /// Accepted but not honoured: `/metrics` is always served.
     #[schemars(extend("deprecated" = true))]
     pub metrics: Option<Ignored>,
@@ -449,4 +451,36 @@ impl JsonSchema for ModelFile {
             "anyOf": [{ "type": "string" }, generator.subschema_for::<ModelEntry>()],
         })
     }
+}
+
+/// How backends behave in `llm-router replay`; a router node does not read it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct SimulationFile {
+    /// How often measured facts reach the decisions. Default `500ms`.
+    pub staleness: Option<Span>,
+    /// Figures of single backends; those not named here behave as docs/REPLAY.md says.
+    pub backends: Option<Vec<Option<SimulatedFile>>>,
+}
+
+/// How one backend behaves in a replay.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct SimulatedFile {
+    /// Name of a cluster or an enabled provider. Required.
+    pub name: Option<String>,
+    /// Input tokens an idle cluster reads per second.
+    pub prefill_tokens_per_second: Option<f64>,
+    /// Output tokens per second of one answer alone.
+    pub decode_tokens_per_second: Option<f64>,
+    /// Output tokens per second of all of a cluster's answers together.
+    pub aggregate_tokens_per_second: Option<f64>,
+    /// Round trip to a cluster.
+    pub rtt: Option<Span>,
+    /// A provider's median time to first token.
+    pub ttft_p50: Option<Span>,
+    /// The 95th percentile of a provider's time to first token, at least `ttftP50`.
+    pub ttft_p95: Option<Span>,
 }

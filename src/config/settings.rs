@@ -8,6 +8,7 @@ use llm_router_logic::backend::{BackendSpec, Kind};
 use llm_router_logic::ids::{NodeId, Region};
 use llm_router_logic::money::Money;
 use llm_router_logic::route::Policy;
+use llm_router_logic::sim::Behaviour;
 use secrecy::{ExposeSecret, SecretString};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -39,6 +40,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Clusters in the file's order, then enabled providers in the file's order. Names are unique.
     pub backends: Vec<Backend>,
+    /// How they behave in a replay.
+    pub simulation: Simulation,
     /// Answers of simulated backends instead of real ones; `None` = off.
     pub smart_mocking: Option<SmartMocking>,
     /// The password-protected demo; `None` = off.
@@ -175,6 +178,24 @@ impl PartialEq for Auth {
             _ => false,
         }
     }
+}
+
+/// How backends behave in a replay; nothing else reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Simulation {
+    /// How often measured facts reach the decisions.
+    pub staleness: Duration,
+    /// One for each of [`Config::backends`], in their order.
+    pub backends: Vec<Simulated>,
+}
+
+/// How one backend behaves in a replay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Simulated {
+    /// How.
+    pub behaviour: Behaviour,
+    /// Whether that is assumed, since the file says nothing of it.
+    pub assumed: bool,
 }
 
 /// Answers of simulated clusters instead of real ones.

@@ -1,15 +1,17 @@
 //! The operators' listener: the view, the decisions, the books, a reload. Every request carries the
 //! admin token.
 
-use super::App;
+use super::{App, chat};
+use crate::explain;
 use axum::Json;
 use axum::Router;
+use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Query, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
-use http::header::AUTHORIZATION;
+use http::header::{ACCEPT, AUTHORIZATION};
 use llm_router_logic::ids::{BackendId, NodeId, Region};
 use llm_router_logic::report::Report;
 use llm_router_logic::time::Moment;
@@ -29,6 +31,7 @@ pub fn router(app: App) -> Router {
         .route("/admin/decisions", get(decisions))
         .route("/admin/decisions/{id}", get(decision))
         .route("/admin/spend", get(spend))
+        .route("/admin/explain", post(explain))
         .route("/admin/reload", post(reload))
         .layer(from_fn_with_state(app.clone(), authorise))
         .with_state(app)
@@ -154,6 +157,37 @@ async fn decision(State(app): State<App>, Path(id): Path<String>) -> Response {
 
 async fn spend(State(app): State<App>) -> Response {
     Json(&*app.handle.book()).into_response()
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    /// The route the request would be sent to; by its body's shape where not given.
+    path: Option<String>,
+}
+
+/// What would be decided now for the request in the body, sent with the headers a client would send:
+/// JSON, or text for a person where `Accept` asks for `text/plain`. Nothing is sent to a backend.
+async fn explain(State(app): State<App>, Query(asked): Query<Asked>, request: Request) -> Response {
+    let wants_text = request.headers().get(ACCEPT).is_some_and(|accept| accept == "text/plain");
+    let (parts, body) = request.into_parts();
+    let body = match to_bytes(body, app.fixed.max_body_bytes).await {
+        Ok(body) => body,
+        Err(error) => return told(StatusCode::BAD_REQUEST, &format!("cannot read the request: {error}")),
+    };
+    let route = match explain::route_of(asked.path.as_deref(), &body) {
+        Ok(route) => route,
+        Err(why) => return told(StatusCode::BAD_REQUEST, &why),
+    };
+    match chat::read(&app, route, Request::from_parts(parts, Body::from(body))).await {
+        Ok(call) => {
+            let answer = explain::Answer::new(app.relay.load().explain(&call));
+            if wants_text { answer.to_string().into_response() } else { Json(answer).into_response() }
+        }
+        Err(error) => {
+            let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
+            told(status, &error.message)
+        }
+    }
 }
 
 /// Asks the node to read its file again; whether it could is in its log and metrics.

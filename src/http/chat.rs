@@ -32,16 +32,45 @@ const SESSION_MAX: usize = 256;
 const CAPABILITIES_MAX: usize = 16;
 
 /// What a route says of a request before its body is read.
-struct Route {
-    dialect: Dialect,
-    operation: Operation,
-    path: Option<GeminiPath>,
+pub(crate) struct Route {
+    pub(crate) dialect: Dialect,
+    pub(crate) operation: Operation,
+    pub(crate) path: Option<GeminiPath>,
 }
 
 impl Route {
     fn new(dialect: Dialect, operation: Operation) -> Self {
         Self { dialect, operation, path: None }
     }
+
+    /// The route of `path`, for a request that is only to be explained; `None` where no model is reached
+    /// by it.
+    pub(crate) fn of_path(path: &str) -> Option<Self> {
+        let plain = |dialect, operation| Some(Self::new(dialect, operation));
+        match path {
+            "/v1/chat/completions" => plain(Dialect::OpenAi, Operation::Chat),
+            "/v1/completions" => plain(Dialect::OpenAi, Operation::Completion),
+            "/v1/embeddings" => plain(Dialect::OpenAi, Operation::Embedding),
+            "/v1/responses" => plain(Dialect::OpenAi, Operation::Responses),
+            "/v1/messages" => plain(Dialect::Anthropic, Operation::Chat),
+            "/v1/messages/count_tokens" => plain(Dialect::Anthropic, Operation::CountTokens),
+            _ => {
+                let rest = path.strip_prefix("/v1beta/models/").or(path.strip_prefix("/v1/models/"))?;
+                let path = Some(gemini_path(rest, false)?);
+                Some(Self { dialect: Dialect::Gemini, operation: Operation::Chat, path })
+            }
+        }
+    }
+}
+
+/// What follows `models/` on Gemini's routes.
+fn gemini_path(path: &str, sse: bool) -> Option<GeminiPath> {
+    let (model, stream) = match path.rsplit_once(':') {
+        Some((model, "generateContent")) => (model, false),
+        Some((model, "streamGenerateContent")) => (model, true),
+        _ => return None,
+    };
+    Some(GeminiPath { model: model.to_owned(), stream, sse })
 }
 
 pub(super) async fn chat_completions(State(app): State<App>, request: Request<Body>) -> Response {
@@ -75,19 +104,15 @@ pub(super) async fn generate_content(
     RawQuery(query): RawQuery,
     request: Request<Body>,
 ) -> Response {
-    let (model, stream) = match path.rsplit_once(':') {
-        Some((model, "generateContent")) => (model, false),
-        Some((model, "streamGenerateContent")) => (model, true),
-        _ => {
-            let error = ApiError::new(
-                ErrorKind::NotFound,
-                format!("there is no method `{path}`: use `:generateContent` or `:streamGenerateContent`"),
-            );
-            return respond(Dialect::Gemini, &error);
-        }
-    };
     let sse = query.is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
-    let path = Some(GeminiPath { model: model.to_owned(), stream, sse });
+    let Some(gemini) = gemini_path(&path, sse) else {
+        let error = ApiError::new(
+            ErrorKind::NotFound,
+            format!("there is no method `{path}`: use `:generateContent` or `:streamGenerateContent`"),
+        );
+        return respond(Dialect::Gemini, &error);
+    };
+    let path = Some(gemini);
     let route = Route { dialect: Dialect::Gemini, operation: Operation::Chat, path };
     handle(&app, route, request).await
 }
@@ -128,7 +153,8 @@ fn estimated(body: Vec<u8>) -> Response {
     response
 }
 
-async fn read(app: &App, route: Route, request: Request<Body>) -> Result<Call, ApiError> {
+/// Reads a request as its route would.
+pub(super) async fn read(app: &App, route: Route, request: Request<Body>) -> Result<Call, ApiError> {
     let (parts, body) = request.into_parts();
     let hints = hints(&parts.headers)?;
     let needs = capabilities(&parts.headers)?;
@@ -137,9 +163,23 @@ async fn read(app: &App, route: Route, request: Request<Body>) -> Result<Call, A
         return Err(invalid(SESSION, &format!("is longer than {SESSION_MAX} bytes")));
     }
     let body = bounded(body, app.fixed.max_body_bytes, app.fixed.read_timeout).await?;
+    let call = inspected(route, body)?;
+    Ok(Call { hints, needs, session, ..call })
+}
+
+/// The call that `body` is on `route`, without what headers say.
+pub(crate) fn inspected(route: Route, body: Bytes) -> Result<Call, ApiError> {
     let Route { dialect, operation, path } = route;
-    let mut call =
-        Call { dialect, operation, path, body, inspected: Inspected::default(), hints, needs, session };
+    let mut call = Call {
+        dialect,
+        operation,
+        path,
+        body,
+        inspected: Inspected::default(),
+        hints: Hints::default(),
+        needs: Capabilities::default(),
+        session: None,
+    };
     call.inspected = wire::inspect(&call.inbound())?;
     Ok(call)
 }

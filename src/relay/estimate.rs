@@ -14,7 +14,7 @@ const OUTPUT_QUANTILE: f64 = 0.5;
 
 /// What was learnt, by the model name clients ask for.
 #[derive(Debug, Default)]
-pub(super) struct Estimates {
+pub(crate) struct Estimates {
     models: Mutex<HashMap<String, Learnt>>,
 }
 
@@ -30,7 +30,7 @@ impl Estimates {
     }
 
     /// Input and output tokens of a prompt of `bytes` whose client allows `max_tokens`.
-    pub(super) fn predict(&self, model: &str, bytes: usize, max_tokens: Option<u32>) -> (u32, u32) {
+    pub(crate) fn predict(&self, model: &str, bytes: usize, max_tokens: Option<u32>) -> (u32, u32) {
         let predict = |learnt: &Learnt| {
             (learnt.input.estimate(bytes), learnt.output.estimate(OUTPUT_QUANTILE, max_tokens))
         };
