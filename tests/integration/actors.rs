@@ -5,6 +5,7 @@ use llm_router_actors::handle::ActorName;
 use llm_router_logic::backend::Kind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 const SHARED: &str = "shared";
 
@@ -50,8 +51,13 @@ async fn any_actor_may_panic_under_load_and_no_request_fails() {
         let series = format!("llm_router_actor_restarts_total{{actor=\"{label}\"}}");
         let before = router.metric(&series).await.unwrap_or(0.0);
         let served_before = served.load(Ordering::SeqCst);
-        router.node.handle().poison(&victim);
+        // The actor that would pass the poison on may itself be reborn just now: ask again.
+        let mut next_dose = Instant::now();
         eventually(&format!("{label} to be restarted"), async || {
+            if Instant::now() >= next_dose {
+                router.node.handle().poison(&victim);
+                next_dose += Duration::from_secs(1);
+            }
             router.metric(&series).await.unwrap_or(0.0) > before
         })
         .await;
