@@ -20,7 +20,6 @@ CASES = [
     "tools",
     "slow",
     "refused",
-    "outage",
     *(f"status-{status}" for status in STATUSES),
     *(f"{place}-{fault}" for place in ("early", "late") for fault in STREAM_FAULTS),
 ]
@@ -54,6 +53,7 @@ def accounts(emulator: Emulator) -> list[settings.Settings]:
     for kind in KINDS:
         models = [{"name": model(kind, case, dialect)} for case in CASES for dialect in DIALECTS]
         made += [account(emulator, f"{kind}-{number}", kind, models) for number in ("one", "two")]
+        made.append(account(emulator, f"{kind}-alone", kind, [{"name": model(kind, "alone", "openai")}]))
         for dialect in DIALECTS:
             # A limit closes an account for all its models.
             made.append(

@@ -55,8 +55,7 @@ def emulator(running_emulator, specifications, verdict) -> Iterator[Emulator]:
     """The emulator without a memory; afterwards its verdict and the specifications are asked."""
     running_emulator.reset()
     yield running_emulator
-    report = running_emulator.report()
-    assert set(running_emulator.findings()) <= verdict.explained, report
+    assert set(running_emulator.findings()) <= verdict.explained, running_emulator.report()
     complaints = [text for request in running_emulator.requests() for text in specifications.complaints(request)]
     assert not complaints, "\n".join(complaints)
 

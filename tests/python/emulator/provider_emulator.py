@@ -28,6 +28,7 @@ class Emulator(Process):
         self.url = f"http://127.0.0.1:{self.port}"
         program = Path(sys.executable).with_name("llmock")
         command = [str(program), "serve", "--port", str(self.port), "--log-level", "warning"]
+        self._client = httpx.Client(base_url=f"{self.url}/_llmock", timeout=10)
         super().__init__("llmock", command, log)
 
     def start(self) -> None:
@@ -62,7 +63,7 @@ class Emulator(Process):
         return self._get("verdict?format=text").text
 
     def _get(self, what: str) -> httpx.Response:
-        return httpx.get(f"{self.url}/_llmock/{what}", timeout=10)
+        return self._client.get(what)
 
     def _post(self, what: str, body: dict[str, Any]) -> None:
-        httpx.post(f"{self.url}/_llmock/{what}", json=body, timeout=10).raise_for_status()
+        self._client.post(what, json=body).raise_for_status()

@@ -191,14 +191,14 @@ def test_a_slow_first_token_is_waited_for(router, emulator, kind):
 def test_an_outage_is_no_storm_however_often_the_client_asks(router, emulator, verdict, kind):
     verdict.explain("no_backoff", "the client of this test asks again at once; a router does not make it wait")
     dialect = DIALECTS["openai"]
-    model = accounts.model(kind, "outage", dialect.name)
+    model = accounts.model(kind, "alone", dialect.name)
     emulator.script(ANY_MODEL, {"type": "fail", "status": 500, "times": None})
     for _ in range(15):
         failed = dialect.ask(router, model, [dialect.question("Still down?")])
         assert failed.status_code in (502, 503)
         assert failed.json()["error"]["message"]
-    # Five failures in a row open the breaker of each account: without it there were thirty attempts.
-    assert 2 <= len(emulator.requests()) <= 10
+    # Five failures in a row open the breaker; some pass until the node's view says so.
+    assert 5 <= len(emulator.requests()) <= 10
 
 
 def test_the_emulator_finds_a_client_that_trusts_half_an_answer(emulator, verdict):
