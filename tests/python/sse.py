@@ -58,7 +58,8 @@ class SseStream:
         self._started = time.monotonic()
         self._connection.connect()
         all_headers = {"content-type": "application/json", **(headers or {})}
-        self._connection.request("POST", parts.path, json.dumps(body).encode(), all_headers)
+        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        self._connection.request("POST", target, json.dumps(body).encode(), all_headers)
         # Taken now: http.client lets go of the socket once the answer says `connection: close`.
         self._socket = self._connection.sock
         self._thread = threading.Thread(target=self._read, name=f"sse {parts.path}", daemon=True)

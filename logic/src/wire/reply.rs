@@ -155,6 +155,9 @@ impl Reply {
             let stream = matches!(first, b'd' | b'e' | b'i' | b'r' | b':')
                 || (*first == 0xEF && self.exchange.upstream_streams);
             self.input = if stream { Input::Stream(sse::Reader::default()) } else { Input::Body(Vec::new()) };
+            if stream {
+                self.gather_unasked();
+            }
         }
         match &mut self.input {
             Input::Stream(reader) => {
@@ -207,6 +210,22 @@ impl Reply {
         self.end(out)
     }
 
+    /// A stream in place of the body that was asked for cannot be passed on as it is: it is put together.
+    fn gather_unasked(&mut self) {
+        if self.exchange.client_streams || !matches!(self.route, Route::Forward(_)) {
+            return;
+        }
+        self.route = match self.exchange.operation {
+            Operation::Chat => Route::Translate {
+                read: Read::new(self.exchange.kind),
+                write: Box::new(Write::new(&self.exchange)),
+            },
+            Operation::Completion => Route::Completion(openai::completion::Assembly::default()),
+            // No stream of these can be put together; their first event is refused.
+            Operation::Embedding | Operation::CountTokens | Operation::Responses => return,
+        };
+    }
+
     /// One event of the upstream's stream.
     fn event(&mut self, event: &sse::Event, out: &mut Vec<u8>) -> Result<(), ReplyError> {
         if self.done {
@@ -226,6 +245,9 @@ impl Reply {
             return if self.exchange.client_streams { self.end(out) } else { Ok(()) };
         }
         if let Route::Forward(forward) = &mut self.route {
+            if !self.exchange.client_streams {
+                return Err(ReplyError::Malformed("a stream where one body was asked for".to_owned()));
+            }
             let seen = forward.event(event, self.exchange.include_usage)?;
             self.usage = seen.usage.or(self.usage);
             self.content_events += u64::from(seen.content);

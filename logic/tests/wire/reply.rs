@@ -68,6 +68,35 @@ fn a_forwarded_stream_keeps_every_byte_of_its_data() {
 }
 
 #[test]
+fn a_stream_in_place_of_the_body_asked_for_is_put_together() {
+    let whole = |operation, kind, dialect, stream: &str| {
+        let asked = Exchange { operation, upstream_streams: false, ..exchange(dialect, kind, false) };
+        let mut reply = Reply::new(asked);
+        let mut out = Vec::new();
+        reply.push(stream.as_bytes(), &mut out)?;
+        reply.finish(&mut out)?;
+        Ok::<Value, ReplyError>(serde_json::from_slice(&out).expect("the client gets one body"))
+    };
+    let chat = chunk(&json!({"content": "a"}), None) + &chunk(&json!({"content": "b"}), Some("stop"));
+    let body =
+        whole(Operation::Chat, Kind::OpenAi, Dialect::OpenAi, &format!("{chat}{USAGE}data: [DONE]\n\n"));
+    assert_eq!(body.as_ref().unwrap()["choices"][0]["message"]["content"], "ab");
+    assert_eq!(body.unwrap()["usage"]["completion_tokens"], 2);
+
+    let legacy = "data: {\"choices\":[{\"index\":0,\"text\":\"ab\",\"finish_reason\":\"stop\"}]}\n\n";
+    let body = whole(Operation::Completion, Kind::Llama, Dialect::OpenAi, legacy);
+    assert_eq!(body.unwrap()["choices"][0]["text"], "ab");
+
+    let gemini = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"ab\"}]},\"finishReason\":\"STOP\"}]}\n\n";
+    let body = whole(Operation::Chat, Kind::Gemini, Dialect::Gemini, gemini);
+    assert_eq!(body.unwrap()["candidates"][0]["content"]["parts"][0]["text"], "ab");
+
+    let responses = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{}}\n\n";
+    let refused = whole(Operation::Responses, Kind::OpenAi, Dialect::OpenAi, responses);
+    assert!(matches!(refused, Err(ReplyError::Malformed(_))), "{refused:?}");
+}
+
+#[test]
 fn a_forwarded_body_keeps_every_byte() {
     let body = "{ \"choices\":[{\"message\":{\"content\":\"x\"}}],\n \"big\": 1e400, \"usage\":{\"prompt_tokens\":3, \"completion_tokens\":2.0e0}}\n";
     let mut reply = Reply::new(exchange(Dialect::OpenAi, Kind::OpenAi, false));
