@@ -71,9 +71,9 @@ async fn run_sidecar(path: &Path) -> ExitCode {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
+    let signal = node::stop_signal();
     let stopped = async {
-        let signal = node::stop_signal().await;
-        tracing::info!(signal, "stopping");
+        tracing::info!(signal = signal.await, "stopping");
     };
     match sidecar::serve(config, stopped).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,13 +95,13 @@ async fn run_mock(options: cli::Mock) -> ExitCode {
     config.tokens_per_second = options.tokens_per_second;
     config.slots = options.slots as usize;
     config.api_key = options.api_key.map(|key| key.expose_secret().to_owned());
+    let signal = node::stop_signal();
     let mock = match mock::start(options.listen, config, faults).await {
         Ok(mock) => mock,
         Err(error) => return failed(&error),
     };
     tracing::info!(addr = %mock.addr(), kind = options.kind.as_str(), "mock is listening");
-    let signal = node::stop_signal().await;
-    tracing::info!(signal, "stopping");
+    tracing::info!(signal = signal.await, "stopping");
     mock.shutdown().await;
     ExitCode::SUCCESS
 }

@@ -24,6 +24,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -229,11 +230,11 @@ pub async fn serve(
     config: Config,
     mut watcher: config::watch::Watcher,
 ) -> Result<(), NodeError> {
+    let stopped = stop_signal();
+    tokio::pin!(stopped);
     let node = Node::start(config).await?;
     let reloads = node.reloads.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(mut reloads) = reloads else { return Ok(()) };
-    let stopped = stop_signal();
-    tokio::pin!(stopped);
     loop {
         tokio::select! {
             signal = &mut stopped => {
@@ -282,20 +283,27 @@ fn log_problems(problems: &Problems) {
     }
 }
 
-/// Waits for SIGTERM or Ctrl-C.
-pub async fn stop_signal() -> &'static str {
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(error) => {
-                tracing::error!(%error, "cannot listen for SIGTERM");
-                std::future::pending::<()>().await;
-            }
+/// Waits for SIGTERM or Ctrl-C. Both are listened for from this call on, before the first poll, so that a
+/// signal during a start is not lost.
+pub fn stop_signal() -> impl Future<Output = &'static str> + Send {
+    let mut terminate = listen_for(SignalKind::terminate());
+    let mut interrupt = listen_for(SignalKind::interrupt());
+    async move {
+        tokio::select! {
+            () = received(&mut terminate) => "SIGTERM",
+            () = received(&mut interrupt) => "SIGINT",
         }
-    };
-    tokio::select! {
-        () = terminated => "SIGTERM",
-        _ = tokio::signal::ctrl_c() => "SIGINT",
+    }
+}
+
+fn listen_for(kind: SignalKind) -> Option<Signal> {
+    signal(kind).inspect_err(|error| tracing::error!(?kind, %error, "cannot listen for a signal")).ok()
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 

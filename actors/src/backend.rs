@@ -28,8 +28,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Outcomes change the published fact at most this often; health changes are told at once.
+/// Good outcomes change the published fact at most this often; bad ones and health are told at once.
 const PUBLISH_GAP: Duration = Duration::from_millis(50);
+/// What comes together is published together, and what was asked for has joined the queue by then.
+const GATHER: Duration = Duration::from_millis(5);
 /// Breakers kept per backend: one for each model asked for.
 const BREAKERS_MAX: usize = 256;
 
@@ -59,6 +61,8 @@ pub(crate) struct Ended {
 
 #[derive(Debug)]
 pub(crate) enum Msg {
+    /// A request asks for a place.
+    Asked,
     /// A request began to run.
     Started { at: Moment },
     /// A request ended.
@@ -127,10 +131,19 @@ impl Actor for Backend {
             state.arguments.door.actor.received();
         }
         match message {
-            Msg::Started { at } => state.throughput.started(at),
-            Msg::Ended(ended) => {
-                state.ended(ended);
+            Msg::Asked => state.publish_soon(&me),
+            Msg::Started { at } => {
+                state.throughput.started(at);
                 state.publish_soon(&me);
+            }
+            Msg::Ended(ended) => {
+                let is_bad_news = matches!(ended.verdict, Verdict::Failed { .. });
+                state.ended(ended);
+                if is_bad_news {
+                    state.publish_now(&me);
+                } else {
+                    state.publish_soon(&me);
+                }
             }
             Msg::Probed(looked) => {
                 state.probed(looked);
@@ -305,8 +318,8 @@ impl State {
             return;
         }
         let now = self.arguments.clock.now();
-        let wait =
-            self.published_at.map_or(Duration::ZERO, |last| PUBLISH_GAP.saturating_sub(now.since(last)));
+        let since = self.published_at.map_or(PUBLISH_GAP, |last| now.since(last));
+        let wait = PUBLISH_GAP.saturating_sub(since).max(GATHER);
         self.publish_due = true;
         me.send_after(wait, || Msg::Publish);
     }

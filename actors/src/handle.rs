@@ -196,6 +196,7 @@ impl Handle {
         else {
             return Err(NotAdmitted::QueueFull);
         };
+        door.actor.send(backend::Msg::Asked);
         let model: &str = &step.model;
         let trial = backend.own.as_ref().is_some_and(|own| own.trial_models.iter().any(|name| name == model));
         let slot = door.gate.admit(tokens, trial, max_wait, max_waiting).await?;
