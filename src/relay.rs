@@ -42,6 +42,8 @@ use tally::{Sources, Tally};
 
 /// Attempts per request, the first included.
 const ATTEMPTS_MAX: u32 = 3;
+/// A longer session name, which only a body can hold, is not remembered.
+const SESSION_BYTES_MAX: usize = 256;
 /// Sessions remembered for stickiness.
 const SESSIONS_MAX: u64 = 100_000;
 
@@ -354,6 +356,9 @@ impl Relay {
     fn session_key(&self, call: &Call) -> Option<String> {
         self.sessions.as_ref()?;
         let session = call.session.as_ref().or(call.inspected.session.as_ref())?;
+        if session.len() > SESSION_BYTES_MAX {
+            return None;
+        }
         let model = call.inspected.model.as_deref().unwrap_or(ANY_MODEL);
         Some(format!("{session}\u{0}{model}\u{0}{:?}\u{0}{:?}", call.hints.strategy, call.operation))
     }
