@@ -264,7 +264,8 @@ impl Relay {
         tally: &mut Tally,
     ) -> Result<Begun, Fault> {
         let clock = self.handle.clock();
-        let Timeouts { first_byte, idle, .. } = self.timeouts;
+        let Timeouts { first_byte, whole_answer, idle, .. } = self.timeouts;
+        let first_byte = if exchange.upstream_streams { first_byte } else { whole_answer };
         let first_byte_by = (clock.now() + first_byte).min(deadline);
         let timed_out = |fault: Fault| match fault {
             Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) if clock.until(deadline).is_zero() => {

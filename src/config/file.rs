@@ -370,8 +370,11 @@ pub(super) struct AdminFile {
 pub(super) struct TimeoutsFile {
     /// To connect, TLS included. Default `5s`.
     pub connect: Option<Span>,
-    /// From the request's end to the answer's first byte. Default `60s`.
+    /// From the request's end to the first byte of a streamed answer. Default `60s`.
     pub first_byte: Option<Span>,
+    /// From the request's end to the first byte of an answer that the backend does not stream, which
+    /// comes with its last. Default five times `firstByte`.
+    pub whole_answer: Option<Span>,
     /// Between two pieces of an answer's content; comments do not count. Default `30s`.
     pub idle: Option<Span>,
     /// A streaming client that got nothing for this long is sent a comment. Default `15s`, `0s` = never.

@@ -119,8 +119,10 @@ pub struct Admin {
 pub struct Timeouts {
     /// To connect, TLS included.
     pub connect: Duration,
-    /// From the request's end to the answer's first byte.
+    /// From the request's end to the first byte of a streamed answer.
     pub first_byte: Duration,
+    /// The same for an answer that the backend does not stream, which comes as a whole.
+    pub whole_answer: Duration,
     /// Between two pieces of an answer's content.
     pub idle: Duration,
     /// Silence after which a streaming client is sent a comment; `None` = never.

@@ -45,12 +45,16 @@ async fn a_failure_before_the_first_byte_falls_back_to_the_next_backend() {
 
 #[tokio::test]
 async fn a_backend_that_hangs_is_left_after_the_first_byte_timeout() {
-    let (cheap, _dear, router) = pair("router: {routingStrategy: cost}\ntimeouts: {firstByte: 300ms}").await;
-    cheap.set_faults(Faults::always(Action::Hang).unwrap());
-    let started = Instant::now();
-    let response = router.chat(hello(SHARED, false), &[]).await;
-    assert_eq!(header(&response, "x-llm-router-backend"), "dear");
-    assert!(started.elapsed() >= Duration::from_millis(300));
+    let timeouts = "router: {routingStrategy: cost}\ntimeouts: {firstByte: 300ms, wholeAnswer: 900ms}";
+    // A plain answer's first byte comes with its last: it is given its own time.
+    for (stream, patience) in [(true, 300), (false, 900)] {
+        let (cheap, _dear, router) = pair(timeouts).await;
+        cheap.set_faults(Faults::always(Action::Hang).unwrap());
+        let started = Instant::now();
+        let response = router.chat(hello(SHARED, stream), &[]).await;
+        assert_eq!(header(&response, "x-llm-router-backend"), "dear");
+        assert!(started.elapsed() >= Duration::from_millis(patience));
+    }
 }
 
 #[tokio::test]

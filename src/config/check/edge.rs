@@ -165,9 +165,15 @@ impl Check<'_> {
 
     pub(super) fn timeouts(&mut self, file: &TimeoutsFile) -> Timeouts {
         let at = Path::default().key("timeouts");
+        let first_byte = self.timeout(&at.key("firstByte"), file.first_byte, Duration::from_secs(60));
         Timeouts {
             connect: self.timeout(&at.key("connect"), file.connect, Duration::from_secs(5)),
-            first_byte: self.timeout(&at.key("firstByte"), file.first_byte, Duration::from_secs(60)),
+            first_byte,
+            whole_answer: self.timeout(
+                &at.key("wholeAnswer"),
+                file.whole_answer,
+                first_byte.saturating_mul(5),
+            ),
             idle: self.timeout(&at.key("idle"), file.idle, Duration::from_secs(30)),
             keep_alive: Some(file.keep_alive.map_or(Duration::from_secs(15), |span| span.0))
                 .filter(|keep_alive| !keep_alive.is_zero()),

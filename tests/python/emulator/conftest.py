@@ -63,7 +63,7 @@ def emulator(running_emulator, specifications, verdict) -> Iterator[Emulator]:
 @pytest.fixture(scope="session")
 def router(session_crew, running_emulator) -> Router:
     """A node whose every provider is emulated."""
-    timeouts = {"firstByte": f"{accounts.PATIENCE}s", "idle": f"{accounts.PATIENCE}s"}
+    timeouts = dict.fromkeys(("firstByte", "wholeAnswer", "idle"), f"{accounts.PATIENCE}s")
     node = settings.node("emulated", providers=accounts.accounts(running_emulator), timeouts=timeouts)
     return stage.router(session_crew, node)
 
