@@ -15,7 +15,7 @@ use llm_router_actors::ports::{Probe, Reading};
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::report::{Health, Report};
 use llm_router_logic::route::{Explanation, Loads, LocalLoad, Reason, explain, plan};
-use llm_router_logic::time::Moment;
+use llm_router_logic::time::{Moment, millis_u32};
 use llm_router_logic::view::{BackendView, ClusterView, OwnFact};
 use secrecy::ExposeSecret;
 use serde::Serialize;
@@ -195,15 +195,14 @@ fn view(config: &Config, looked: &Looked) -> ClusterView {
     let fact = |id: &BackendId| {
         let (_, reading) = looked.iter().find(|(seen, _)| seen == id)?;
         let reading = reading.as_ref().ok()?;
-        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         let report = Report {
             health: if reading.loading { Health::Loading } else { Health::Healthy },
             queue_depth: reading.queue_depth.unwrap_or(0),
             slots: reading.slots,
             #[expect(clippy::cast_possible_truncation, reason = "a rate needs no more than an f32")]
             tokens_per_second: reading.tokens_per_second.map(|rate| rate as f32),
-            latency_p95_ms: reading.latency_p95.map(millis),
-            rtt_ms: Some(millis(reading.rtt)),
+            latency_p95_ms: reading.latency_p95.map(millis_u32),
+            rtt_ms: Some(millis_u32(reading.rtt)),
             ..Report::default()
         };
         Some(OwnFact {

@@ -113,7 +113,7 @@ impl Node {
             draw: Arc::new(rand::random::<u64>),
             metrics,
             clock: Clock::start(),
-            generation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+            generation: llm_router_logic::time::millis(since_epoch),
         })
         .await?;
         let decisions = Arc::new(Decisions::default());

@@ -21,7 +21,7 @@ use llm_router_logic::guard::health::{HealthTracker, Sighting};
 use llm_router_logic::guard::latency::LatencyWindow;
 use llm_router_logic::guard::restart::Restarts;
 use llm_router_logic::report::{Health, Report};
-use llm_router_logic::time::Moment;
+use llm_router_logic::time::{Moment, millis_u32};
 use llm_router_logic::view::OwnFact;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::BTreeMap;
@@ -345,7 +345,6 @@ impl State {
                 }
             }
         }
-        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         let report = Report {
             health: self.health.health(),
             queue_depth: reading.and_then(|reading| reading.queue_depth).unwrap_or(0) + load.waiting,
@@ -357,10 +356,10 @@ impl State {
                 .latency
                 .p95(now)
                 .or(reading.and_then(|reading| reading.latency_p95))
-                .map(millis),
-            ttft_ms: self.latency.peak_ewma(now).map(millis),
-            rtt_ms: reading.map(|reading| millis(reading.rtt)),
-            backoff_ms: millis(door.gate.backoff_left()),
+                .map(millis_u32),
+            ttft_ms: self.latency.peak_ewma(now).map(millis_u32),
+            rtt_ms: reading.map(|reading| millis_u32(reading.rtt)),
+            backoff_ms: millis_u32(door.gate.backoff_left()),
             breaker_open: !broken.is_empty()
                 && self.models().iter().all(|model| broken.contains(&model.name)),
         };

@@ -15,6 +15,7 @@ use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
 use llm_router_logic::route::score::unit_cost;
+use llm_router_logic::time::millis;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -85,7 +86,6 @@ pub struct Book {
 
 impl Sums {
     fn add(&mut self, settlement: &Settlement) {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.requests += 1;
         self.errors += u64::from(!settlement.served);
         self.fallbacks += u64::from(settlement.fallback && settlement.served);

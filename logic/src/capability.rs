@@ -50,11 +50,6 @@ impl Capabilities {
         self.0.is_empty()
     }
 
-    /// The words of `self` that `other` lacks, in order.
-    pub fn missing_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a str> {
-        self.0.difference(&other.0).map(String::as_str)
-    }
-
     /// The words in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)

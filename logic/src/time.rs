@@ -39,6 +39,16 @@ impl Moment {
     }
 }
 
+/// Whole milliseconds of `time`, as reports, records and metrics state it; saturates.
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// As [`millis`], in the width of reports.
+pub fn millis_u32(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
 impl Add<Duration> for Moment {
     type Output = Self;
     fn add(self, later: Duration) -> Self {

@@ -14,7 +14,7 @@ use http::StatusCode;
 use http::header::{ACCEPT, AUTHORIZATION};
 use llm_router_logic::ids::{BackendId, NodeId, Region};
 use llm_router_logic::report::Report;
-use llm_router_logic::time::Moment;
+use llm_router_logic::time::{Moment, millis};
 use llm_router_logic::view::{Member, PEER_FACT_LIMIT, PeerFact};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,7 @@ async fn view(State(app): State<App>) -> Json<View> {
                 own: backend.own.as_ref().map(|own| Aged {
                     report: own.report,
                     models: own.models.iter().map(|model| model.name.clone()).collect(),
-                    age_ms: millis(now, own.observed_at),
+                    age_ms: millis(now.since(own.observed_at)),
                 }),
                 peers: backend.peers.iter().map(|fact| said(fact, now)).collect(),
             })
@@ -129,14 +129,10 @@ fn said(fact: &PeerFact, now: Moment) -> Said {
         fact: Aged {
             report: fact.report,
             models: fact.models.iter().map(|model| model.name.clone()).collect(),
-            age_ms: millis(now, fact.arrived_at),
+            age_ms: millis(now.since(fact.arrived_at)),
         },
         counts: now.since(fact.arrived_at) <= PEER_FACT_LIMIT,
     }
-}
-
-fn millis(now: Moment, then: Moment) -> u64 {
-    u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX)
 }
 
 #[derive(Deserialize)]

@@ -10,7 +10,7 @@ use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::report::Health;
 use llm_router_logic::route::Loads;
 use llm_router_logic::route::score::unit_cost;
-use llm_router_logic::time::Moment;
+use llm_router_logic::time::{Moment, millis};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(super) async fn data(State(app): State<App>) -> Json<UiData> {
@@ -31,7 +31,7 @@ pub(super) async fn data(State(app): State<App>) -> Json<UiData> {
         cloud: app.fixed.cloud.clone(),
         simulated: app.fixed.simulated,
         uptime_s: now.micros() / 1_000_000,
-        now_unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
+        now_unix_ms: millis(unix),
         totals: totals(&book.total, backends.iter().map(|b| b.in_flight).sum()),
         clusters_active: count(true, false),
         clusters_total: count(true, true),
@@ -95,7 +95,7 @@ fn backend(snapshot: &Snapshot, book: &Book, index: usize, now: Moment) -> UiBac
         tokens_per_second: report.tokens_per_second,
         cost_per_1k_usd: unit_cost(backend, snapshot.policy.overhead_factor, now),
         latency_p95_ms: report.latency_p95_ms,
-        fact_age_ms: facts.as_ref().map(|facts| u64::try_from(facts.age.as_millis()).unwrap_or(u64::MAX)),
+        fact_age_ms: facts.as_ref().map(|facts| millis(facts.age)),
         said_by: facts.as_ref().and_then(|facts| facts.said_by.cloned()),
         breaker_open: report.breaker_open,
         requests: book.backends.get(&spec.id).map_or(0, |sums| sums.requests),
@@ -106,7 +106,7 @@ fn backend(snapshot: &Snapshot, book: &Book, index: usize, now: Moment) -> UiBac
                 node: fact.node.clone(),
                 health: fact.report.health,
                 queue_depth: fact.report.queue_depth,
-                age_ms: u64::try_from(now.since(fact.arrived_at).as_millis()).unwrap_or(u64::MAX),
+                age_ms: millis(now.since(fact.arrived_at)),
             })
             .collect(),
     }

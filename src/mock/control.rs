@@ -51,7 +51,7 @@ struct SpeedChange {
 
 async fn show_speed(State(app): State<Arc<App>>) -> Response {
     let speed = app.speed();
-    let ttft_ms = u64::try_from(speed.ttft.as_millis()).unwrap_or(u64::MAX);
+    let ttft_ms = llm_router_logic::time::millis(speed.ttft);
     let body = json!({"ttftMs": ttft_ms, "tokensPerSecond": speed.tokens_per_second});
     error::json_response(StatusCode::OK, &body)
 }

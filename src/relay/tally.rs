@@ -11,7 +11,7 @@ use llm_router_logic::fault::{ApiError, Fault};
 use llm_router_logic::money::Money;
 use llm_router_logic::request::{ANY_MODEL, Request};
 use llm_router_logic::route::{Plan, Step};
-use llm_router_logic::time::Moment;
+use llm_router_logic::time::{Moment, millis};
 use llm_router_logic::wire::Reply;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -53,7 +53,7 @@ impl Tally {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let record = Decision {
             id: format!("d-{:016x}", handle.draw()),
-            unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            unix_ms: millis(now),
             model: request.model.clone().unwrap_or_else(|| ANY_MODEL.to_owned()),
             strategy: plan.strategy,
             backend: None,
@@ -256,8 +256,4 @@ impl Drop for Tally {
     fn drop(&mut self) {
         self.book(Outcome::Cancelled, CLIENT_CLOSED);
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -12,7 +12,7 @@ use crate::report::Health;
 use crate::request::{ANY_MODEL, Request};
 use crate::route::plan::{LocalLoad, serves};
 use crate::route::strategy::Policy;
-use crate::time::Moment;
+use crate::time::{Moment, millis};
 use crate::view::{BackendView, Facts};
 use serde::Serialize;
 use std::fmt;
@@ -303,7 +303,7 @@ pub(crate) fn admit(
         return Ok(());
     }
     let report = facts.map(|facts| facts.report).unwrap_or_default();
-    let max_ms = u64::try_from(policy.max_latency.as_millis()).unwrap_or(u64::MAX);
+    let max_ms = millis(policy.max_latency);
     if let Some(p95_ms) = report.latency_p95_ms.filter(|p95_ms| u64::from(*p95_ms) > max_ms) {
         return Err(Refusal::LatencyTooHigh { p95_ms, max_ms });
     }

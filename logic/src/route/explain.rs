@@ -10,7 +10,7 @@ use crate::route::eligible::{Refusal, known_models, resolve};
 use crate::route::plan::{LocalLoad, Plan};
 use crate::route::score::score;
 use crate::route::{Policy, Reason, Strategy};
-use crate::time::Moment;
+use crate::time::{Moment, millis};
 use crate::view::{BackendView, ClusterView};
 use serde::Serialize;
 use std::fmt;
@@ -160,10 +160,6 @@ fn fact_note(backend: &BackendView, now: Moment) -> FactNote {
         tokens_per_second: facts.report.tokens_per_second,
         latency_p95_ms: facts.report.latency_p95_ms,
     }
-}
-
-fn millis(time: std::time::Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl fmt::Display for Explanation {

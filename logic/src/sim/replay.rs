@@ -19,7 +19,7 @@ use crate::report::{Health, Report};
 use crate::request::Request;
 use crate::route::eligible::resolve;
 use crate::route::{Loads, LocalLoad, Policy, plan};
-use crate::time::Moment;
+use crate::time::{Moment, millis_u32};
 use crate::view::{BackendView, ClusterView, OwnFact};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -402,7 +402,6 @@ impl<'s> World<'s> {
     /// What the router has measured reaches its decisions; providers it knows nothing of yet stay unknown.
     fn refresh(&mut self) {
         for (at, measured) in self.measured.iter().enumerate() {
-            let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
             let speed = measured.throughput.tokens_per_second(self.now).or(measured.calibrated);
             let slots = match &self.scene.backends[at].behaviour {
                 Behaviour::Cluster(machine) => Some(machine.slots),
@@ -415,9 +414,9 @@ impl<'s> World<'s> {
                 slots,
                 #[expect(clippy::cast_possible_truncation, reason = "a rate needs no more than an f32")]
                 tokens_per_second: speed.map(|speed| speed as f32),
-                latency_p95_ms: measured.latency.p95(self.now).map(millis),
-                ttft_ms: measured.latency.peak_ewma(self.now).map(millis),
-                rtt_ms: Some(millis(measured.rtt)),
+                latency_p95_ms: measured.latency.p95(self.now).map(millis_u32),
+                ttft_ms: measured.latency.peak_ewma(self.now).map(millis_u32),
+                rtt_ms: Some(millis_u32(measured.rtt)),
                 backoff_ms: 0,
                 breaker_open: false,
             };
