@@ -32,7 +32,7 @@ pub struct Attempt {
     /// Where.
     pub backend: BackendId,
     /// Which model there.
-    pub model: String,
+    pub model: Arc<str>,
     /// Why it failed; absent where it did not.
     pub fault: Option<String>,
 }
@@ -51,7 +51,7 @@ pub struct Decision {
     /// The backend that was tried last.
     pub backend: Option<BackendId>,
     /// The model asked of it.
-    pub backend_model: Option<String>,
+    pub backend_model: Option<Arc<str>>,
     /// Why that one.
     pub reason: Option<Reason>,
     /// How it ended.

@@ -275,7 +275,7 @@ impl State {
         if !calibrate || !spec.is_cluster() || !idle || self.tokens_per_second(now).is_some() {
             return;
         }
-        let model = self.models().first().map(|model| model.name.clone());
+        let model = self.models().first().map(|model| model.name.to_string());
         if let Some(model) = spec.default_model.clone().or(model) {
             self.prober.send(prober::Msg::Calibrate(model));
         }
@@ -361,7 +361,7 @@ impl State {
             rtt_ms: reading.map(|reading| millis_u32(reading.rtt)),
             backoff_ms: millis_u32(door.gate.backoff_left()),
             breaker_open: !broken.is_empty()
-                && self.models().iter().all(|model| broken.contains(&model.name)),
+                && self.models().iter().all(|model| broken.iter().any(|name| **name == *model.name)),
         };
         let id = spec.id.as_str();
         metrics.show_health(spec, report.health);

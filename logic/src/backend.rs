@@ -7,6 +7,7 @@ use crate::guard::limit::RateLimit;
 use crate::ids::{BackendId, Region};
 use crate::money::Money;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Which wire dialect a backend speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,8 +55,8 @@ pub enum Placement {
 /// A model a backend serves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServedModel {
-    /// The name the backend itself knows.
-    pub name: String,
+    /// The name the backend itself knows; shared, so that a plan may hold it without a copy.
+    pub name: Arc<str>,
     /// Other names clients may ask for.
     pub aliases: Vec<String>,
     /// Context window in tokens, where known.
@@ -68,7 +69,7 @@ pub struct ServedModel {
 
 impl ServedModel {
     /// A model known by its name only.
-    pub fn named(name: impl Into<String>) -> Self {
+    pub fn named(name: impl Into<Arc<str>>) -> Self {
         Self {
             name: name.into(),
             aliases: Vec::new(),

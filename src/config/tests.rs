@@ -95,7 +95,7 @@ fn the_seed_file_loads_unchanged_with_every_value_where_it_belongs() {
     assert_eq!(openai.spec.kind, Kind::OpenAi);
     assert_eq!(openai.connection.base_url, "https://api.openai.com");
     assert_eq!(openai.spec.default_model.as_deref(), Some("gpt-3.5-turbo"));
-    let models: Vec<&str> = openai.spec.models.iter().map(|model| model.name.as_str()).collect();
+    let models: Vec<&str> = openai.spec.models.iter().map(|model| &*model.name).collect();
     assert_eq!(models, ["gpt-3.5-turbo", "gpt-4-turbo"]);
     let limit = openai.spec.rate_limit.unwrap();
     assert_eq!((limit.requests_per_minute, limit.tokens_per_minute), (Some(60), Some(90_000)));

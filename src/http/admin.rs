@@ -108,7 +108,7 @@ async fn view(State(app): State<App>) -> Json<View> {
                 name: backend.spec.id.clone(),
                 own: backend.own.as_ref().map(|own| Aged {
                     report: own.report,
-                    models: own.models.iter().map(|model| model.name.clone()).collect(),
+                    models: own.models.iter().map(|model| model.name.to_string()).collect(),
                     age_ms: millis(now.since(own.observed_at)),
                 }),
                 peers: backend.peers.iter().map(|fact| said(fact, now)).collect(),
@@ -128,7 +128,7 @@ fn said(fact: &PeerFact, now: Moment) -> Said {
         region: fact.region.clone(),
         fact: Aged {
             report: fact.report,
-            models: fact.models.iter().map(|model| model.name.clone()).collect(),
+            models: fact.models.iter().map(|model| model.name.to_string()).collect(),
             age_ms: millis(now.since(fact.arrived_at)),
         },
         counts: now.since(fact.arrived_at) <= PEER_FACT_LIMIT,

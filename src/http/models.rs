@@ -85,8 +85,8 @@ fn served(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, Vec<String>> {
             continue;
         }
         for model in facts.map_or(&backend.spec.models[..], |facts| facts.models) {
-            for name in std::iter::once(&model.name).chain(&model.aliases) {
-                let owners = served.entry(name.clone()).or_default();
+            for name in std::iter::once(&*model.name).chain(model.aliases.iter().map(String::as_str)) {
+                let owners = served.entry(name.to_owned()).or_default();
                 if !owners.iter().any(|owner| owner == backend.spec.id.as_str()) {
                     owners.push(backend.spec.id.to_string());
                 }

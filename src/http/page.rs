@@ -86,7 +86,7 @@ fn backend(snapshot: &Snapshot, book: &Book, index: usize, now: Moment) -> UiBac
         provider: spec.provider().to_owned(),
         region: spec.region().to_owned(),
         cluster: spec.is_cluster(),
-        models: models.iter().map(|model| model.name.clone()).collect(),
+        models: models.iter().map(|model| model.name.to_string()).collect(),
         health: report.health,
         in_flight: load.in_flight,
         limit: load.limit,

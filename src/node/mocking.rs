@@ -50,7 +50,7 @@ impl Mocks {
 
 fn mock_config(spec: &BackendSpec, settings: SmartMocking) -> MockConfig {
     let mut mock = MockConfig::new(spec.kind);
-    mock.models = spec.models.iter().map(|model| model.name.clone()).collect();
+    mock.models = spec.models.iter().map(|model| model.name.to_string()).collect();
     if spec.is_cluster() {
         mock.ttft = settings.cluster_latency;
         mock.tokens_per_second = CLUSTER_TOKENS_PER_SECOND;

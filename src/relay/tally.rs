@@ -108,7 +108,7 @@ impl Tally {
     pub(super) fn attempt(&mut self, step: &Step) {
         self.record.attempts.push(Attempt {
             backend: step.backend.clone(),
-            model: step.model.clone(),
+            model: Arc::clone(&step.model),
             fault: None,
         });
         self.chosen = Some(step.clone());
@@ -230,7 +230,7 @@ impl Tally {
         record.usage = usage;
         if let Some(step) = chosen {
             record.reason = Some(step.reason);
-            record.backend_model = Some(step.model.clone());
+            record.backend_model = Some(Arc::clone(&step.model));
             record.backend = Some(step.backend);
         }
         self.sources.decisions.keep(record.clone());
@@ -247,7 +247,7 @@ impl Tally {
         if spec.is_cluster() {
             return Some(request_cost(step.cost_per_1k?, usage.total_input(), usage.total_output()));
         }
-        let model = spec.models.iter().find(|model| model.name == *step.model)?;
+        let model = spec.models.iter().find(|model| model.name == step.model)?;
         Some(model.price?.charge(usage))
     }
 }

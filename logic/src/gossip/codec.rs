@@ -136,7 +136,7 @@ pub fn encode_models(models: &[ServedModel]) -> String {
             .filter(|(_, word)| model.capabilities.contains(word))
             .fold(0, |bits, (bit, _)| bits | 1 << bit);
         wires.push(WireModel {
-            name: model.name.clone(),
+            name: model.name.to_string(),
             context_window: model.context_window,
             capabilities,
         });

@@ -120,7 +120,7 @@ fn models_come_back_with_window_and_capabilities() {
     ];
     let read = decode_models(&encode_models(&models)).unwrap();
     assert_eq!(read[0], models[0]);
-    assert_eq!(read[1].name, "bge/small:q8");
+    assert_eq!(&*read[1].name, "bge/small:q8");
     assert_eq!(
         read[1].capabilities,
         Capabilities::new(["embedding"]),

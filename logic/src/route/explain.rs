@@ -14,6 +14,7 @@ use crate::time::{Moment, millis};
 use crate::view::{BackendView, ClusterView};
 use serde::Serialize;
 use std::fmt;
+use std::sync::Arc;
 
 /// A decision with everything it was judged on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -40,7 +41,7 @@ pub struct CandidateNote {
     /// The backend.
     pub backend: BackendId,
     /// The model it will be asked for.
-    pub model: String,
+    pub model: Arc<str>,
     /// Why it stands here.
     pub reason: Reason,
     /// Predicted cost of this request there; `None` = unknown.
@@ -103,7 +104,7 @@ pub fn explain(
     let first_cost = plan.steps.first().and_then(|step| step.predicted_cost);
     let candidates = plan.steps.iter().map(|step| CandidateNote {
         backend: step.backend.clone(),
-        model: step.model.clone(),
+        model: Arc::clone(&step.model),
         reason: step.reason,
         predicted_cost_usd: step.predicted_cost,
         marginal_cost_usd: step.marginal_cost,

@@ -15,6 +15,7 @@ use crate::route::{Policy, Reason, Strategy};
 use crate::time::Moment;
 use crate::view::{BackendView, ClusterView};
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// This node's own load on one backend, read at the moment of the decision.
@@ -47,7 +48,7 @@ pub struct Step {
     /// The backend.
     pub backend: BackendId,
     /// The model it will be asked for, by the backend's own name.
-    pub model: String,
+    pub model: Arc<str>,
     /// Why it stands here.
     pub reason: Reason,
     /// Predicted cost of this request there; `None` = unknown throughput or price.
@@ -133,7 +134,7 @@ pub fn plan(
         Step {
             index: candidate.index,
             backend: view.backends[candidate.index].spec.id.clone(),
-            model: candidate.model.name.clone(),
+            model: Arc::clone(&candidate.model.name),
             reason: reasons.of(place, candidate),
             predicted_cost: candidate.score.predicted_cost,
             marginal_cost: candidate.marginal_cost,
@@ -256,6 +257,6 @@ impl Reasons<'_> {
 pub fn serves<'a>(models: &'a [ServedModel], asked: &str) -> Option<&'a ServedModel> {
     models
         .iter()
-        .find(|m| m.name == asked)
+        .find(|m| *m.name == *asked)
         .or_else(|| models.iter().find(|m| m.aliases.iter().any(|alias| alias == asked)))
 }

@@ -93,8 +93,8 @@ pub fn unit_cost(backend: &BackendView, overhead_factor: f64, now: Moment) -> Op
         }
         Placement::External => {
             let models = &backend.spec.models;
-            let default = backend.spec.default_model.as_ref();
-            let model = models.iter().find(|model| Some(&model.name) == default).or(models.first())?;
+            let default = backend.spec.default_model.as_deref();
+            let model = models.iter().find(|model| Some(&*model.name) == default).or(models.first())?;
             Some(model.price?.mixed_per_1k())
         }
     }

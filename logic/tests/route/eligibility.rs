@@ -23,7 +23,7 @@ fn models(names: &[&str]) -> Vec<ServedModel> {
 fn model_of(part: Part, request: &Request) -> Result<String, Refusal> {
     let plan = planned(&[part], request, &Policy::default(), 0);
     match plan.steps.first() {
-        Some(step) => Ok(step.model.clone()),
+        Some(step) => Ok(step.model.to_string()),
         None => Err(plan.refused[0].1.clone()),
     }
 }

@@ -248,7 +248,7 @@ proptest! {
             let mut request = chat();
             request.hints.strategy = Some(strategy);
             let plan = planned(&parts, &request, &policy, draw);
-            let serving = |part: &Part| part.spec.is_cluster() && part.spec.models[0].name == "tiny";
+            let serving = |part: &Part| part.spec.is_cluster() && *part.spec.models[0].name == *"tiny";
             if parts.iter().any(serving) {
                 prop_assert!(names(&plan).into_iter().all(|name| is_cluster(&parts, name)));
             }

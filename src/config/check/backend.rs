@@ -138,7 +138,7 @@ impl Check<'_> {
         let region = self.name_or(&at.key("region"), file.region, node.region.as_str());
         let models = self.cluster_models(&at.key("models"), file.models);
         self.model_names(at, &models, file.default_model.as_deref());
-        let default_model = file.default_model.or_else(|| models.first().map(|model| model.name.clone()));
+        let default_model = file.default_model.or_else(|| models.first().map(|model| model.name.to_string()));
         let capabilities = self.capabilities(&at.key("capabilities"), file.capabilities);
         let slots = self.count(&at.key("slots"), file.slots);
         let placement = Placement::Cluster {
@@ -285,7 +285,7 @@ impl Check<'_> {
             .is_some_and(|base| base != own_address(kind_or_any) && !is_loopback_url(base));
         let models = self.provider_models(at, file.models, default, kind_or_any, prices, elsewhere);
         self.model_names(at, &models, default);
-        let default_model = file.default_model.or_else(|| models.first().map(|model| model.name.clone()));
+        let default_model = file.default_model.or_else(|| models.first().map(|model| model.name.to_string()));
         let rate_limit = file.rate_limit.and_then(|limit| self.rate_limit(&at.key("rateLimit"), &limit));
         let slots = self.count(&at.key("maxConcurrent"), file.max_concurrent);
         let capabilities = self.capabilities(&at.key("capabilities"), file.capabilities);

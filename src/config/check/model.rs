@@ -100,7 +100,7 @@ impl Check<'_> {
         let price = entry.price.map(|price| self.price(&at.key("price"), &price));
         let stated = self.capabilities(&at.key("capabilities"), entry.capabilities);
         Some(ServedModel {
-            name,
+            name: name.into(),
             aliases,
             context_window: context_window.or(known.and_then(|row| row.context_window)),
             price: price.unwrap_or(known.map(|row| row.price)),
@@ -158,7 +158,7 @@ impl Check<'_> {
     pub(super) fn model_names(&mut self, at: &Path, models: &[ServedModel], default: Option<&str>) {
         let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
         for model in models {
-            for name in std::iter::once(&model.name).chain(&model.aliases) {
+            for name in std::iter::once(&*model.name).chain(model.aliases.iter().map(String::as_str)) {
                 if let Some(owner) = owners.insert(name, &model.name) {
                     self.findings.problem(
                         &at.key("models"),
