@@ -4,9 +4,12 @@
 //! Lost on restart: the chitchat state; it begins a new generation, asks the dispatcher to tell
 //! everything again, and peers send theirs.
 
+mod own;
+
 use crate::address::Address;
 use crate::clock::Clock;
 use crate::dispatcher;
+use crate::facts::{self, Facts};
 use crate::metrics::Metrics;
 use crate::poison::poison;
 use crate::ports::GossipTransport;
@@ -14,11 +17,13 @@ use crate::topology::GossipSettings;
 use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
 use llm_router_logic::backend::ServedModel;
 use llm_router_logic::gossip::codec::{self, NodeFact};
+use llm_router_logic::gossip::fact::Payload;
 use llm_router_logic::gossip::key::Key;
 use llm_router_logic::ids::{BackendId, NodeId, Region};
 use llm_router_logic::report::Report;
 use llm_router_logic::time::Moment;
 use llm_router_logic::view::{Member, PeerFact};
+use own::OwnState;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -47,10 +52,13 @@ pub(crate) struct Arguments {
     pub(crate) region: Region,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
+    pub(crate) facts: Facts,
 }
 
 #[derive(Debug)]
 pub(crate) enum Msg {
+    /// The board of facts has something new of ours.
+    FactsChanged,
     /// Tell peers a fact.
     Tell { backend: BackendId, report: Report, beat: u8, models: Arc<[ServedModel]> },
     /// Tell peers that we no longer know this backend.
@@ -68,6 +76,7 @@ pub(crate) enum Msg {
 pub(crate) struct State {
     arguments: Arguments,
     chitchat: ChitchatHandle,
+    own: OwnState,
     members: Vec<Member>,
     /// What is known of each peer, by its newest incarnation.
     peers: BTreeMap<NodeId, Peer>,
@@ -77,6 +86,8 @@ pub(crate) struct State {
 struct Peer {
     generation: u64,
     region: Region,
+    /// Its last heartbeat.
+    heartbeat: u64,
     /// Its facts; those whose models came first have no report yet.
     facts: BTreeMap<BackendId, Fact>,
 }
@@ -113,13 +124,21 @@ impl Actor for Gossip {
             catchup_callback: None,
             extra_liveness_predicate: None,
         };
-        let own = vec![(Key::Node.to_string(), introduction(region))];
-        let chitchat = spawn_chitchat(config, own, arguments.transport.as_ref()).await?;
+        let chitchat = spawn_chitchat(config, Vec::new(), arguments.transport.as_ref()).await?;
         let ears = me.clone();
         let this = node.clone();
         chitchat
             .with_chitchat(|state| {
                 let (ears, this) = (ears.clone(), this.clone());
+                // What came in before anybody listened.
+                for (peer, node_state) in
+                    state.node_states().iter().filter(|(id, _)| *id.node_id != *this.as_str())
+                {
+                    for (key, value) in node_state.key_values() {
+                        let (key, value) = (key.to_owned(), value.to_owned());
+                        let _ = ears.cast(Msg::Heard { peer: peer.clone(), key, value });
+                    }
+                }
                 state
                     .subscribe_event("", move |event| {
                         if *event.node.node_id != *this.as_str() {
@@ -139,7 +158,12 @@ impl Actor for Gossip {
         });
         me.cast(Msg::Tick)?;
         arguments.me.occupy(me);
-        Ok(State { arguments, chitchat, members: Vec::new(), peers: BTreeMap::new() })
+        let introduction = introduction(region);
+        let own = OwnState::default();
+        let mut state = State { arguments, chitchat, own, members: Vec::new(), peers: BTreeMap::new() };
+        state.set(&Key::Node, &introduction).await;
+        state.tell_facts(true).await;
+        Ok(state)
     }
 
     async fn handle(
@@ -148,12 +172,16 @@ impl Actor for Gossip {
         message: Msg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        if matches!(message, Msg::Tell { .. } | Msg::Withdraw(_)) {
+        if matches!(message, Msg::Tell { .. } | Msg::Withdraw(_) | Msg::FactsChanged) {
             state.arguments.me.received();
         }
         match message {
             Msg::Tell { backend, report, beat, models } => state.tell(&backend, &report, beat, &models).await,
-            Msg::Withdraw(backend) => state.withdraw(&backend).await,
+            Msg::Withdraw(backend) => {
+                state.delete(&Key::Report(backend.clone())).await;
+                state.delete(&Key::Models(backend)).await;
+            }
+            Msg::FactsChanged => state.tell_facts(false).await,
             Msg::Heard { peer, key, value } => state.heard(&peer, &key, &value),
             Msg::Tick => {
                 state.look_at_members().await;
@@ -172,25 +200,41 @@ impl Actor for Gossip {
 }
 
 impl State {
-    async fn tell(&self, backend: &BackendId, report: &Report, beat: u8, models: &[ServedModel]) {
-        let (report, models) = (codec::encode_report(report, beat), codec::encode_models(models));
-        self.chitchat
-            .with_chitchat(|state| {
-                let own = state.self_node_state();
-                own.set(Key::Report(backend.clone()).to_string(), &report);
-                own.set(Key::Models(backend.clone()).to_string(), &models);
-            })
-            .await;
+    async fn tell(&mut self, backend: &BackendId, report: &Report, beat: u8, models: &[ServedModel]) {
+        self.set(&Key::Report(backend.clone()), &codec::encode_report(report, beat)).await;
+        self.set(&Key::Models(backend.clone()), &codec::encode_models(models)).await;
     }
 
-    async fn withdraw(&self, backend: &BackendId) {
-        self.chitchat
-            .with_chitchat(|state| {
-                let own = state.self_node_state();
-                own.delete(&Key::Report(backend.clone()).to_string());
-                own.delete(&Key::Models(backend.clone()).to_string());
-            })
-            .await;
+    async fn tell_facts(&mut self, everything: bool) {
+        for (key, payload) in self.arguments.facts.take_changed(everything) {
+            match payload {
+                Some(payload) => self.set(&key, &payload.text()).await,
+                None => self.delete(&key).await,
+            }
+        }
+    }
+
+    /// Tells peers `value`, within this node's bounds.
+    async fn set(&mut self, key: &Key, value: &str) {
+        let text = key.to_string();
+        if !self.own.admit(key, &text, value, self.arguments.clock.now()) {
+            let refused = self.arguments.metrics.gossip_refused_total.with_label_values(&["own_state_full"]);
+            if refused.get() == 0 {
+                tracing::warn!(
+                    key = text,
+                    told = self.own.total(),
+                    "this node tells peers as much as it may"
+                );
+            }
+            return refused.inc();
+        }
+        self.chitchat.with_chitchat(|state| state.self_node_state().set(&text, value)).await;
+    }
+
+    async fn delete(&mut self, key: &Key) {
+        let text = key.to_string();
+        self.own.withdraw(&text, self.arguments.clock.now(), GRACE);
+        self.chitchat.with_chitchat(|state| state.self_node_state().delete(&text)).await;
     }
 
     /// Takes one value of a peer; what cannot be read is counted and dropped.
@@ -230,6 +274,14 @@ impl State {
                 }
                 Err(error) => Some(refusal(&error)),
             },
+            Ok(Key::Fact(topic, name)) => match Payload::parse(value) {
+                Ok(payload) => {
+                    let (facts, now) = (&self.arguments.facts, self.arguments.clock.now());
+                    let kept = facts.hear((&node, id.generation_id), (topic, name), payload, now);
+                    (!kept).then_some("too_many_facts")
+                }
+                Err(error) => Some(refusal(&error)),
+            },
         };
         if let Some(backend) = changed
             && let Some(Fact { report: Some((report, arrived_at)), models }) = peer.facts.get(&backend)
@@ -251,10 +303,20 @@ impl State {
 
     async fn look_at_members(&mut self) {
         let (found, kept) = self.chitchat.with_chitchat(|state| census(state)).await;
-        let Arguments { node: this, region, dispatcher, .. } = &self.arguments;
+        let Arguments { node: this, region, dispatcher, facts, clock, .. } = &self.arguments;
+        let now = clock.now();
+        for (node, seen) in found.iter().filter(|(node, _)| *node != this) {
+            if let Some(peer) = self.peers.get_mut(node)
+                && peer.generation == seen.generation
+                && seen.heartbeat > std::mem::replace(&mut peer.heartbeat, seen.heartbeat)
+            {
+                facts.saw(node, seen.generation, now);
+            }
+        }
+        facts.keep(&kept.iter().map(|(node, kept)| (node.clone(), kept.facts.clone())).collect());
         let members: Vec<Member> = found
             .into_iter()
-            .map(|(node, (generation, live))| Member {
+            .map(|(node, Seen { generation, live, .. })| Member {
                 region: match self.peers.get(&node) {
                     _ if node == *this => region.clone(),
                     Some(peer) => peer.region.clone(),
@@ -270,7 +332,7 @@ impl State {
         for (node, peer) in &mut self.peers {
             let Some(kept) = kept.get(node) else { continue };
             peer.facts.retain(|backend, _| {
-                let keep = kept.contains(backend);
+                let keep = kept.reports.contains(backend);
                 if !keep {
                     dispatcher.send(dispatcher::Msg::Withdrawn(backend.clone(), node.clone()));
                 }
@@ -295,7 +357,7 @@ fn introduction(region: &Region) -> String {
 }
 
 /// The metric label of a value that could not be read.
-fn refusal(error: &codec::CodecError) -> &'static str {
+pub(crate) fn refusal(error: &codec::CodecError) -> &'static str {
     match error {
         codec::CodecError::Oversized(_) => "oversized",
         codec::CodecError::Text => "not_text",
@@ -304,26 +366,42 @@ fn refusal(error: &codec::CodecError) -> &'static str {
     }
 }
 
-type Found = BTreeMap<NodeId, (u64, bool)>;
-type Kept = BTreeMap<NodeId, BTreeSet<BackendId>>;
+/// The newest incarnation of a node.
+struct Seen {
+    generation: u64,
+    live: bool,
+    heartbeat: u64,
+}
 
-/// The newest incarnation of every node with whether it is alive, and the backends it reports on.
-/// (An old incarnation stays listed as live until its silence is noticed.)
-fn census(state: &Chitchat) -> (Found, Kept) {
+/// What a node still tells.
+#[derive(Default)]
+struct Kept {
+    reports: BTreeSet<BackendId>,
+    facts: facts::Kept,
+}
+
+/// The newest incarnation of every node, and what it tells. (An old incarnation stays listed as live until
+/// its silence is noticed.)
+fn census(state: &Chitchat) -> (BTreeMap<NodeId, Seen>, BTreeMap<NodeId, Kept>) {
     let live: BTreeSet<&ChitchatId> = state.live_nodes().collect();
-    let (mut found, mut kept) = (Found::new(), Kept::new());
+    let (mut found, mut all) = (BTreeMap::<NodeId, Seen>::new(), BTreeMap::new());
     for (id, node_state) in state.node_states() {
         let node = NodeId::new(&*id.node_id);
-        let alive = live.contains(id) || id == state.self_chitchat_id();
-        match found.get(&node) {
-            Some((generation, _)) if *generation > id.generation_id => continue,
-            _ => found.insert(node.clone(), (id.generation_id, alive)),
-        };
-        let reports = node_state.key_values().filter_map(|(key, _)| match Key::parse(key) {
-            Ok(Key::Report(backend)) => Some(backend),
-            _ => None,
-        });
-        kept.insert(node, reports.collect());
+        if found.get(&node).is_some_and(|seen| seen.generation > id.generation_id) {
+            continue;
+        }
+        let live = live.contains(id) || id == state.self_chitchat_id();
+        let heartbeat = node_state.heartbeat().into();
+        found.insert(node.clone(), Seen { generation: id.generation_id, live, heartbeat });
+        let mut kept = Kept { facts: facts::Kept { live, ..facts::Kept::default() }, ..Kept::default() };
+        for (key, _) in node_state.key_values() {
+            match Key::parse(key) {
+                Ok(Key::Report(backend)) => drop(kept.reports.insert(backend)),
+                Ok(Key::Fact(topic, name)) => drop(kept.facts.facts.insert((topic, name))),
+                _ => {}
+            }
+        }
+        all.insert(node, kept);
     }
-    (found, kept)
+    (found, all)
 }

@@ -3,6 +3,7 @@
 use crate::address::Address;
 use crate::clock::Clock;
 pub use crate::cost::{Book, Settlement, Sums};
+use crate::facts::Facts;
 use crate::gate::NotAdmitted;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
@@ -97,9 +98,11 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
         }],
     };
     let policy = Arc::new(topology.policy.clone());
+    let gossip_address = Address::vacant();
     let shared = Arc::new(Shared {
         clock,
         draw,
+        facts: Facts::new(metrics.clone(), gossip_address.clone()),
         metrics,
         probe,
         generation,
@@ -110,7 +113,7 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
         book: Arc::new(ArcSwap::from_pointee(Book::default())),
         doors: Mutex::new(BTreeMap::new()),
         dispatcher: Address::vacant(),
-        gossip: Address::vacant(),
+        gossip: gossip_address,
         cost: Address::vacant(),
     });
     let (actor, ended) =
@@ -171,6 +174,11 @@ impl Handle {
     /// The books, at most a tenth of a second old.
     pub fn book(&self) -> Arc<Book> {
         self.shared.book.load_full()
+    }
+
+    /// What parts of this node tell all peers, and what peers tell.
+    pub fn facts(&self) -> &Facts {
+        &self.shared.facts
     }
 
     /// What the node was told to run.

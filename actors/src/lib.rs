@@ -10,6 +10,7 @@ mod backend;
 pub mod clock;
 mod cost;
 mod dispatcher;
+pub mod facts;
 pub mod gate;
 mod gossip;
 pub mod handle;

@@ -8,6 +8,7 @@ use crate::backend::{self, Backend};
 use crate::clock::Clock;
 use crate::cost::{self, Book, Cost, Inbox};
 use crate::dispatcher::{self, Dispatcher};
+use crate::facts::Facts;
 use crate::gate::{DEFAULT_LIMIT, Gate};
 use crate::gossip::{self, Gossip};
 use crate::metrics::Metrics;
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) doors: Mutex<BTreeMap<BackendId, Door>>,
     pub(crate) dispatcher: Address<dispatcher::Msg>,
     pub(crate) gossip: Address<gossip::Msg>,
+    pub(crate) facts: Facts,
     pub(crate) cost: Address<cost::Msg>,
 }
 
@@ -202,6 +204,7 @@ impl State {
                     region: topology.region.clone(),
                     clock: shared.clock,
                     metrics: shared.metrics.clone(),
+                    facts: shared.facts.clone(),
                 };
                 let (actor, _) = Actor::spawn_linked(None, Gossip, arguments, supervisor).await?;
                 shared.dispatcher.send(dispatcher::Msg::TellAll);

@@ -2,5 +2,6 @@
 
 mod base64;
 pub mod codec;
+pub mod fact;
 pub mod key;
 pub mod pace;

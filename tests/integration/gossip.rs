@@ -1,7 +1,10 @@
 //! Three nodes in one process over loopback UDP: what one sees, all know.
 
-use crate::fixture::{Router, cluster, fast, file, header, hello, upstream};
+use crate::fixture::{Router, cluster, eventually, fast, file, header, hello, upstream};
+use llm_router_actors::facts::Facts;
 use llm_router_logic::backend::Kind;
+use llm_router_logic::gossip::fact::{Fact, Topic};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::net::UdpSocket;
 
@@ -109,7 +112,7 @@ async fn slots_are_shared_between_routers() {
         view["backends"][0]["peers"].as_array().unwrap().iter().any(|fact| fact["in_flight"] == 3)
     })
     .await;
-    crate::fixture::eventually("B to keep to the one slot left", async || {
+    eventually("B to keep to the one slot left", async || {
         let data: Value = {
             let response = b.client.get(format!("{}/ui/data", b.url)).send().await.unwrap();
             serde_json::from_str(&response.text().await.unwrap()).unwrap()
@@ -129,4 +132,70 @@ async fn gossip_off_loopback_is_refused_with_the_reason() {
         Ok(loaded) => llm_router::node::Node::start(loaded.config).await.err().unwrap().to_string(),
     };
     assert!(refusal.contains("gossip.listen") && refusal.contains("loopback"), "{refusal}");
+}
+
+/// What the tests tell.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Note(u64);
+
+impl Fact for Note {
+    const TOPIC: Topic = Topic::Price;
+    const VERSION: u8 = 1;
+}
+
+/// What a later version of the router would tell instead.
+#[derive(Serialize, Deserialize)]
+struct LaterNote(String);
+
+impl Fact for LaterNote {
+    const TOPIC: Topic = Topic::Price;
+    const VERSION: u8 = 2;
+}
+
+fn notes(facts: &Facts) -> Vec<(String, String, u64)> {
+    let live = facts.heard::<Note>().into_iter().filter(|heard| heard.live);
+    live.map(|heard| (heard.node.to_string(), heard.name.to_string(), heard.fact.0)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_facts_reach_every_peer_outlive_a_dead_actor_and_go_when_withdrawn() {
+    let llama = upstream(fast(Kind::Llama, "tiny")).await;
+    let (first, second) = (free_port(), free_port());
+    let a = Router::start(&file(&node("a", first, second, "2s"), &cluster("c1", &llama, 0.05), "")).await;
+    let b = Router::start(&file(&node("b", second, first, "2s"), &cluster("c1", &llama, 0.05), "")).await;
+    let (tells, hears) = (a.node.handle().facts(), b.node.handle().facts());
+    let mut changes = hears.changes(Topic::Price);
+    tells.publish("one", &Note(1)).unwrap();
+    tells.publish("two", &Note(2)).unwrap();
+    let one = ("a".to_owned(), "one".to_owned(), 1);
+    let two = ("a".to_owned(), "two".to_owned(), 2);
+    eventually("both notes", async || notes(hears) == [one.clone(), two.clone()]).await;
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
+    let later = ("a".to_owned(), "one".to_owned(), 7);
+    tells.publish("one", &Note(7)).unwrap();
+    eventually("the newer value", async || notes(hears) == [later.clone(), two.clone()]).await;
+    assert!(changes.has_changed().unwrap());
+    assert!(hears.last_heard(&"a".into()).is_some());
+
+    // A version nobody here reads: left out and counted, the rest goes on.
+    tells.publish("three", &LaterNote("later".to_owned())).unwrap();
+    let refused = "llm_router_gossip_refused_total{why=\"version\"}";
+    eventually("the later version to be counted", async || {
+        notes(hears).len() == 2 && b.metric(refused).await == Some(1.0)
+    })
+    .await;
+
+    a.node.handle().poison(&llm_router_actors::handle::ActorName::Gossip);
+    let generation = hears.heard::<Note>()[0].generation;
+    eventually("the actor's successor to tell everything anew", async || {
+        let heard = hears.heard::<Note>();
+        notes(hears) == [later.clone(), two.clone()] && heard.iter().all(|note| note.generation > generation)
+    })
+    .await;
+
+    tells.withdraw(Topic::Price, "two");
+    eventually("the withdrawal", async || notes(hears) == [later.clone()]).await;
+    a.node.shutdown().await;
+    eventually("A's notes to go with it", async || notes(hears).is_empty()).await;
 }

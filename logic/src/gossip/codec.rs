@@ -252,14 +252,22 @@ fn two_digits(figure: u32) -> u32 {
 }
 
 fn encode<T: Serialize>(body: &T) -> String {
-    let mut bytes = vec![VERSION];
     // Our own plain structs cannot fail to serialise into memory; an empty value would be refused by
     // every reader, never misread.
-    match bincode::serde::encode_to_vec(body, config::standard()) {
-        Ok(body) => bytes.extend(body),
-        Err(_) => return String::new(),
-    }
-    base64::encode(&bytes)
+    bytes_of(VERSION, body).map(|bytes| base64::encode(&bytes)).unwrap_or_default()
+}
+
+/// A version byte and a body.
+pub(super) fn bytes_of<T: Serialize>(version: u8, body: &T) -> Option<Vec<u8>> {
+    let mut bytes = vec![version];
+    bytes.extend(bincode::serde::encode_to_vec(body, config::standard()).ok()?);
+    Some(bytes)
+}
+
+/// Reads a body; the second number says how many bytes it had.
+pub(super) fn read_body<T: DeserializeOwned>(body: &[u8]) -> Result<(T, usize), CodecError> {
+    bincode::serde::decode_from_slice(body, config::standard().with_limit::<MEMORY_MAX>())
+        .map_err(|error| CodecError::Body(error.to_string()))
 }
 
 fn decode<T: DeserializeOwned, const BYTES_MAX: usize>(text: &str) -> Result<T, CodecError> {
@@ -272,10 +280,9 @@ fn decode<T: DeserializeOwned, const BYTES_MAX: usize>(text: &str) -> Result<T, 
         Some((&VERSION, body)) => body,
         Some((&version, _)) => return Err(CodecError::Version(version)),
     };
-    match bincode::serde::decode_from_slice(body, config::standard().with_limit::<MEMORY_MAX>()) {
-        Ok((value, used)) if used == body.len() => Ok(value),
-        Ok((_, used)) => Err(CodecError::Body(format!("{} bytes too many", body.len() - used))),
-        Err(error) => Err(CodecError::Body(error.to_string())),
+    match read_body(body)? {
+        (value, used) if used == body.len() => Ok(value),
+        (_, used) => Err(CodecError::Body(format!("{} bytes too many", body.len() - used))),
     }
 }
 
