@@ -1,19 +1,24 @@
-//! The way out: one HTTP client per TLS identity, requests signed or keyed for each backend.
+//! The way out: one carrier per TLS identity, requests signed or keyed for each backend.
 //!
 //! Owns addresses and secrets of backends. A client's own headers never come here: what goes out is
 //! made here from an allow-list.
 
+mod carrier;
 mod probe;
 #[cfg(test)]
 mod tests;
 
+pub use carrier::{Carrier, CarryError, HttpCarrier};
 pub use probe::HttpProbe;
 
 use crate::config::{Auth, Backend, Connection, Timeouts};
 use arc_swap::ArcSwap;
+use axum::body::Body;
 use bytes::Bytes;
+use carrier::innermost;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use llm_router_logic::backend::Kind;
 use llm_router_logic::fault::Fault;
 use llm_router_logic::ids::BackendId;
@@ -26,20 +31,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Largest body of an error response that is read.
 const ERROR_BODY_MAX: usize = 64 * 1024;
-/// Idle connections kept per backend.
-const IDLE_PER_HOST: usize = 64;
 
 /// Sends requests to backends.
 pub struct Outbound {
     routes: ArcSwap<HashMap<BackendId, Arc<Route>>>,
     timeouts: Timeouts,
+    /// Carries everything, instead of connections of our own.
+    carrier: Option<Arc<dyn Carrier>>,
 }
 
 /// How one backend is reached.
 struct Route {
     kind: Kind,
     connection: Connection,
-    client: reqwest::Client,
+    carrier: Arc<dyn Carrier>,
 }
 
 /// A client could not be made.
@@ -63,7 +68,7 @@ pub enum OutboundError {
 /// A successful response, its body still to come.
 #[derive(Debug)]
 pub struct Answer {
-    response: reqwest::Response,
+    body: Body,
 }
 
 impl Answer {
@@ -73,7 +78,7 @@ impl Answer {
     /// [`Fault::IdleTimeout`] after `patience` without a byte, [`Fault::Broken`] where the connection
     /// broke.
     pub async fn chunk(&mut self, patience: Duration) -> Result<Option<Bytes>, Fault> {
-        match tokio::time::timeout(patience, self.response.chunk()).await {
+        match tokio::time::timeout(patience, next_chunk(&mut self.body)).await {
             Err(_) => Err(Fault::IdleTimeout(patience)),
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(error)) => Err(Fault::Broken(innermost(&error))),
@@ -87,7 +92,19 @@ impl Outbound {
     /// # Errors
     /// [`OutboundError`] where a client certificate cannot be used.
     pub fn new(backends: &[Backend], timeouts: Timeouts) -> Result<Self, OutboundError> {
-        let outbound = Self { routes: ArcSwap::default(), timeouts };
+        Self::carried(backends, timeouts, None)
+    }
+
+    /// The same, with `carrier` instead of connections of our own where there is one.
+    ///
+    /// # Errors
+    /// [`OutboundError`] where a client certificate cannot be used.
+    pub fn carried(
+        backends: &[Backend],
+        timeouts: Timeouts,
+        carrier: Option<Arc<dyn Carrier>>,
+    ) -> Result<Self, OutboundError> {
+        let outbound = Self { routes: ArcSwap::default(), timeouts, carrier };
         outbound.reconfigure(backends)?;
         Ok(outbound)
     }
@@ -101,40 +118,32 @@ impl Outbound {
         let mut plain = before
             .values()
             .find(|route| !matches!(route.connection.auth, Auth::Mtls { .. }))
-            .map(|route| route.client.clone());
+            .map(|route| Arc::clone(&route.carrier));
         let mut routes = HashMap::new();
         for backend in backends {
             let id = &backend.spec.id;
             let kept = before.get(id).filter(|route| route.connection == backend.connection);
-            let client = match (&backend.connection.auth, kept) {
+            let carrier = match (&backend.connection.auth, kept) {
                 // A certificate is read anew at each reload: that is how it is rotated.
-                (Auth::Mtls { cert, key }, _) => self.client(Some(identity(id, cert, key)?))?,
-                (_, Some(route)) => route.client.clone(),
+                (Auth::Mtls { cert, key }, _) => self.carrier(Some(identity(id, cert, key)?))?,
+                (_, Some(route)) => Arc::clone(&route.carrier),
                 _ => match &plain {
-                    Some(client) => client.clone(),
-                    None => plain.insert(self.client(None)?).clone(),
+                    Some(carrier) => Arc::clone(carrier),
+                    None => Arc::clone(plain.insert(self.carrier(None)?)),
                 },
             };
             let (kind, connection) = (backend.spec.kind, backend.connection.clone());
-            routes.insert(id.clone(), Arc::new(Route { kind, connection, client }));
+            routes.insert(id.clone(), Arc::new(Route { kind, connection, carrier }));
         }
         self.routes.store(Arc::new(routes));
         Ok(())
     }
 
-    fn client(&self, identity: Option<reqwest::Identity>) -> Result<reqwest::Client, OutboundError> {
-        let builder = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(IDLE_PER_HOST)
-            .connect_timeout(self.timeouts.connect)
-            .user_agent(concat!("llm-router/", env!("CARGO_PKG_VERSION")));
-        let builder = match identity {
-            Some(identity) => builder.identity(identity),
-            None => builder,
-        };
-        Ok(builder.build()?)
+    fn carrier(&self, identity: Option<reqwest::Identity>) -> Result<Arc<dyn Carrier>, OutboundError> {
+        match &self.carrier {
+            Some(carrier) => Ok(Arc::clone(carrier)),
+            None => Ok(Arc::new(HttpCarrier::new(self.timeouts.connect, identity)?)),
+        }
     }
 
     /// Sends one request and waits for a successful response's head.
@@ -161,14 +170,14 @@ impl Outbound {
         let call = route.call(Method::POST, &request.path, headers, Bytes::from(request.body));
         let response = match tokio::time::timeout(patience, call).await {
             Err(_) => return Err(Fault::FirstByteTimeout(patience)),
-            Ok(Err(error)) => return Err(fault_of(&error, patience)),
+            Ok(Err(error)) => return Err(fault_of(error, patience)),
             Ok(Ok(response)) => response,
         };
         if response.status().is_success() {
-            return Ok(Answer { response });
+            return Ok(Answer { body: response.into_body() });
         }
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
-        let body = read_bounded(response, ERROR_BODY_MAX, patience).await.unwrap_or_default();
+        let body = read_bounded(response.into_body(), ERROR_BODY_MAX, patience).await.unwrap_or_default();
         let error = wire::read_error(route.kind, &body);
         let status = wire::corrected_status(route.kind, status.as_u16(), &error);
         Err(Fault::Status { status, retry_after, error })
@@ -193,11 +202,13 @@ impl Outbound {
         let call = route.call(Method::GET, path, headers, Bytes::new());
         let response = match tokio::time::timeout(patience, call).await {
             Err(_) => return Err(format!("{path}: no answer within {patience:?}")),
-            Ok(Err(error)) => return Err(format!("{path}: {}", fault_of(&error, patience))),
+            Ok(Err(error)) => return Err(format!("{path}: {}", fault_of(error, patience))),
             Ok(Ok(response)) => response,
         };
         let status = response.status();
-        let body = read_bounded(response, limit, patience).await.map_err(|why| format!("{path}: {why}"))?;
+        let body = read_bounded(response.into_body(), limit, patience)
+            .await
+            .map_err(|why| format!("{path}: {why}"))?;
         Ok((status, body))
     }
 }
@@ -210,9 +221,8 @@ impl Route {
         path: &str,
         mut headers: HeaderMap,
         mut body: Bytes,
-    ) -> Result<reqwest::Response, reqwest::Error> {
+    ) -> Result<Response<Body>, CarryError> {
         let url = format!("{}{path}", self.connection.base_url);
-        let request = self.client.request(method.clone(), &url);
         match &self.connection.auth {
             Auth::None | Auth::Mtls { .. } => {}
             Auth::ApiKey(key) => {
@@ -238,7 +248,10 @@ impl Route {
                 }
             }
         }
-        request.headers(headers).body(body).send().await
+        let request = Request::builder().method(method).uri(url).body(body);
+        let mut request = request.map_err(|error| CarryError::Connect(error.to_string()))?;
+        *request.headers_mut() = headers;
+        self.carrier.carry(request).await
     }
 }
 
@@ -286,23 +299,12 @@ fn identity(backend: &BackendId, cert: &Path, key: &Path) -> Result<reqwest::Ide
     reqwest::Identity::from_pem(&pem).map_err(|error| failed(cert, error.to_string()))
 }
 
-fn fault_of(error: &reqwest::Error, patience: Duration) -> Fault {
-    if error.is_connect() {
-        Fault::Connect(innermost(error))
-    } else if error.is_timeout() {
-        Fault::FirstByteTimeout(patience)
-    } else {
-        Fault::Broken(innermost(error))
+fn fault_of(error: CarryError, patience: Duration) -> Fault {
+    match error {
+        CarryError::Connect(why) => Fault::Connect(why),
+        CarryError::TimedOut => Fault::FirstByteTimeout(patience),
+        CarryError::Broken(why) => Fault::Broken(why),
     }
-}
-
-/// The root cause, without the URL that reqwest puts before it.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 /// `Retry-After` in seconds; the HTTP-date form is not used by any of these providers.
@@ -311,24 +313,30 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     (seconds.is_finite() && seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(86_400.0)))
 }
 
-async fn read_bounded(
-    mut response: reqwest::Response,
-    limit: usize,
-    patience: Duration,
-) -> Result<Bytes, String> {
-    let mut body = Vec::new();
+/// The next bytes of `body`; trailers are passed over.
+async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, axum::Error> {
+    while let Some(frame) = body.frame().await {
+        if let Ok(chunk) = frame?.into_data() {
+            return Ok(Some(chunk));
+        }
+    }
+    Ok(None)
+}
+
+async fn read_bounded(mut body: Body, limit: usize, patience: Duration) -> Result<Bytes, String> {
+    let mut read = Vec::new();
     let reading = async {
-        while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
-            if body.len() + chunk.len() > limit {
+        while let Some(chunk) = next_chunk(&mut body).await.map_err(|error| innermost(&error))? {
+            if read.len() + chunk.len() > limit {
                 return Err(format!("more than {limit} bytes"));
             }
-            body.extend_from_slice(&chunk);
+            read.extend_from_slice(&chunk);
         }
         Ok(())
     };
     match tokio::time::timeout(patience, reading).await {
         Err(_) => Err(format!("not complete within {patience:?}")),
         Ok(Err(why)) => Err(why),
-        Ok(Ok(())) => Ok(Bytes::from(body)),
+        Ok(Ok(())) => Ok(Bytes::from(read)),
     }
 }

@@ -15,7 +15,8 @@ use llm_router_logic::capability;
 use llm_router_logic::wire::{self, Dialect, Exchange, Inbound, Operation};
 use serde::Deserialize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Largest answer to a probe that is read.
 const BODY_MAX: usize = 1024 * 1024;
