@@ -1,19 +1,17 @@
 //! One router node: put together from a configuration, changed by a reload, drained at the end.
 
+mod core;
 mod mocking;
 
+pub use core::{Core, World};
+
 use crate::config::{self, Config, Problems};
-use crate::decisions::Decisions;
 use crate::gossip_transport::{LoopbackUdp, Quic, TransportError};
 use crate::http::server::{self, Limits};
-use crate::http::{App, Fixed, Readiness, Sessions, admin_router, router};
+use crate::http::{App, admin_router, router};
 use crate::identity::NodeName;
-use crate::outbound::{HttpProbe, Outbound, OutboundError};
-use crate::relay::Relay;
-use arc_swap::ArcSwap;
+use crate::outbound::{Outbound, OutboundError};
 use axum::Router;
-use llm_router_actors::clock::Clock;
-use llm_router_actors::handle::Setup;
 use llm_router_actors::metrics::Metrics;
 use llm_router_actors::ports::GossipTransport;
 use llm_router_actors::topology::{GossipSettings, Topology};
@@ -96,7 +94,6 @@ impl Node {
         let mut mocks = Mocks::default();
         mocks.stand_in(&mut config).await?;
         let metrics = Metrics::new().map_err(|error| NodeError::Metrics(error.to_string()))?;
-        let outbound = Arc::new(Outbound::new(&config.backends, config.timeouts)?);
         let listener = bind("server.port", &config.server.host, config.server.port).await?;
         let addr = listener
             .local_addr()
@@ -106,37 +103,15 @@ impl Node {
         }
         let gossip = gossip(&config, &metrics).await?;
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let handle = llm_router_actors::start(Setup {
-            topology: topology(&config),
-            probe: Arc::new(HttpProbe::new(Arc::clone(&outbound))),
+        let world = World {
+            metrics,
+            carrier: None,
             gossip,
             draw: Arc::new(rand::random::<u64>),
-            metrics,
-            clock: Clock::start(),
             generation: llm_router_logic::time::millis(since_epoch),
-        })
-        .await?;
-        let decisions = Arc::new(Decisions::default());
-        let relay = Relay::new(
-            handle.clone(),
-            Arc::clone(&outbound),
-            Arc::clone(&decisions),
-            config.timeouts,
-            config.stickiness_window,
-        );
-        // One reload waiting is enough: it reads the newest file.
-        let (reload, reloads) = mpsc::channel(1);
-        let app = App {
-            handle,
-            relay: Arc::new(ArcSwap::from_pointee(relay)),
-            decisions,
-            readiness: Arc::new(Readiness::new(
-                config.gossip.as_ref().is_some_and(|gossip| !gossip.seeds.is_empty()),
-            )),
-            sessions: config.demo.clone().map(|demo| Arc::new(Sessions::new(demo))),
-            fixed: Arc::new(Fixed::new(&config, simulated || config.smart_mocking.is_some())),
-            reload,
+            simulated: simulated || config.smart_mocking.is_some(),
         };
+        let Core { app, outbound, reloads } = Core::start(&config, world).await?;
         let stop = CancellationToken::new();
         let limits = Limits {
             header_timeout: config.server.header_timeout,

@@ -1,0 +1,87 @@
+//! A node without its listeners: everything that answers a request once it has been accepted.
+//!
+//! `serve` puts TCP listeners before it; a simulation calls its routes in process, with a network, a
+//! clock and a source of randomness of its own.
+
+use super::{NodeError, topology};
+use crate::config::Config;
+use crate::decisions::Decisions;
+use crate::http::{App, Fixed, Readiness, Sessions};
+use crate::outbound::{Carrier, HttpProbe, Outbound};
+use crate::relay::Relay;
+use arc_swap::ArcSwap;
+use llm_router_actors::clock::Clock;
+use llm_router_actors::handle::Setup;
+use llm_router_actors::metrics::Metrics;
+use llm_router_actors::ports::{Draw, GossipTransport};
+use llm_router_actors::topology::GossipSettings;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// What a node needs of the world besides its configuration.
+pub struct World {
+    /// Where it counts.
+    pub metrics: Metrics,
+    /// Carries requests to backends; `None` = connections of its own.
+    pub carrier: Option<Arc<dyn Carrier>>,
+    /// The way to its peers; `None` = it has none.
+    pub gossip: Option<(GossipSettings, Arc<dyn GossipTransport>)>,
+    /// The one source of randomness.
+    pub draw: Draw,
+    /// Higher at each start: the start's time in milliseconds.
+    pub generation: u64,
+    /// Whether all backends are simulated, which its page then says.
+    pub simulated: bool,
+}
+
+/// A running node that nobody can reach but through its `app`.
+pub struct Core {
+    /// What its routes share.
+    pub app: App,
+    /// The way to its backends.
+    pub outbound: Arc<Outbound>,
+    /// Wishes of operators that the configuration be read again.
+    pub reloads: mpsc::Receiver<()>,
+}
+
+impl Core {
+    /// Starts the actors and what stands between them and the routes.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing is left running then.
+    pub async fn start(config: &Config, world: World) -> Result<Self, NodeError> {
+        let outbound = Arc::new(Outbound::carried(&config.backends, config.timeouts, world.carrier)?);
+        let handle = llm_router_actors::start(Setup {
+            topology: topology(config),
+            probe: Arc::new(HttpProbe::new(Arc::clone(&outbound))),
+            gossip: world.gossip,
+            draw: world.draw,
+            metrics: world.metrics,
+            clock: Clock::start(),
+            generation: world.generation,
+        })
+        .await?;
+        let decisions = Arc::new(Decisions::default());
+        let relay = Relay::new(
+            handle.clone(),
+            Arc::clone(&outbound),
+            Arc::clone(&decisions),
+            config.timeouts,
+            config.stickiness_window,
+        );
+        // One reload waiting is enough: it reads the newest file.
+        let (reload, reloads) = mpsc::channel(1);
+        let app = App {
+            handle,
+            relay: Arc::new(ArcSwap::from_pointee(relay)),
+            decisions,
+            readiness: Arc::new(Readiness::new(
+                config.gossip.as_ref().is_some_and(|gossip| !gossip.seeds.is_empty()),
+            )),
+            sessions: config.demo.clone().map(|demo| Arc::new(Sessions::new(demo))),
+            fixed: Arc::new(Fixed::new(config, world.simulated)),
+            reload,
+        };
+        Ok(Self { app, outbound, reloads })
+    }
+}
