@@ -15,6 +15,7 @@ use llm_router_actors::ports::{Probe, Reading};
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::report::{Health, Report};
 use llm_router_logic::route::{Explanation, Loads, LocalLoad, Reason, explain, plan};
+use llm_router_logic::standing::Standing;
 use llm_router_logic::time::{Moment, millis_u32};
 use llm_router_logic::view::{BackendView, ClusterView, OwnFact};
 use secrecy::ExposeSecret;
@@ -223,6 +224,7 @@ fn view(config: &Config, looked: &Looked) -> ClusterView {
                 spec: Arc::clone(&backend.spec),
                 own: fact(&backend.spec.id),
                 peers: Vec::new(),
+                standing: Standing::default(),
             })
             .collect(),
         foreign: Vec::new(),

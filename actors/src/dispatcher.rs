@@ -15,6 +15,7 @@ use crate::topology::Topology;
 use arc_swap::ArcSwap;
 use llm_router_logic::gossip::pace::Pace;
 use llm_router_logic::ids::{BackendId, NodeId};
+use llm_router_logic::standing::Standing;
 use llm_router_logic::view::{BackendView, ClusterView, Member, OwnFact, PEER_FACT_LIMIT, PeerFact};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::{BTreeMap, BTreeSet};
@@ -227,6 +228,7 @@ impl State {
                 spec: Arc::clone(spec),
                 own: self.own.get(&spec.id).cloned(),
                 peers: facts_of(&spec.id),
+                standing: Standing::default(),
             })
             .collect();
         for (backend, door) in backends.iter().zip(&self.doors) {

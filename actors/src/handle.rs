@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use llm_router_logic::guard::restart::Restarts;
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::route::Step;
+use llm_router_logic::standing::Standing;
 use llm_router_logic::view::{BackendView, ClusterView, Member};
 use ractor::Actor;
 use std::collections::BTreeMap;
@@ -86,7 +87,12 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
         backends: topology
             .backends
             .iter()
-            .map(|spec| BackendView { spec: Arc::clone(spec), own: None, peers: Vec::new() })
+            .map(|spec| BackendView {
+                spec: Arc::clone(spec),
+                own: None,
+                peers: Vec::new(),
+                standing: Standing::default(),
+            })
             .collect(),
         foreign: Vec::new(),
         members: vec![Member {

@@ -12,6 +12,7 @@ use llm_router_logic::money::Money;
 use llm_router_logic::report::{Health, Report};
 use llm_router_logic::request::Request;
 use llm_router_logic::route::{Loads, LocalLoad, Policy, Strategy, plan};
+use llm_router_logic::standing::Standing;
 use llm_router_logic::time::Moment;
 use llm_router_logic::view::{BackendView, ClusterView, OwnFact, PeerFact};
 use std::sync::Arc;
@@ -77,6 +78,7 @@ fn backend(n: usize) -> BackendView {
             capabilities: Capabilities::default(),
             rate_limit: None,
             slots: None,
+            scale_to_zero: None,
         }),
         own: Some(OwnFact {
             report,
@@ -86,6 +88,7 @@ fn backend(n: usize) -> BackendView {
             trial_models: Arc::from([]),
         }),
         peers: vec![peer("gcp-0"), peer("azure-0")],
+        standing: Standing::default(),
     }
 }
 

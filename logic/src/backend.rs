@@ -6,6 +6,7 @@ use crate::cost::price::TokenPrice;
 use crate::guard::limit::RateLimit;
 use crate::ids::{BackendId, Region};
 use crate::money::Money;
+use crate::warmth::ScaleToZero;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -99,6 +100,8 @@ pub struct BackendSpec {
     pub rate_limit: Option<RateLimit>,
     /// Requests at once, where configured; otherwise learnt from the backend.
     pub slots: Option<u32>,
+    /// For a cluster that may have no machine: that it cannot be reached then is no illness.
+    pub scale_to_zero: Option<ScaleToZero>,
 }
 
 impl BackendSpec {

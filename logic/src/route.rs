@@ -1,11 +1,13 @@
 //! The decision: which backends may serve a request, in which order, and why.
 
 pub mod eligible;
+pub mod experiment;
 pub mod explain;
 mod order;
 pub mod plan;
 pub mod score;
 pub mod strategy;
+pub mod wanted;
 
 pub use eligible::Refusal;
 pub use explain::{Explanation, explain};

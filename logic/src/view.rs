@@ -6,6 +6,7 @@
 use crate::backend::{BackendSpec, ServedModel};
 use crate::ids::{BackendId, NodeId, Region};
 use crate::report::{Health, Report};
+use crate::standing::Standing;
 use crate::time::Moment;
 use serde::Serialize;
 use std::sync::Arc;
@@ -53,6 +54,8 @@ pub struct BackendView {
     pub own: Option<OwnFact>,
     /// Peers' observations, at most one per node.
     pub peers: Vec<PeerFact>,
+    /// Whether it has a machine, and until when.
+    pub standing: Standing,
 }
 
 /// A router of the cluster.

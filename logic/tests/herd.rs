@@ -14,6 +14,7 @@ mod herd {
     use llm_router_logic::report::{Health, Report};
     use llm_router_logic::request::Request;
     use llm_router_logic::route::{Loads, LocalLoad, Policy, Strategy, plan};
+    use llm_router_logic::standing::Standing;
     use llm_router_logic::time::Moment;
     use llm_router_logic::view::{BackendView, ClusterView, OwnFact, PeerFact};
     use std::cmp::Reverse;
@@ -91,6 +92,7 @@ mod herd {
                 capabilities: Capabilities::default(),
                 rate_limit: None,
                 slots: Some(SLOTS),
+                scale_to_zero: None,
             }),
             own: Some(OwnFact {
                 report,
@@ -109,6 +111,7 @@ mod herd {
                     models: Arc::from([]),
                 })
                 .collect(),
+            standing: Standing::default(),
         };
         ClusterView {
             node: node(router),

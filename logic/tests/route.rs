@@ -1,6 +1,9 @@
 //! The decision, told as scenes: backends with facts in, ordered attempts with reasons out.
 
 #[cfg(test)]
+#[path = "route/asleep.rs"]
+mod asleep;
+#[cfg(test)]
 #[path = "route/eligibility.rs"]
 mod eligibility;
 #[cfg(test)]

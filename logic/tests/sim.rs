@@ -30,6 +30,7 @@ fn spec(name: &str, kind: Kind, placement: Placement) -> BackendSpec {
         capabilities: Capabilities::default(),
         rate_limit: None,
         slots: None,
+        scale_to_zero: None,
     }
 }
 

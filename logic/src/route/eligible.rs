@@ -14,6 +14,7 @@ use crate::route::plan::{LocalLoad, serves};
 use crate::route::strategy::Policy;
 use crate::time::{Moment, millis};
 use crate::view::{BackendView, Facts};
+use crate::warmth::Warmth;
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -51,6 +52,21 @@ pub enum Refusal {
     Loading,
     /// Its last three probes or requests failed.
     Unhealthy,
+    /// A cluster scaled to zero.
+    Cold {
+        /// How long it takes to get a machine.
+        cold_start_ms: u64,
+    },
+    /// A cluster that is getting a machine.
+    Waking {
+        /// When it is expected to serve.
+        until: Moment,
+    },
+    /// Its machine is taken away before the answer would end, or is gone already.
+    Preempted {
+        /// When it is taken away.
+        at: Moment,
+    },
     /// The circuit breaker is open for this model.
     BreakerOpen,
     /// The breaker is half open and its one trial request is under way.
@@ -103,6 +119,9 @@ impl Refusal {
             Self::NeverSeen => "never_seen",
             Self::Loading => "loading",
             Self::Unhealthy => "unhealthy",
+            Self::Cold { .. } => "cold",
+            Self::Waking { .. } => "waking",
+            Self::Preempted { .. } => "preempted",
             Self::BreakerOpen => "breaker_open",
             Self::TrialTaken => "trial_taken",
             Self::RateLimited { .. } => "rate_limited",
@@ -117,7 +136,10 @@ impl Refusal {
     /// How long until it may be otherwise, where that is known.
     pub fn retry_after(&self, now: Moment) -> Option<Duration> {
         match self {
-            Self::RateLimited { until } | Self::BackingOff { until } => Some(until.since(now)),
+            Self::RateLimited { until } | Self::BackingOff { until } | Self::Waking { until } => {
+                Some(until.since(now))
+            }
+            Self::Cold { cold_start_ms } => Some(Duration::from_millis(*cold_start_ms)),
             _ => None,
         }
     }
@@ -135,6 +157,9 @@ impl Refusal {
             | Self::NeverSeen
             | Self::Loading
             | Self::Unhealthy
+            | Self::Cold { .. }
+            | Self::Waking { .. }
+            | Self::Preempted { .. }
             | Self::BreakerOpen
             | Self::TrialTaken
             | Self::RateLimited { .. }
@@ -162,6 +187,11 @@ impl fmt::Display for Refusal {
             Self::NeverSeen => f.write_str("nothing was heard of it yet"),
             Self::Loading => f.write_str("is loading its model"),
             Self::Unhealthy => f.write_str("failed three times in a row"),
+            Self::Cold { cold_start_ms } => {
+                write!(f, "is scaled to zero and takes {} s to come", cold_start_ms.div_ceil(1_000))
+            }
+            Self::Waking { .. } => f.write_str("is scaled to zero and on its way"),
+            Self::Preempted { .. } => f.write_str("its machine is taken away before this could end"),
             Self::BreakerOpen => f.write_str("its circuit breaker is open"),
             Self::TrialTaken => f.write_str("its circuit breaker waits for a trial request"),
             Self::RateLimited { .. } => f.write_str("its rate limit is used up"),
@@ -281,7 +311,9 @@ pub(crate) fn admit(
     now: Moment,
 ) -> Result<(), Refusal> {
     let cluster = backend.spec.is_cluster();
-    match facts.map_or(Health::Unknown, |facts| facts.report.health) {
+    let health = facts.map_or(Health::Unknown, |facts| facts.report.health);
+    asleep(backend, health)?;
+    match health {
         Health::Healthy => {}
         Health::Unhealthy => return Err(Refusal::Unhealthy),
         // Providers are not probed for money: what is not known to be ill is tried.
@@ -312,6 +344,17 @@ pub(crate) fn admit(
         return Err(Refusal::QueueTooLong { depth, max: policy.max_queue_depth });
     }
     Ok(())
+}
+
+/// A cluster that scales to zero and does not answer has no machine; that is no illness.
+fn asleep(backend: &BackendView, health: Health) -> Result<(), Refusal> {
+    let Some(settings) = backend.spec.scale_to_zero.as_ref().filter(|_| health != Health::Healthy) else {
+        return Ok(());
+    };
+    Err(match backend.standing.warmth {
+        Warmth::Waking { until } => Refusal::Waking { until },
+        Warmth::Cold { .. } | Warmth::Warm => Refusal::Cold { cold_start_ms: millis(settings.cold_start) },
+    })
 }
 
 /// A breaker judges one model; a peer's counts only while this node has not seen the backend itself.

@@ -12,6 +12,7 @@ use crate::route::eligible::{self, Refusal};
 use crate::route::order::{self, Candidate};
 use crate::route::score::score;
 use crate::route::{Policy, Reason, Strategy};
+use crate::spot::ends_in_time;
 use crate::time::Moment;
 use crate::view::{BackendView, ClusterView};
 use serde::Serialize;
@@ -192,6 +193,11 @@ fn judge<'v>(
             Some(predicted) if predicted > max => return refuse(true, Refusal::TooDear { predicted, max }),
             Some(_) => {}
         }
+    }
+    if let Some(at) = backend.standing.preempted_at
+        && !ends_in_time(score.predicted_duration(request.output_tokens), at, now)
+    {
+        return refuse(true, Refusal::Preempted { at });
     }
     let cluster = backend.spec.is_cluster();
     let fact_age = facts.map_or(Duration::ZERO, |facts| facts.age);

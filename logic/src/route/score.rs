@@ -76,6 +76,12 @@ impl Score {
             && self.predicted_tpot.is_none_or(|tpot| tpot <= slo.tpot)
     }
 
+    /// From request to last token of `output_tokens`; `None` where the speed was never measured.
+    pub fn predicted_duration(&self, output_tokens: u32) -> Option<Duration> {
+        let further = self.predicted_tpot?.saturating_mul(output_tokens.saturating_sub(1));
+        Some(self.ttft_or_optimistic().saturating_add(further))
+    }
+
     /// The latency to order by: predicted or, where never measured, the round trip alone.
     pub fn ttft_or_optimistic(&self) -> Duration {
         self.predicted_ttft.unwrap_or(self.unloaded)

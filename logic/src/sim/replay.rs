@@ -19,6 +19,7 @@ use crate::report::{Health, Report};
 use crate::request::Request;
 use crate::route::eligible::resolve;
 use crate::route::{Loads, LocalLoad, Policy, plan};
+use crate::standing::Standing;
 use crate::time::{Moment, millis_u32};
 use crate::view::{BackendView, ClusterView, OwnFact};
 use std::cmp::Reverse;
@@ -182,6 +183,7 @@ impl<'s> World<'s> {
                         spec: Arc::clone(&backend.spec),
                         own: None,
                         peers: Vec::new(),
+                        standing: Standing::default(),
                     })
                     .collect(),
                 foreign: Vec::new(),

@@ -8,6 +8,7 @@ use llm_router_logic::money::Money;
 use llm_router_logic::report::{Health, Report};
 use llm_router_logic::request::Request;
 use llm_router_logic::route::{Loads, LocalLoad, Plan, Policy, Reason, Refusal, Strategy, plan};
+use llm_router_logic::standing::Standing;
 use llm_router_logic::time::Moment;
 use llm_router_logic::view::{BackendView, ClusterView, OwnFact, PeerFact};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub(crate) struct Part {
     pub(crate) own: Option<OwnFact>,
     pub(crate) peers: Vec<PeerFact>,
     pub(crate) load: LocalLoad,
+    pub(crate) standing: Standing,
 }
 
 /// An own observation made now.
@@ -51,6 +53,7 @@ pub(crate) fn cluster(name: &str, usd_per_hour: f64, speed: f32) -> Part {
             capabilities: Capabilities::default(),
             rate_limit: None,
             slots: Some(4),
+            scale_to_zero: None,
         },
         own: Some(seen(Report {
             health: Health::Healthy,
@@ -59,6 +62,7 @@ pub(crate) fn cluster(name: &str, usd_per_hour: f64, speed: f32) -> Part {
         })),
         peers: Vec::new(),
         load: LocalLoad { limit: 4, ..LocalLoad::default() },
+        standing: Standing::default(),
     }
 }
 
@@ -77,6 +81,7 @@ pub(crate) fn provider(name: &str, input: f64, output: f64) -> Part {
         own: None,
         peers: Vec::new(),
         load: LocalLoad { limit: 64, ..LocalLoad::default() },
+        standing: Standing::default(),
     }
 }
 
@@ -167,6 +172,7 @@ pub(crate) fn view(parts: &[Part]) -> (ClusterView, PartLoads) {
         spec: Arc::new(part.spec.clone()),
         own: part.own.clone(),
         peers: part.peers.clone(),
+        standing: part.standing,
     });
     let view = ClusterView {
         node: NodeId::new("aws-0"),

@@ -155,6 +155,7 @@ impl Check<'_> {
             capabilities,
             rate_limit: None,
             slots,
+            scale_to_zero: None,
         };
         Some(Backend { spec: Arc::new(spec), connection: Connection { base_url: base_url?, auth } })
     }
@@ -298,6 +299,7 @@ impl Check<'_> {
             capabilities,
             rate_limit,
             slots,
+            scale_to_zero: None,
         };
         let auth = api_key.map_or(Auth::None, Auth::ApiKey);
         Some(Backend { spec: Arc::new(spec), connection: Connection { base_url: base_url?, auth } })

@@ -1,0 +1,98 @@
+//! Which sleeping cluster a request would have gone to.
+//!
+//! Asks [`plan`] a second time, on a view in which every sleeping cluster is awake. Only where the first
+//! answer refused one for being asleep: a fleet that is awake pays nothing.
+
+use crate::ids::BackendId;
+use crate::money::Money;
+use crate::report::{Health, Report};
+use crate::request::Request;
+use crate::route::eligible::{Refusal, known_models};
+use crate::route::plan::{Loads, Plan, plan};
+use crate::route::strategy::Policy;
+use crate::standing::Standing;
+use crate::time::Moment;
+use crate::view::{BackendView, ClusterView, OwnFact};
+use crate::warmth::Want;
+use std::sync::Arc;
+
+/// `view` with every cluster that is asleep as it would be awake and idle; `None` where none is.
+///
+/// It is priced by the speed it was last measured at, else by the one configured, else not at all.
+pub fn awake(view: &ClusterView, now: Moment) -> Option<ClusterView> {
+    let asleep = |backend: &BackendView| is_asleep(backend, now);
+    if !view.backends.iter().any(asleep) {
+        return None;
+    }
+    let backends = view.backends.iter();
+    let backends = backends.map(|one| if asleep(one) { awoken(one, now) } else { one.clone() }).collect();
+    Some(ClusterView { backends, ..view.clone() })
+}
+
+fn is_asleep(backend: &BackendView, now: Moment) -> bool {
+    let healthy = backend.facts(now).is_some_and(|facts| facts.report.health == Health::Healthy);
+    backend.spec.scale_to_zero.is_some() && !healthy
+}
+
+fn awoken(backend: &BackendView, now: Moment) -> BackendView {
+    let configured = backend.spec.scale_to_zero.as_ref().and_then(|settings| settings.tokens_per_second);
+    let last = backend.own.as_ref().map(|own| own.report).unwrap_or_default();
+    #[expect(clippy::cast_possible_truncation, reason = "a rate needs no more than an f32")]
+    let report = Report {
+        health: Health::Healthy,
+        slots: last.slots,
+        tokens_per_second: last.tokens_per_second.or(configured.map(|rate| rate as f32)),
+        rtt_ms: last.rtt_ms,
+        ..Report::default()
+    };
+    let own = OwnFact {
+        report,
+        observed_at: now,
+        models: known_models(backend).into(),
+        broken_models: Arc::from([]),
+        trial_models: Arc::from([]),
+    };
+    let spec = Arc::clone(&backend.spec);
+    BackendView { spec, own: Some(own), peers: Vec::new(), standing: Standing::default() }
+}
+
+/// The sleeping cluster that `request` would have gone to before the first step of `made`, and what going
+/// elsewhere cost it. One that is waking goes before one that sleeps on, so that what one machine will do
+/// wakes no second one.
+pub fn wanted(
+    made: &Plan,
+    awake: &ClusterView,
+    loads: &impl Loads,
+    request: &Request,
+    policy: &Policy,
+    draw: u64,
+    now: Moment,
+) -> Option<(BackendId, Want)> {
+    let waking = |id: &BackendId| {
+        let refusal = made.refused.iter().find(|(refused, _)| refused == id).map(|(_, refusal)| refusal);
+        match refusal {
+            Some(Refusal::Waking { .. }) => Some(true),
+            Some(Refusal::Cold { .. }) => Some(false),
+            _ => None,
+        }
+    };
+    if !made.refused.iter().any(|(id, _)| waking(id).is_some()) {
+        return None;
+    }
+    let dreamt = plan(awake, loads, request, policy, draw, now);
+    let chosen = made.steps.first();
+    let before =
+        dreamt.steps.iter().take_while(|step| chosen.is_none_or(|chosen| chosen.backend != step.backend));
+    let sleeping: Vec<_> = before.filter_map(|step| Some((step, waking(&step.backend)?))).collect();
+    let first = sleeping.iter().find(|(_, waking)| *waking).or(sleeping.first());
+    let (step, _) = first?;
+    let want = match chosen {
+        None => Want::Unserved,
+        Some(chosen) => Want::Elsewhere(saving(chosen.predicted_cost, step.predicted_cost)),
+    };
+    Some((step.backend.clone(), want))
+}
+
+fn saving(elsewhere: Option<Money>, there: Option<Money>) -> Option<Money> {
+    Some(elsewhere? - there?)
+}
