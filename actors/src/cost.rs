@@ -269,7 +269,8 @@ impl State {
                 }
                 continue;
             }
-            for (model, price) in spec.models.iter().filter_map(|model| Some((model, model.price?))) {
+            for (model, price) in spec.models.iter().filter_map(|model| Some((model, model.price.as_ref()?)))
+            {
                 let gauge =
                     metrics.provider_cost_per_1k_tokens.with_label_values(&[spec.id.as_str(), &model.name]);
                 gauge.set(price.mixed_per_1k().as_usd());

@@ -45,8 +45,7 @@ fn backend(n: usize) -> BackendView {
         region: Region::new("us-west-2"),
         cost_per_hour: micro(90_000 + n % 40 * 1_000),
     };
-    let price =
-        TokenPrice { input: micro(1), cached_read: micro(1), cache_write: micro(1), output: micro(2) };
+    let price = TokenPrice::flat(micro(1), micro(2));
     let report = Report {
         health: if n % 10 == 9 { Health::Unhealthy } else { Health::Healthy },
         queue_depth: (n % 7) as u32,

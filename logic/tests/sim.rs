@@ -52,7 +52,7 @@ fn cluster(name: &str, usd_per_hour: f64, slots: u32, prefill: f64, decode: f64)
 
 fn provider(name: &str, per_million: f64, requests_per_minute: Option<u32>) -> Backend {
     let token = Money::from_usd(per_million / 1e6).unwrap();
-    let price = TokenPrice { input: token, cached_read: token, cache_write: token, output: token.times(4) };
+    let price = TokenPrice::flat(token, token.times(4));
     let mut spec = spec(name, Kind::OpenAi, Placement::External);
     spec.models[0].price = Some(price);
     spec.rate_limit = requests_per_minute.map(|limit| RateLimit {

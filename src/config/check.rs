@@ -78,7 +78,8 @@ impl Check<'_> {
         let prices = self.prices(file.prices_file.as_deref());
         let clusters = file.clusters.unwrap_or_default();
         let providers = file.external_providers.unwrap_or_default();
-        let backends = self.backends(clusters, providers, &node, &router, &prices);
+        let mut backends = self.backends(clusters, providers, &node, &router, &prices);
+        prices::stamp(&mut backends);
         let simulation = self.simulation(file.simulation, &backends);
         Config {
             server: self.server(&file.server.unwrap_or_default()),

@@ -274,7 +274,84 @@ pub(super) struct PriceFile {
     /// Input tokens written to the provider's cache. Default: `input`.
     #[schemars(range(min = 0))]
     pub cache_write: Option<f64>,
+    /// The same for a cache entry kept for an hour. Default: `cacheWrite`.
+    #[serde(rename = "cacheWrite1h")]
+    #[schemars(range(min = 0))]
+    pub cache_write_1h: Option<f64>,
+    /// Reasoning tokens. Default: `output`.
+    #[schemars(range(min = 0))]
+    pub reasoning: Option<f64>,
+    /// Output tokens of images. Default: `output`.
+    #[schemars(range(min = 0))]
+    pub image: Option<f64>,
+    /// Prices of longer requests, which then hold for the whole request; at most two.
+    pub tiers: Option<Vec<Option<TierFile>>>,
+    /// Share of the price charged in the provider's batch or flex tier. Default: 1.
+    #[schemars(range(min = 0, max = 1))]
+    pub batch: Option<f64>,
 }
+
+/// Prices above a length of input.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct TierFile {
+    /// Input tokens of all classes above which these prices hold. Required.
+    pub above_tokens: Option<u32>,
+    /// Input tokens. Required.
+    #[schemars(range(min = 0))]
+    pub input: Option<f64>,
+    /// Output tokens. Required.
+    #[schemars(range(min = 0))]
+    pub output: Option<f64>,
+    /// Input tokens read from the provider's cache. Default: `input`.
+    #[schemars(range(min = 0))]
+    pub cached_read: Option<f64>,
+    /// Input tokens written to the provider's cache. Default: `input`.
+    #[schemars(range(min = 0))]
+    pub cache_write: Option<f64>,
+    /// The same for a cache entry kept for an hour. Default: `cacheWrite`.
+    #[serde(rename = "cacheWrite1h")]
+    #[schemars(range(min = 0))]
+    pub cache_write_1h: Option<f64>,
+    /// Reasoning tokens. Default: `output`.
+    #[schemars(range(min = 0))]
+    pub reasoning: Option<f64>,
+    /// Output tokens of images. Default: `output`.
+    #[schemars(range(min = 0))]
+    pub image: Option<f64>,
+}
+
+/// The classes a price and its tiers have in common, in USD per million tokens.
+pub(super) struct RatesFile {
+    pub input: Option<f64>,
+    pub output: Option<f64>,
+    pub cached_read: Option<f64>,
+    pub cache_write: Option<f64>,
+    pub cache_write_1h: Option<f64>,
+    pub reasoning: Option<f64>,
+    pub image: Option<f64>,
+}
+
+macro_rules! has_rates {
+    ($($file:ty),*) => {$(
+        impl $file {
+            /// Its classes.
+            pub(super) fn rates(&self) -> RatesFile {
+                RatesFile {
+                    input: self.input,
+                    output: self.output,
+                    cached_read: self.cached_read,
+                    cache_write: self.cache_write,
+                    cache_write_1h: self.cache_write_1h,
+                    reasoning: self.reasoning,
+                    image: self.image,
+                }
+            }
+        }
+    )*};
+}
+has_rates!(PriceFile, TierFile);
 
 /// The password-protected demo.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -323,7 +323,7 @@ sidecar: {listen: '127.0.0.1:8080', upstream: 'http://127.0.0.1:8081/v1', shared
 fn known_models_take_price_window_and_capabilities_from_the_table_and_a_file_overrides_it() {
     let seed = loaded(SEED).config;
     let turbo = &seed.backends[4].spec.models[0];
-    assert_eq!(turbo.price.unwrap().input, Money::from_pico(500_000));
+    assert_eq!(turbo.price.unwrap().rates.input, Money::from_pico(500_000));
     assert!(turbo.context_window.is_some() && turbo.capabilities.contains("chat"));
     assert!(seed.backends[5].spec.models[0].price.is_some(), "the version date is left out of the look-up");
 
@@ -332,7 +332,10 @@ fn known_models_take_price_window_and_capabilities_from_the_table_and_a_file_ove
     std::fs::write(directory.path().join("own.json"), own).unwrap();
     let text = provider("") + "pricesFile: own.json\n";
     let loaded = load_str(&text, directory.path(), &empty).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!(loaded.config.backends[0].spec.models[0].price.unwrap().output, Money::from_pico(4_000_000));
+    assert_eq!(
+        loaded.config.backends[0].spec.models[0].price.unwrap().rates.output,
+        Money::from_pico(4_000_000)
+    );
 
     std::fs::write(directory.path().join("own.json"), own.replace("contract", "")).unwrap();
     let problem = load_str(&text, directory.path(), &empty).unwrap_err().to_string();

@@ -248,7 +248,7 @@ impl Tally {
             return Some(request_cost(step.cost_per_1k?, usage.total_input(), usage.total_output()));
         }
         let model = spec.models.iter().find(|model| model.name == step.model)?;
-        Some(model.price?.charge(usage))
+        Some(model.price.as_ref()?.charge(usage, false))
     }
 }
 

@@ -101,7 +101,7 @@ pub fn unit_cost(backend: &BackendView, overhead_factor: f64, now: Moment) -> Op
             let models = &backend.spec.models;
             let default = backend.spec.default_model.as_deref();
             let model = models.iter().find(|model| Some(&*model.name) == default).or(models.first())?;
-            Some(model.price?.mixed_per_1k())
+            Some(model.price.as_ref()?.mixed_per_1k())
         }
     }
 }
@@ -139,7 +139,7 @@ fn cost(
             Some((per_1k, unit::request_cost(per_1k, u64::from(input), u64::from(output))))
         }
         Placement::External => {
-            let price = model.price?;
+            let price = model.price.as_ref()?;
             let predicted = price.predict(input, output);
             let per_1k = match u64::from(input) + u64::from(output) {
                 0 => price.mixed_per_1k(),

@@ -153,7 +153,7 @@ fn nominal_price(backend: &Backend) -> Money {
         }
         _ => {
             let price = backend.spec.models.iter().find_map(|model| model.price);
-            price.map_or(Money::from_pico(i128::MAX), |price| price.input + price.output)
+            price.map_or(Money::from_pico(i128::MAX), |price| price.rates.input + price.rates.output)
         }
     }
 }

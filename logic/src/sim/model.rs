@@ -137,6 +137,6 @@ impl Scene {
     /// What the cheapest provider charges for these tokens, its rate limits left out.
     pub(super) fn cheapest_external(&self, input_tokens: u32, output_tokens: u32) -> Option<Money> {
         let models = self.backends.iter().filter(|b| !b.spec.is_cluster()).flat_map(|b| &b.spec.models);
-        models.filter_map(|model| Some(model.price?.predict(input_tokens, output_tokens))).min()
+        models.filter_map(|model| Some(model.price.as_ref()?.predict(input_tokens, output_tokens))).min()
     }
 }

@@ -28,11 +28,17 @@ pub(super) fn read_usage(usage: &Value, so_far: Option<Usage>) -> Option<Usage> 
     let thinking = usage.pointer("/output_tokens_details/thinking_tokens").and_then(Value::as_u64);
     let total_output = output.unwrap_or(so_far_or_none.total_output());
     let reasoning = thinking.unwrap_or(so_far_or_none.reasoning).min(total_output);
+    let written_so_far = so_far_or_none.cache_write + so_far_or_none.cache_write_1h;
+    let written = count("cache_creation_input_tokens").unwrap_or(written_so_far);
+    let for_an_hour = usage.pointer("/cache_creation/ephemeral_1h_input_tokens").and_then(Value::as_u64);
+    let for_an_hour = for_an_hour.unwrap_or(so_far_or_none.cache_write_1h).min(written);
     Some(Usage {
         input: count("input_tokens").unwrap_or(so_far_or_none.input),
         cached_read: count("cache_read_input_tokens").unwrap_or(so_far_or_none.cached_read),
-        cache_write: count("cache_creation_input_tokens").unwrap_or(so_far_or_none.cache_write),
+        cache_write: written - for_an_hour,
+        cache_write_1h: for_an_hour,
         output: total_output - reasoning,
         reasoning,
+        image: 0,
     })
 }

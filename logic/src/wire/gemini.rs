@@ -52,11 +52,17 @@ pub(super) fn read_usage(usage: &Value) -> Option<Usage> {
     }
     let prompt = prompt.unwrap_or(0) + count("toolUsePromptTokenCount").unwrap_or(0);
     let cached = count("cachedContentTokenCount").unwrap_or(0).min(prompt);
+    let output = output.unwrap_or(0);
+    let details = usage.get("candidatesTokensDetails").and_then(Value::as_array);
+    let images = details.into_iter().flatten().filter(|part| part["modality"] == "IMAGE");
+    let image = images.filter_map(|part| part["tokenCount"].as_u64()).sum::<u64>().min(output);
     Some(Usage {
         input: prompt - cached,
         cached_read: cached,
         cache_write: 0,
-        output: output.unwrap_or(0),
+        cache_write_1h: 0,
+        output: output - image,
         reasoning: count("thoughtsTokenCount").unwrap_or(0),
+        image,
     })
 }

@@ -34,12 +34,18 @@ pub(super) fn read_usage(usage: &Value) -> Option<Usage> {
         .or_else(|| count("/output_tokens_details/reasoning_tokens"))
         .unwrap_or(0)
         .min(completion);
+    let image = count("/completion_tokens_details/image_tokens")
+        .or_else(|| count("/output_tokens_details/image_tokens"))
+        .unwrap_or(0)
+        .min(completion - reasoning);
     Some(Usage {
         input: prompt - cached - written,
         cached_read: cached,
         cache_write: written,
-        output: completion - reasoning,
+        cache_write_1h: 0,
+        output: completion - reasoning - image,
         reasoning,
+        image,
     })
 }
 

@@ -69,7 +69,7 @@ pub(crate) fn cluster(name: &str, usd_per_hour: f64, speed: f32) -> Part {
 /// A provider that serves `tiny`, at USD per million tokens of input and output.
 pub(crate) fn provider(name: &str, input: f64, output: f64) -> Part {
     let [input, output] = [input, output].map(|usd| Money::from_usd(usd / 1e6).unwrap());
-    let price = TokenPrice { input, cached_read: input, cache_write: input, output };
+    let price = TokenPrice::flat(input, output);
     Part {
         spec: BackendSpec {
             kind: Kind::OpenAi,

@@ -1,18 +1,18 @@
 //! The models of a backend: names, aliases, and what the table of models knows of them.
 
 use super::Check;
-use crate::config::file::{ModelEntry, ModelFile, PriceFile};
+use crate::config::file::{ModelEntry, ModelFile, PriceFile, RatesFile};
 use crate::config::path::Path;
 use llm_router_logic::backend::{Kind, ServedModel};
 use llm_router_logic::capability::Capabilities;
-use llm_router_logic::cost::price::{PriceRow, PriceTable, TokenPrice};
-use llm_router_logic::money::Money;
+use llm_router_logic::cost::price::{
+    Listed, PriceRow, PriceTable, Rates, TIERS_MAX, Tier, TokenPrice, batch_ppm,
+};
 use llm_router_logic::request::ANY_MODEL;
 use std::collections::BTreeMap;
 
 /// Longest name of a model.
 const MODEL_NAME_CHARS_MAX: usize = 256;
-const TOKENS_PER_PRICE: f64 = 1e6;
 
 impl Check<'_> {
     /// The models of a cluster.
@@ -128,21 +128,66 @@ impl Check<'_> {
     }
 
     fn price(&mut self, at: &Path, price: &PriceFile) -> Option<TokenPrice> {
-        let input = self.required(&at.key("input"), price.input, "0.5");
-        let output = self.required(&at.key("output"), price.output, "1.5");
-        let mut per_token = |key: &str, usd: Option<f64>| {
-            self.dollars(&at.key(key), usd)?;
-            Money::from_usd(usd? / TOKENS_PER_PRICE)
+        let rates = self.rates(at, &price.rates());
+        let tiers_at = at.key("tiers");
+        let entries = price.tiers.as_deref().unwrap_or_default();
+        if entries.len() > TIERS_MAX {
+            self.findings.problem(&tiers_at, format!("has more than {TIERS_MAX} entries"));
+        }
+        let mut tiers: [Option<Tier>; TIERS_MAX] = [None; TIERS_MAX];
+        let mut above = 0;
+        for (index, (place, entry)) in tiers.iter_mut().zip(entries).enumerate() {
+            let at = tiers_at.index(index);
+            let Some(entry) = entry else {
+                self.findings.problem(&at, "is empty (fill it in or remove it)");
+                continue;
+            };
+            let Some(tokens) = self.required(&at.key("aboveTokens"), entry.above_tokens, "200000") else {
+                continue;
+            };
+            if u64::from(tokens) <= above {
+                self.findings.problem(&at.key("aboveTokens"), "must rise from one tier to the next");
+            }
+            above = u64::from(tokens);
+            let rates = self.rates(&at, &entry.rates())?;
+            *place = Some(Tier { above_tokens: above, rates });
+        }
+        let batch_ppm = match price.batch.map(batch_ppm).transpose() {
+            Ok(share) => share,
+            Err(_) => {
+                self.findings.problem(&at.key("batch"), "must be a share from 0 to 1");
+                None
+            }
         };
-        let (input, output) = (per_token("input", input), per_token("output", output));
-        let cached_read = price.cached_read.map_or(input, |usd| per_token("cachedRead", Some(usd)));
-        let cache_write = price.cache_write.map_or(input, |usd| per_token("cacheWrite", Some(usd)));
-        Some(TokenPrice {
+        Some(TokenPrice { rates: rates?, tiers, batch_ppm, table: 0 })
+    }
+
+    fn rates(&mut self, at: &Path, file: &RatesFile) -> Option<Rates> {
+        let input = self.required(&at.key("input"), file.input, "0.5");
+        let output = self.required(&at.key("output"), file.output, "1.5");
+        let classes = [
+            ("input", input),
+            ("output", output),
+            ("cachedRead", file.cached_read),
+            ("cacheWrite", file.cache_write),
+            ("cacheWrite1h", file.cache_write_1h),
+            ("reasoning", file.reasoning),
+            ("image", file.image),
+        ];
+        let mut good = true;
+        for (key, usd) in classes {
+            good &= usd.is_none() || self.dollars(&at.key(key), usd).is_some();
+        }
+        let listed = Listed {
             input: input?,
-            cached_read: cached_read?,
-            cache_write: cache_write?,
+            cached_read: file.cached_read,
+            cache_write: file.cache_write,
+            cache_write_1h: file.cache_write_1h,
             output: output?,
-        })
+            reasoning: file.reasoning,
+            image: file.image,
+        };
+        listed.rates().ok().filter(|_| good)
     }
 
     /// Capability words.

@@ -2,9 +2,11 @@
 
 use super::Check;
 use crate::config::path::Path;
+use crate::config::settings::Backend;
 use crate::config::tree::FILE_BYTES_MAX;
-use llm_router_logic::cost::price::PriceTable;
+use llm_router_logic::cost::price::{PriceTable, table_hash};
 use std::io::Read;
+use std::sync::Arc;
 
 /// The table at the time of the build.
 const BUILT_IN: &str = include_str!("../../../config/prices.json");
@@ -25,6 +27,23 @@ impl Check<'_> {
             }
         }
         table
+    }
+}
+
+/// Writes the hash of all prices in force into each of them, so that a charge can say what table it was
+/// made by.
+pub(super) fn stamp(backends: &mut [Backend]) {
+    let priced = backends.iter().flat_map(|backend| {
+        let spec = &backend.spec;
+        spec.models.iter().filter_map(|model| Some((spec.id.as_str(), model.name.as_str(), model.price?)))
+    });
+    let hash = table_hash(priced);
+    for backend in backends {
+        for model in &mut Arc::make_mut(&mut backend.spec).models {
+            if let Some(price) = &mut model.price {
+                price.table = hash;
+            }
+        }
     }
 }
 
