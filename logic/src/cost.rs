@@ -1,5 +1,6 @@
 //! What a request costs: prices, usage and the unit cost of our own machines.
 
+pub mod entry;
 pub mod estimate;
 pub mod price;
 pub mod unit;

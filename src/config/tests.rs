@@ -231,10 +231,10 @@ fn prices_in_the_file_are_per_million_tokens() {
     let config = loaded(&text).config;
     let model = &config.backends[0].spec.models[0];
     let price = model.price.unwrap();
-    assert_eq!(price.input, Money::from_pico(3_000_000));
-    assert_eq!(price.output, Money::from_pico(15_000_000));
-    assert_eq!(price.cached_read, Money::from_pico(300_000));
-    assert_eq!(price.cache_write, Money::from_pico(3_000_000));
+    assert_eq!(price.rates.input, Money::from_pico(3_000_000));
+    assert_eq!(price.rates.output, Money::from_pico(15_000_000));
+    assert_eq!(price.rates.cached_read, Money::from_pico(300_000));
+    assert_eq!(price.rates.cache_write, Money::from_pico(3_000_000));
     assert_eq!((model.context_window, model.aliases.as_slice()), (Some(8000), ["n".to_owned()].as_slice()));
 }
 

@@ -35,7 +35,7 @@ impl Check<'_> {
 pub(super) fn stamp(backends: &mut [Backend]) {
     let priced = backends.iter().flat_map(|backend| {
         let spec = &backend.spec;
-        spec.models.iter().filter_map(|model| Some((spec.id.as_str(), model.name.as_str(), model.price?)))
+        spec.models.iter().filter_map(|model| Some((spec.id.as_str(), &*model.name, model.price?)))
     });
     let hash = table_hash(priced);
     for backend in backends {
