@@ -49,13 +49,13 @@ pub struct Intent {
 }
 
 /// What an attempt is charged by.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Basis {
     /// Neither a price nor a measured speed is known.
     #[default]
     Unpriced,
     /// The price list of a provider.
-    Listed(TokenPrice),
+    Listed(Box<TokenPrice>),
     /// The machine's cost per 1,000 tokens, as measured when the attempt was decided.
     Machine(Money),
     /// Nothing: counting tokens, or nothing was tried.
