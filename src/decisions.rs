@@ -1,6 +1,7 @@
 //! The last decisions of this node, each with everything it was judged on.
 
 use llm_router_logic::cost::usage::Usage;
+use llm_router_logic::guard::ejection::Ejection;
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
 use llm_router_logic::route::eligible::Refusal;
@@ -87,6 +88,9 @@ pub struct Decision {
     pub candidates: Vec<Step>,
     /// Who was refused and why.
     pub refused: Vec<(BackendId, Refusal)>,
+    /// How many were ejected for their failures, and how many of these were candidates after all.
+    #[serde(skip_serializing_if = "Ejection::is_none")]
+    pub ejection: Ejection,
 }
 
 /// A bounded ring of decisions.

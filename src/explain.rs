@@ -87,6 +87,7 @@ fn because(reason: Reason) -> &'static str {
         Reason::SloFastest => "none is expected to meet the latency targets, and it is the fastest",
         Reason::Sticky => "it served this session last",
         Reason::Pinned => "the client named it",
+        Reason::LeastBad => "its circuit breaker is open, but so are too many others",
     }
 }
 
@@ -210,8 +211,7 @@ fn view(config: &Config, looked: &Looked) -> ClusterView {
             report,
             observed_at: Moment::ZERO,
             models: reading.models.clone().into(),
-            broken_models: Arc::from([]),
-            trial_models: Arc::from([]),
+            ..OwnFact::default()
         })
     };
     ClusterView {

@@ -205,7 +205,8 @@ mod tests {
             Some(Reason::SloCheapest) => Some(Reason::SloFastest),
             Some(Reason::SloFastest) => Some(Reason::Sticky),
             Some(Reason::Sticky) => Some(Reason::Pinned),
-            Some(Reason::Pinned) => None,
+            Some(Reason::Pinned) => Some(Reason::LeastBad),
+            Some(Reason::LeastBad) => None,
         };
         for reason in std::iter::successors(after(None), |reason| after(Some(*reason))) {
             let entry = format!("  {reason}: \"");

@@ -17,6 +17,8 @@ mod fallback;
 mod fixture;
 #[path = "integration/gossip.rs"]
 mod gossip;
+#[path = "integration/guards.rs"]
+mod guards;
 #[path = "integration/life.rs"]
 mod life;
 #[path = "integration/quic.rs"]

@@ -16,13 +16,14 @@ use crate::prober::{self, Prober};
 use crate::snapshot::Door;
 use llm_router_logic::backend::{BackendSpec, ServedModel};
 use llm_router_logic::cost::unit::ThroughputMeter;
-use llm_router_logic::guard::breaker::{Breaker, BreakerPolicy, BreakerState};
+use llm_router_logic::guard::breaker::{Breaker, BreakerState};
 use llm_router_logic::guard::health::{HealthTracker, Sighting};
 use llm_router_logic::guard::latency::LatencyWindow;
+use llm_router_logic::guard::policy::GuardPolicy;
 use llm_router_logic::guard::restart::Restarts;
 use llm_router_logic::report::{Health, Report};
 use llm_router_logic::time::{Moment, millis_u32};
-use llm_router_logic::view::OwnFact;
+use llm_router_logic::view::{ModelGuard, OwnFact};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub(crate) struct Arguments {
     pub(crate) metrics: Metrics,
     pub(crate) interval: Duration,
     pub(crate) calibrate: bool,
+    pub(crate) guards: GuardPolicy,
 }
 
 /// How an attempt ended.
@@ -221,8 +223,10 @@ impl State {
         };
         self.observed_at = Some(now);
         if self.breakers.len() < BREAKERS_MAX || self.breakers.contains_key(&ended.model) {
-            let breaker =
-                self.breakers.entry(ended.model).or_insert_with(|| Breaker::new(BreakerPolicy::default()));
+            let breaker = self
+                .breakers
+                .entry(ended.model)
+                .or_insert_with(|| Breaker::new(self.arguments.guards.breaker));
             breaker.record(ok, now);
         }
     }
@@ -235,7 +239,9 @@ impl State {
             Ok(reading) => {
                 let sighting = if reading.loading { Sighting::Loading } else { Sighting::Ok };
                 self.health.observe(sighting);
-                if sighting == Sighting::Ok {
+                // A backend back from the dead is worth a trial at once. One whose probes were good all
+                // the while fails requests all the same: its breaker keeps its own time.
+                if sighting == Sighting::Ok && before != Health::Healthy {
                     for breaker in self.breakers.values_mut() {
                         breaker.trial_now(now);
                     }
@@ -334,17 +340,21 @@ impl State {
         let reading = self.reading.as_ref();
         let tokens_per_second = self.tokens_per_second(now);
         let slots = spec.slots.or(reading.and_then(|reading| reading.slots));
-        let (mut broken, mut trial) = (Vec::new(), Vec::new());
+        let mut guards = Vec::new();
         for (model, breaker) in &self.breakers {
-            match breaker.state(now) {
-                BreakerState::Closed => {}
-                BreakerState::HalfOpen => trial.push(model.clone()),
-                BreakerState::Open { until } => {
-                    broken.push(model.clone());
-                    me.send_after(clock.until(until), || Msg::Publish);
-                }
+            let state = breaker.state(now);
+            if let BreakerState::Open { until } = state {
+                me.send_after(clock.until(until), || Msg::Publish);
+            }
+            if state != BreakerState::Closed {
+                let cause = breaker.cause();
+                guards.push(ModelGuard { model: model.clone(), breaker: state, cause, closed_until: None });
             }
         }
+        let open = |guard: &ModelGuard| matches!(guard.breaker, BreakerState::Open { .. });
+        let any_open = guards.iter().any(open);
+        let is_open =
+            |model: &ServedModel| guards.iter().any(|guard| *guard.model == *model.name && open(guard));
         let report = Report {
             health: self.health.health(),
             queue_depth: reading.and_then(|reading| reading.queue_depth).unwrap_or(0) + load.waiting,
@@ -360,24 +370,17 @@ impl State {
             ttft_ms: self.latency.peak_ewma(now).map(millis_u32),
             rtt_ms: reading.map(|reading| millis_u32(reading.rtt)),
             backoff_ms: millis_u32(door.gate.backoff_left()),
-            breaker_open: !broken.is_empty()
-                && self.models().iter().all(|model| broken.iter().any(|name| **name == *model.name)),
+            breaker_open: any_open && self.models().iter().all(is_open),
         };
         let id = spec.id.as_str();
         metrics.show_health(spec, report.health);
         metrics.backend_in_flight.with_label_values(&[id]).set(i64::from(report.in_flight));
         metrics.backend_queue_depth.with_label_values(&[id]).set(i64::from(report.queue_depth));
-        metrics.backend_breaker_open.with_label_values(&[id]).set(i64::from(!broken.is_empty()));
+        metrics.backend_breaker_open.with_label_values(&[id]).set(i64::from(any_open));
         if let Some(rate) = tokens_per_second {
             metrics.backend_tokens_per_second.with_label_values(&[id]).set(rate);
         }
-        let fact = OwnFact {
-            report,
-            observed_at,
-            models: self.models().into(),
-            broken_models: broken.into(),
-            trial_models: trial.into(),
-        };
+        let fact = OwnFact { report, observed_at, models: self.models().into(), guards: guards.into() };
         dispatcher.send(dispatcher::Msg::Observed(spec.id.clone(), fact));
         self.published_at = Some(now);
     }

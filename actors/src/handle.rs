@@ -212,7 +212,10 @@ impl Handle {
         };
         door.actor.send(backend::Msg::Asked);
         let model: &str = &step.model;
-        let trial = backend.own.as_ref().is_some_and(|own| own.trial_models.iter().any(|name| name == model));
+        let now = self.shared.clock.now();
+        // What is tried although it was ejected is no trial: those are one at a time.
+        let trial =
+            step.ejected_for.is_none() && backend.own.as_ref().is_some_and(|own| own.on_trial(model, now));
         let slot = door.gate.admit(tokens, trial, max_wait, max_waiting).await?;
         Ok(Lease::new(door.clone(), slot, self.shared.clock, model.to_owned(), tokens))
     }

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub backend_tokens_per_second: GaugeVec,
     /// `llm_router_backend_breaker_open{backend}`
     pub backend_breaker_open: IntGaugeVec,
+    /// `llm_router_least_bad_attempts_total{backend}`
+    pub least_bad_attempts_total: IntCounterVec,
     /// `llm_router_time_to_first_token_seconds{backend}`
     pub ttft_seconds: HistogramVec,
     /// `llm_router_attempt_failures_total{backend,fault}`
@@ -165,6 +167,13 @@ impl Metrics {
             )),
             backend_breaker_open: register!(IntGaugeVec::new(
                 opts("backend_breaker_open", "1 while a circuit breaker refuses a model of the backend."),
+                &["backend"]
+            )),
+            least_bad_attempts_total: register!(IntCounterVec::new(
+                opts(
+                    "least_bad_attempts_total",
+                    "Attempts at a backend in spite of its open circuit breaker, since too many of its pool were out."
+                ),
                 &["backend"]
             )),
             ttft_seconds: register!(HistogramVec::new(

@@ -239,6 +239,7 @@ impl State {
                     metrics: shared.metrics.clone(),
                     interval: topology.health_check_interval,
                     calibrate: topology.calibrate_throughput,
+                    guards: topology.policy.guards,
                 };
                 let (actor, _) = Actor::spawn_linked(None, Backend, arguments, supervisor).await?;
                 actor.get_cell()
@@ -262,7 +263,8 @@ impl State {
     async fn reconfigure(&mut self, me: &ActorRef<Msg>, topology: Arc<Topology>) {
         let before = self.shared.topology.swap(Arc::clone(&topology));
         let pace_changed = before.health_check_interval != topology.health_check_interval
-            || before.calibrate_throughput != topology.calibrate_throughput;
+            || before.calibrate_throughput != topology.calibrate_throughput
+            || before.policy.guards != topology.policy.guards;
         for old in &before.backends {
             let new = topology.backends.iter().find(|spec| spec.id == old.id);
             if new.is_some_and(|new| new == old) && !pace_changed {

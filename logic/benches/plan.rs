@@ -79,13 +79,7 @@ fn backend(n: usize) -> BackendView {
             slots: None,
             scale_to_zero: None,
         }),
-        own: Some(OwnFact {
-            report,
-            observed_at: NOW,
-            models: Arc::from([]),
-            broken_models: Arc::from([]),
-            trial_models: Arc::from([]),
-        }),
+        own: Some(OwnFact { report, observed_at: NOW, ..OwnFact::default() }),
         peers: vec![peer("gcp-0"), peer("azure-0")],
         standing: Standing::default(),
     }

@@ -1,7 +1,9 @@
 //! State machines that protect a backend or a budget; each is told the time.
 
 pub mod breaker;
+pub mod ejection;
 pub mod health;
 pub mod latency;
 pub mod limit;
+pub mod policy;
 pub mod restart;

@@ -4,10 +4,11 @@
 //! cannot echo. A view is immutable once published; a request reads it without a lock.
 
 use crate::backend::{BackendSpec, ServedModel};
+use crate::guard::breaker::{BreakerState, Cause};
 use crate::ids::{BackendId, NodeId, Region};
 use crate::report::{Health, Report};
 use crate::standing::Standing;
-use crate::time::Moment;
+use crate::time::{Moment, millis};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use std::time::Duration;
 pub const PEER_FACT_LIMIT: Duration = Duration::from_secs(5);
 
 /// What this node itself observed of a backend.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct OwnFact {
     /// The facts.
     pub report: Report,
@@ -24,10 +25,73 @@ pub struct OwnFact {
     pub observed_at: Moment,
     /// Models the backend said it serves; replaces an empty configured list.
     pub models: Arc<[ServedModel]>,
-    /// Models whose breaker refuses requests now.
-    pub broken_models: Arc<[String]>,
-    /// Models whose breaker would let one trial request through.
-    pub trial_models: Arc<[String]>,
+    /// What stands against single models; one that is not listed is open to requests.
+    pub guards: Arc<[ModelGuard]>,
+}
+
+impl OwnFact {
+    /// What stands against `model` by itself.
+    pub fn guard(&self, model: &str) -> Option<&ModelGuard> {
+        self.guards.iter().find(|guard| guard.model == model)
+    }
+
+    /// Whether a request for `model` now would be the trial of a half-open breaker.
+    pub fn on_trial(&self, model: &str, now: Moment) -> bool {
+        self.guard(model).is_some_and(|guard| guard.breaker_at(now) == BreakerState::HalfOpen)
+    }
+}
+
+impl ModelGuard {
+    /// The state of the breaker at `now`, which may be later than what was published: an open breaker
+    /// whose time has come is half open.
+    pub fn breaker_at(&self, now: Moment) -> BreakerState {
+        match self.breaker {
+            BreakerState::Open { until } if until <= now => BreakerState::HalfOpen,
+            state => state,
+        }
+    }
+
+    /// The same in words.
+    pub fn told(&self, now: Moment) -> GuardNote {
+        let breaker = self.breaker_at(now);
+        let open_until = match breaker {
+            BreakerState::Open { until } => Some(until),
+            _ => None,
+        };
+        let until = self.closed_until.filter(|until| *until > now).max(open_until);
+        GuardNote {
+            model: self.model.clone(),
+            breaker: breaker.as_str(),
+            why: self.cause.map(|cause| cause.to_string()),
+            closed_for_ms: until.map(|until| millis(until.since(now))),
+        }
+    }
+}
+
+/// What stands against one model of a backend, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GuardNote {
+    /// The model.
+    pub model: String,
+    /// `closed`, `open` or `half_open`.
+    pub breaker: &'static str,
+    /// Why it is not closed.
+    pub why: Option<String>,
+    /// How long no request passes, its breaker's trial and the end of `Retry-After` being the later.
+    pub closed_for_ms: Option<u64>,
+}
+
+/// What stands against one model of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ModelGuard {
+    /// The model, by the backend's own name.
+    pub model: String,
+    /// The state of its circuit breaker.
+    pub breaker: BreakerState,
+    /// Why that is not closed.
+    pub cause: Option<Cause>,
+    /// Until when the backend asked to be left alone with this model (`Retry-After` of a 503).
+    pub closed_until: Option<Moment>,
 }
 
 /// What a peer said of a backend.

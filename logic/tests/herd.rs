@@ -94,13 +94,7 @@ mod herd {
                 slots: Some(SLOTS),
                 scale_to_zero: None,
             }),
-            own: Some(OwnFact {
-                report,
-                observed_at: Moment::ZERO,
-                models: Arc::from([]),
-                broken_models: Arc::from([]),
-                trial_models: Arc::from([]),
-            }),
+            own: Some(OwnFact { report, observed_at: Moment::ZERO, ..OwnFact::default() }),
             peers: (0..ROUTERS)
                 .filter(|peer| *peer != router)
                 .map(|peer| PeerFact {

@@ -4,6 +4,9 @@
 #[path = "route/asleep.rs"]
 mod asleep;
 #[cfg(test)]
+#[path = "route/ejection.rs"]
+mod ejection;
+#[cfg(test)]
 #[path = "route/eligibility.rs"]
 mod eligibility;
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod address;
 mod backend;
 mod edge;
+mod guard;
 mod model;
 mod prices;
 mod router;

@@ -4,7 +4,10 @@
 //! its description in the JSON Schema. A key whose type is [`Ignored`] is accepted and named in a
 //! warning.
 
+mod guard;
+
 use crate::config::duration::{Millis, Span};
+pub(super) use guard::BreakerFile;
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::de::value::MapAccessDeserializer;
@@ -118,6 +121,12 @@ pub(super) struct RouterFile {
     /// Strategy `slo`: time per further output token to be met, in milliseconds. Default 100.
     #[schemars(range(min = 1))]
     pub slo_tpot_ms: Option<u32>,
+    /// When a circuit breaker takes a model of a backend out.
+    pub breaker: Option<BreakerFile>,
+    /// At most this share of the backends that serve a model stays taken out for its failures, in
+    /// percent; beyond it the least bad are tried after the others. Default 50.
+    #[schemars(range(max = 100))]
+    pub ejected_max_percent: Option<u8>,
     /// Simulated answers for clusters with `authType: mock`. Default false.
     pub enable_smart_mocking: Option<bool>,
     /// Budget for providers in USD per month. Not enforced by this version.

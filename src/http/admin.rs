@@ -15,7 +15,7 @@ use http::header::{ACCEPT, AUTHORIZATION};
 use llm_router_logic::ids::{BackendId, NodeId, Region};
 use llm_router_logic::report::Report;
 use llm_router_logic::time::{Moment, millis};
-use llm_router_logic::view::{Member, PEER_FACT_LIMIT, PeerFact};
+use llm_router_logic::view::{GuardNote, Member, PEER_FACT_LIMIT, PeerFact};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -73,6 +73,9 @@ struct Aged {
     #[serde(flatten)]
     report: Report,
     models: Vec<String>,
+    /// What stands against single models, as this node sees it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    guards: Vec<GuardNote>,
     age_ms: u64,
 }
 
@@ -109,6 +112,7 @@ async fn view(State(app): State<App>) -> Json<View> {
                 own: backend.own.as_ref().map(|own| Aged {
                     report: own.report,
                     models: own.models.iter().map(|model| model.name.to_string()).collect(),
+                    guards: own.guards.iter().map(|guard| guard.told(now)).collect(),
                     age_ms: millis(now.since(own.observed_at)),
                 }),
                 peers: backend.peers.iter().map(|fact| said(fact, now)).collect(),
@@ -129,6 +133,7 @@ fn said(fact: &PeerFact, now: Moment) -> Said {
         fact: Aged {
             report: fact.report,
             models: fact.models.iter().map(|model| model.name.to_string()).collect(),
+            guards: Vec::new(),
             age_ms: millis(now.since(fact.arrived_at)),
         },
         counts: now.since(fact.arrived_at) <= PEER_FACT_LIMIT,

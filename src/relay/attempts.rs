@@ -13,10 +13,10 @@ use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::backend::Kind;
 use llm_router_logic::fault::{ApiError, ErrorKind, Fault};
 use llm_router_logic::request::Request;
-use llm_router_logic::route::{Plan, Step};
+use llm_router_logic::route::{Plan, Reason, Step};
 use llm_router_logic::time::Moment;
 use llm_router_logic::wire::{self, Exchange, Reply, ReplyError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Attempts per request, the first included.
 const ATTEMPTS_MAX: u32 = 3;
@@ -54,7 +54,12 @@ impl Relay {
             // The last candidate is waited for as long as the client waits; the others for as long
             // as a cluster may take to be eligible at all.
             let is_last = nth + 1 == plan.steps.len();
-            let max_wait = if is_last { left } else { left.min(snapshot.policy.max_latency) };
+            let max_wait = match (step.reason, is_last) {
+                // It is tried since it may be well again; nobody waits for that.
+                (Reason::LeastBad, _) => Duration::ZERO,
+                (_, true) => left,
+                (_, false) => left.min(snapshot.policy.max_latency),
+            };
             let admitted =
                 self.handle.lease(snapshot, step, tokens, max_wait, snapshot.policy.max_queue_depth).await;
             let mut lease = match admitted {
@@ -66,6 +71,10 @@ impl Relay {
             };
             attempts += 1;
             tally.attempt(step);
+            if step.reason == Reason::LeastBad {
+                let counter = &self.handle.metrics().least_bad_attempts_total;
+                counter.with_label_values(&[step.backend.as_str()]).inc();
+            }
             let exchange = self.exchange(call, &encoded, kind, &step.model);
             let dropped = encoded.dropped.join(", ");
             match self.begin(step, &mut lease, encoded, exchange, deadline, tally).await {

@@ -74,6 +74,7 @@ impl Tally {
             usage_estimated: false,
             candidates: plan.steps.clone(),
             refused: plan.refused.clone(),
+            ejection: plan.ejection,
         };
         if let Some(first) = plan.steps.first() {
             let kind =

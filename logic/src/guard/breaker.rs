@@ -6,6 +6,7 @@
 
 use crate::time::Moment;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::time::Duration;
 
 /// Slices the success-rate window is kept in: outcomes age out a slice at a time.
@@ -56,6 +57,51 @@ pub enum BreakerState {
     HalfOpen,
 }
 
+impl BreakerState {
+    /// The word in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open { .. } => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
+/// Why a breaker is not closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "cause")]
+pub enum Cause {
+    /// So many failures came in a row.
+    InARow {
+        /// How many.
+        failures: u32,
+    },
+    /// Too few of the window's outcomes were good.
+    SuccessRate {
+        /// Good ones.
+        good: u32,
+        /// All.
+        of: u32,
+    },
+    /// The trial request failed.
+    FailedTrial {
+        /// Trials failed since it opened first.
+        trials: u32,
+    },
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InARow { failures } => write!(f, "{failures} failures in a row"),
+            Self::SuccessRate { good, of } => write!(f, "only {good} of its last {of} requests were good"),
+            Self::FailedTrial { trials: 1 } => f.write_str("its trial request failed"),
+            Self::FailedTrial { trials } => write!(f, "{trials} trial requests failed one after another"),
+        }
+    }
+}
+
 /// What can happen to a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
@@ -75,6 +121,7 @@ pub struct Breaker {
     policy: BreakerPolicy,
     /// `Closed` or `Open`; half-open is an `Open` whose time has come.
     open_until: Option<Moment>,
+    cause: Option<Cause>,
     /// Trials failed since it opened first.
     failed_trials: u32,
     failures_in_a_row: u32,
@@ -84,7 +131,14 @@ pub struct Breaker {
 impl Breaker {
     /// A closed breaker.
     pub fn new(policy: BreakerPolicy) -> Self {
-        Self { policy, open_until: None, failed_trials: 0, failures_in_a_row: 0, window: Window::default() }
+        Self {
+            policy,
+            open_until: None,
+            cause: None,
+            failed_trials: 0,
+            failures_in_a_row: 0,
+            window: Window::default(),
+        }
     }
 
     /// The state now.
@@ -96,12 +150,28 @@ impl Breaker {
         }
     }
 
+    /// Why it is not closed; `None` while it is.
+    pub fn cause(&self) -> Option<Cause> {
+        self.cause
+    }
+
+    /// Goes on under other bounds; what was counted stays.
+    pub fn set_policy(&mut self, policy: BreakerPolicy) {
+        self.policy = policy;
+    }
+
     /// Takes the outcome of one request. Outcomes that arrive while it is open belong to requests sent
     /// before it opened and change nothing.
     pub fn record(&mut self, ok: bool, now: Moment) {
         let event = match (ok, self.state(now)) {
             (true, _) => Event::Succeeded,
-            (false, BreakerState::Closed) if self.failure_trips(now) => Event::Tripped,
+            (false, BreakerState::Closed) => match self.failure_trips(now) {
+                Some(cause) => {
+                    self.cause = Some(cause);
+                    Event::Tripped
+                }
+                None => Event::Failed,
+            },
             (false, _) => Event::Failed,
         };
         if event == Event::Succeeded && self.open_until.is_none() {
@@ -128,10 +198,12 @@ impl Breaker {
                 self.failed_trials = 0;
                 self.failures_in_a_row = 0;
                 self.window = Window::default();
+                self.cause = None;
                 None
             }
             (BreakerState::HalfOpen, Event::Failed | Event::Tripped) => {
                 self.failed_trials = self.failed_trials.saturating_add(1);
+                self.cause = Some(Cause::FailedTrial { trials: self.failed_trials });
                 Some(now + self.open_for())
             }
             (BreakerState::Closed, Event::Succeeded | Event::Failed | Event::Probed)
@@ -141,14 +213,17 @@ impl Breaker {
         self.open_until = next;
     }
 
-    /// Counts a failure and tells whether it is one too many.
-    fn failure_trips(&mut self, now: Moment) -> bool {
+    /// Counts a failure and tells why it is one too many, if it is.
+    fn failure_trips(&mut self, now: Moment) -> Option<Cause> {
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         self.window.count(false, self.policy.window, now);
         let (good, all) = self.window.sums(self.policy.window, now);
         let too_few_good = all >= self.policy.min_outcomes
             && u64::from(good) * 100 < u64::from(all) * u64::from(self.policy.min_success_percent);
-        self.failures_in_a_row >= self.policy.consecutive_failures || too_few_good
+        if self.failures_in_a_row >= self.policy.consecutive_failures {
+            return Some(Cause::InARow { failures: self.failures_in_a_row });
+        }
+        too_few_good.then_some(Cause::SuccessRate { good, of: all })
     }
 
     fn open_for(&self) -> Duration {

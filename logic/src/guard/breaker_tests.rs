@@ -22,6 +22,7 @@ fn five_failures_in_a_row_open_it_for_five_seconds() {
     assert_eq!(breaker.state(at(1)), BreakerState::Closed);
     breaker.record(false, at(1));
     assert_eq!(breaker.state(at(1)), BreakerState::Open { until: at(6) });
+    assert_eq!(breaker.cause(), Some(Cause::InARow { failures: 5 }));
     assert_eq!(breaker.state(Moment::from_micros(5_999_999)), BreakerState::Open { until: at(6) });
     assert_eq!(breaker.state(at(6)), BreakerState::HalfOpen);
 }
@@ -50,6 +51,7 @@ fn exactly_eighty_percent_passes_and_less_opens_it() {
     assert_eq!(breaker.state(at(10)), BreakerState::Closed, "16 of 20 are 80 %");
     breaker.record(false, at(10));
     assert!(matches!(breaker.state(at(10)), BreakerState::Open { .. }), "16 of 21 are less");
+    assert_eq!(breaker.cause(), Some(Cause::SuccessRate { good: 16, of: 21 }));
 }
 
 #[test]
@@ -78,7 +80,7 @@ fn failures_older_than_the_window_are_forgotten() {
 fn a_good_trial_closes_it_and_the_past_is_forgotten() {
     let mut breaker = tripped(at(0));
     breaker.record(true, at(5));
-    assert_eq!(breaker.state(at(5)), BreakerState::Closed);
+    assert_eq!((breaker.state(at(5)), breaker.cause()), (BreakerState::Closed, None));
     for _ in 0..4 {
         breaker.record(false, at(5));
     }
@@ -97,6 +99,7 @@ fn each_failed_trial_doubles_the_wait_up_to_a_minute() {
         breaker.record(false, now);
     }
     assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
+    assert_eq!(breaker.cause().unwrap().to_string(), "6 trial requests failed one after another");
     let BreakerState::Open { until } = breaker.state(now) else { panic!("must be open") };
     breaker.record(true, until);
     for _ in 0..5 {

@@ -6,6 +6,7 @@
 
 use crate::backend::{BackendSpec, Kind, ServedModel};
 use crate::capability::{CHAT, COMPLETION, Capabilities, EMBEDDING, JSON, TOOLS, VISION};
+use crate::guard::breaker::{BreakerState, Cause};
 use crate::ids::BackendId;
 use crate::money::Money;
 use crate::report::Health;
@@ -68,7 +69,12 @@ pub enum Refusal {
         at: Moment,
     },
     /// The circuit breaker is open for this model.
-    BreakerOpen,
+    BreakerOpen {
+        /// When a trial request may pass; `None` where only a peer said that it is open.
+        until: Option<Moment>,
+        /// Why it opened, where this node saw it itself.
+        cause: Option<Cause>,
+    },
     /// The breaker is half open and its one trial request is under way.
     TrialTaken,
     /// The provider account's rate limit is used up.
@@ -122,7 +128,7 @@ impl Refusal {
             Self::Cold { .. } => "cold",
             Self::Waking { .. } => "waking",
             Self::Preempted { .. } => "preempted",
-            Self::BreakerOpen => "breaker_open",
+            Self::BreakerOpen { .. } => "breaker_open",
             Self::TrialTaken => "trial_taken",
             Self::RateLimited { .. } => "rate_limited",
             Self::BackingOff { .. } => "backing_off",
@@ -140,6 +146,23 @@ impl Refusal {
                 Some(until.since(now))
             }
             Self::Cold { cold_start_ms } => Some(Duration::from_millis(*cold_start_ms)),
+            Self::BreakerOpen { until, .. } => until.map(|until| until.since(now)),
+            _ => None,
+        }
+    }
+
+    /// Whether it ejects the backend from the pool of its model (see
+    /// [`ejection`](crate::guard::ejection)).
+    pub fn ejects(&self) -> bool {
+        self.badness().is_some() || matches!(self, Self::Unhealthy)
+    }
+
+    /// How bad a backend is that only outcomes of requests speak against: the one whose next trial is
+    /// nearest is the least bad. `None` for every other refusal.
+    pub(crate) fn badness(&self) -> Option<Moment> {
+        match self {
+            Self::TrialTaken => Some(Moment::ZERO),
+            Self::BreakerOpen { until, .. } => Some(until.unwrap_or(Moment::ZERO)),
             _ => None,
         }
     }
@@ -160,7 +183,7 @@ impl Refusal {
             | Self::Cold { .. }
             | Self::Waking { .. }
             | Self::Preempted { .. }
-            | Self::BreakerOpen
+            | Self::BreakerOpen { .. }
             | Self::TrialTaken
             | Self::RateLimited { .. }
             | Self::BackingOff { .. }
@@ -192,7 +215,10 @@ impl fmt::Display for Refusal {
             }
             Self::Waking { .. } => f.write_str("is scaled to zero and on its way"),
             Self::Preempted { .. } => f.write_str("its machine is taken away before this could end"),
-            Self::BreakerOpen => f.write_str("its circuit breaker is open"),
+            Self::BreakerOpen { cause: Some(cause), .. } => {
+                write!(f, "its circuit breaker is open: {cause}")
+            }
+            Self::BreakerOpen { cause: None, .. } => f.write_str("its circuit breaker is open"),
             Self::TrialTaken => f.write_str("its circuit breaker waits for a trial request"),
             Self::RateLimited { .. } => f.write_str("its rate limit is used up"),
             Self::BackingOff { .. } => f.write_str("asked to be left alone for a while"),
@@ -321,9 +347,22 @@ pub(crate) fn admit(
         Health::Unknown => return Err(Refusal::NeverSeen),
         Health::Loading => return Err(Refusal::Loading),
     }
-    breaker(backend, facts, model, load)?;
-    if let Some(until) = load.closed_until.filter(|until| *until > now) {
-        return Err(Refusal::RateLimited { until });
+    breaker(backend, facts, model, load, now)?;
+    admit_whatever_its_breaker(backend, facts, model, load, policy, now)
+}
+
+/// The rest of [`admit`]: what holds against a well backend and an ejected one alike.
+pub(crate) fn admit_whatever_its_breaker(
+    backend: &BackendView,
+    facts: Option<&Facts<'_>>,
+    model: &str,
+    load: &LocalLoad,
+    policy: &Policy,
+    now: Moment,
+) -> Result<(), Refusal> {
+    let closed = backend.own.as_ref().and_then(|own| own.guard(model)?.closed_until);
+    if let Some(until) = closed.filter(|until| *until > now) {
+        return Err(Refusal::BackingOff { until });
     }
     if let Some(own) = &backend.own {
         let until = own.observed_at + Duration::from_millis(u64::from(own.report.backoff_ms));
@@ -331,7 +370,10 @@ pub(crate) fn admit(
             return Err(Refusal::BackingOff { until });
         }
     }
-    if !cluster {
+    if let Some(until) = load.closed_until.filter(|until| *until > now) {
+        return Err(Refusal::RateLimited { until });
+    }
+    if !backend.spec.is_cluster() {
         return Ok(());
     }
     let report = facts.map(|facts| facts.report).unwrap_or_default();
@@ -363,17 +405,25 @@ fn breaker(
     facts: Option<&Facts<'_>>,
     model: &str,
     load: &LocalLoad,
+    now: Moment,
 ) -> Result<(), Refusal> {
-    let lists = |models: &[String]| models.iter().any(|name| name == model);
     if let Some(own) = &backend.own {
-        return match (lists(&own.trial_models), own.report.breaker_open || lists(&own.broken_models)) {
-            (true, _) if load.trial_taken => Err(Refusal::TrialTaken),
-            (true, _) | (false, false) => Ok(()),
-            (false, true) => Err(Refusal::BreakerOpen),
+        let guard = own.guard(model);
+        return match guard.map_or(BreakerState::Closed, |guard| guard.breaker_at(now)) {
+            BreakerState::HalfOpen if load.trial_taken => Err(Refusal::TrialTaken),
+            BreakerState::HalfOpen => Ok(()),
+            BreakerState::Open { until } => {
+                let cause = guard.and_then(|guard| guard.cause);
+                Err(Refusal::BreakerOpen { until: Some(until), cause })
+            }
+            BreakerState::Closed if own.report.breaker_open => {
+                Err(Refusal::BreakerOpen { until: None, cause: None })
+            }
+            BreakerState::Closed => Ok(()),
         };
     }
     match facts {
-        Some(facts) if facts.report.breaker_open => Err(Refusal::BreakerOpen),
+        Some(facts) if facts.report.breaker_open => Err(Refusal::BreakerOpen { until: None, cause: None }),
         _ => Ok(()),
     }
 }

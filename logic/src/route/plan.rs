@@ -5,6 +5,7 @@
 //! act on the plan and report what came of it.
 
 use crate::backend::ServedModel;
+use crate::guard::ejection::Ejection;
 use crate::ids::BackendId;
 use crate::money::Money;
 use crate::request::{ANY_MODEL, Request};
@@ -63,6 +64,9 @@ pub struct Step {
     pub predicted_ttft: Option<Duration>,
     /// Age of the fact it was judged on; zero for a provider nothing is known of yet.
     pub fact_age: Duration,
+    /// What speaks against it: set where it is tried although it was ejected ([`Reason::LeastBad`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejected_for: Option<Refusal>,
 }
 
 /// Attempts in order, and why the others were refused.
@@ -74,6 +78,9 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Every other backend with the first reason against it.
     pub refused: Vec<(BackendId, Refusal)>,
+    /// How many were ejected for their failures, and how many of these are tried after all.
+    #[serde(skip_serializing_if = "Ejection::is_none")]
+    pub ejection: Ejection,
 }
 
 /// Orders the backends of `view` for `request`.
@@ -91,13 +98,21 @@ pub fn plan(
     let strategy = request.hints.strategy.unwrap_or(policy.strategy);
     let mut candidates: Vec<Candidate<'_>> = Vec::with_capacity(view.backends.len());
     let mut refused = Vec::new();
+    let mut pool = Pool::default();
     let mut a_cluster_serves = false;
     for (index, backend) in view.backends.iter().enumerate() {
         let judged = judge(backend, index, loads, request, policy, now);
         a_cluster_serves |= backend.spec.is_cluster() && judged.serves;
+        pool.serving += usize::from(judged.serves);
         match judged.verdict {
             Ok(candidate) => candidates.push(candidate),
-            Err(refusal) => refused.push((backend.spec.id.clone(), refusal)),
+            Err(refusal) => {
+                pool.ejected += usize::from(refusal.ejects());
+                match judged.ejected {
+                    Some(candidate) => pool.broken.push((candidate, refusal)),
+                    None => refused.push((backend.spec.id.clone(), refusal)),
+                }
+            }
         }
     }
 
@@ -112,7 +127,9 @@ pub fn plan(
             }
             candidate.cluster
         });
+        pool.only_clusters(&mut refused, view);
     }
+    let (ejection, readmitted) = pool.readmit(policy.guards.ejected_max_percent, &mut refused, view);
 
     order::add_marginal_costs(&mut candidates);
     let mut places = order::order(&candidates, strategy, policy, draw);
@@ -142,9 +159,64 @@ pub fn plan(
             cost_per_1k: candidate.score.cost_per_1k,
             predicted_ttft: candidate.score.predicted_ttft,
             fact_age: candidate.fact_age,
+            ejected_for: None,
         }
     };
-    Plan { strategy, steps: places.iter().enumerate().map(step).collect(), refused }
+    let mut steps: Vec<Step> = places.iter().enumerate().map(step).collect();
+    steps.extend(readmitted.into_iter().map(|(candidate, refusal)| Step {
+        index: candidate.index,
+        backend: view.backends[candidate.index].spec.id.clone(),
+        model: candidate.model.name.clone(),
+        reason: Reason::LeastBad,
+        predicted_cost: candidate.score.predicted_cost,
+        marginal_cost: None,
+        cost_per_1k: candidate.score.cost_per_1k,
+        predicted_ttft: candidate.score.predicted_ttft,
+        fact_age: candidate.fact_age,
+        ejected_for: Some(refusal),
+    }));
+    Plan { strategy, steps, refused, ejection }
+}
+
+/// The backends that serve the model, as far as ejection goes by them.
+#[derive(Default)]
+struct Pool<'v> {
+    serving: usize,
+    ejected: usize,
+    /// Ejected by their breakers alone, with why.
+    broken: Vec<(Candidate<'v>, Refusal)>,
+}
+
+impl<'v> Pool<'v> {
+    /// Providers may not stand in for clusters: they are no part of the pool.
+    fn only_clusters(&mut self, refused: &mut Vec<(BackendId, Refusal)>, view: &ClusterView) {
+        self.broken.retain(|(candidate, _)| {
+            if !candidate.cluster {
+                let id = view.backends[candidate.index].spec.id.clone();
+                refused.push((id, Refusal::ExternalFallbackDisabled));
+            }
+            candidate.cluster
+        });
+    }
+
+    /// The least bad of the broken, where too many are ejected; the others are refused.
+    fn readmit(
+        mut self,
+        max_percent: u8,
+        refused: &mut Vec<(BackendId, Refusal)>,
+        view: &ClusterView,
+    ) -> (Ejection, Vec<(Candidate<'v>, Refusal)>) {
+        let ejection = Ejection::capped(self.serving, self.ejected, self.broken.len(), max_percent);
+        if !self.broken.is_empty() {
+            self.broken.sort_by_key(|(_, refusal)| refusal.badness());
+            let stay = self.broken.split_off(ejection.readmitted);
+            let out = stay
+                .into_iter()
+                .map(|(candidate, refusal)| (view.backends[candidate.index].spec.id.clone(), refusal));
+            refused.extend(out);
+        }
+        (ejection, self.broken)
+    }
 }
 
 /// What is found of one backend.
@@ -152,6 +224,8 @@ struct Judged<'v> {
     /// Whether it would serve the request if it were well.
     serves: bool,
     verdict: Result<Candidate<'v>, Refusal>,
+    /// The candidate it would be but for its circuit breaker.
+    ejected: Option<Candidate<'v>>,
 }
 
 fn judge<'v>(
@@ -162,7 +236,7 @@ fn judge<'v>(
     policy: &Policy,
     now: Moment,
 ) -> Judged<'v> {
-    let refuse = |serves, refusal| Judged { serves, verdict: Err(refusal) };
+    let refuse = |serves, refusal| Judged { serves, verdict: Err(refusal), ejected: None };
     if let Some(pinned) = request.hints.backend.as_ref().filter(|id| **id != backend.spec.id) {
         return refuse(false, Refusal::NotPinned { pinned: pinned.clone() });
     }
@@ -183,8 +257,13 @@ fn judge<'v>(
         }
         Err(refusal) => return refuse(false, refusal),
     };
-    if let Err(refusal) = eligible::admit(backend, facts.as_ref(), &model.name, &load, policy, now) {
-        return refuse(true, refusal);
+    let admitted = eligible::admit(backend, facts.as_ref(), &model.name, &load, policy, now);
+    if let Err(refusal) = &admitted {
+        let rest =
+            || eligible::admit_whatever_its_breaker(backend, facts.as_ref(), &model.name, &load, policy, now);
+        if refusal.badness().is_none() || rest().is_err() {
+            return refuse(true, refusal.clone());
+        }
     }
     let score = score(backend, model, facts.as_ref().map(|f| &f.report), &load, request, policy, now);
     if let Some(max) = request.hints.max_cost {
@@ -201,9 +280,10 @@ fn judge<'v>(
     }
     let cluster = backend.spec.is_cluster();
     let fact_age = facts.map_or(Duration::ZERO, |facts| facts.age);
-    Judged {
-        serves: true,
-        verdict: Ok(Candidate { index, cluster, model, score, marginal_cost: None, fact_age }),
+    let candidate = Candidate { index, cluster, model, score, marginal_cost: None, fact_age };
+    match admitted {
+        Ok(()) => Judged { serves: true, verdict: Ok(candidate), ejected: None },
+        Err(refusal) => Judged { serves: true, verdict: Err(refusal), ejected: Some(candidate) },
     }
 }
 

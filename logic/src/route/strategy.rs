@@ -1,5 +1,6 @@
 //! The strategies by name, the policy they read, and the reasons a decision is labelled with.
 
+use crate::guard::policy::GuardPolicy;
 use crate::money::Money;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -104,6 +105,8 @@ pub enum Reason {
     Sticky,
     /// The backend the client named.
     Pinned,
+    /// Its circuit breaker is open, but so are too many others: the least bad of them is tried.
+    LeastBad,
 }
 
 impl Reason {
@@ -122,6 +125,7 @@ impl Reason {
             Self::SloFastest => "slo_fastest",
             Self::Sticky => "sticky",
             Self::Pinned => "pinned",
+            Self::LeastBad => "least_bad",
         }
     }
 }
@@ -180,6 +184,8 @@ pub struct Policy {
     pub cost_basis: CostBasis,
     /// The targets of strategy `slo`.
     pub slo: Slo,
+    /// How backends are protected.
+    pub guards: GuardPolicy,
 }
 
 impl Default for Policy {
@@ -194,6 +200,7 @@ impl Default for Policy {
             enable_external_fallback: true,
             cost_basis: CostBasis::Average,
             slo: Slo::default(),
+            guards: GuardPolicy::default(),
         }
     }
 }
@@ -243,6 +250,7 @@ mod tests {
             (R::SloFastest, "slo_fastest"),
             (R::Sticky, "sticky"),
             (R::Pinned, "pinned"),
+            (R::LeastBad, "least_bad"),
         ] {
             assert_eq!(reason.as_str(), label);
             assert_eq!(serde_json::to_string(&reason).unwrap(), format!("\"{label}\""));

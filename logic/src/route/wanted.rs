@@ -45,13 +45,8 @@ fn awoken(backend: &BackendView, now: Moment) -> BackendView {
         rtt_ms: last.rtt_ms,
         ..Report::default()
     };
-    let own = OwnFact {
-        report,
-        observed_at: now,
-        models: known_models(backend).into(),
-        broken_models: Arc::from([]),
-        trial_models: Arc::from([]),
-    };
+    let own =
+        OwnFact { report, observed_at: now, models: known_models(backend).into(), guards: Arc::from([]) };
     let spec = Arc::clone(&backend.spec);
     BackendView { spec, own: Some(own), peers: Vec::new(), standing: Standing::default() }
 }

@@ -422,17 +422,10 @@ impl<'s> World<'s> {
                 backoff_ms: 0,
                 breaker_open: false,
             };
-            let none = || Arc::from([]);
             match &mut self.view.backends[at].own {
                 Some(own) => (own.report, own.observed_at) = (report, self.now),
                 unknown => {
-                    *unknown = Some(OwnFact {
-                        report,
-                        observed_at: self.now,
-                        models: Arc::from([]),
-                        broken_models: none(),
-                        trial_models: none(),
-                    });
+                    *unknown = Some(OwnFact { report, observed_at: self.now, ..OwnFact::default() });
                 }
             }
         }

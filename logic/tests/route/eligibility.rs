@@ -1,14 +1,14 @@
 //! Who may serve: models, capabilities, health and every bound at its exact value.
 
-use crate::scene::{NOW, Part, chat, cluster, planned, provider, refusal, seen, steps};
+use crate::scene::{NOW, Part, chat, cluster, ejected, planned, provider, refusal, seen, steps};
 use llm_router_logic::backend::{Kind, ServedModel};
 use llm_router_logic::capability::Capabilities;
+use llm_router_logic::guard::breaker::BreakerState;
 use llm_router_logic::money::Money;
 use llm_router_logic::report::{Health, Report};
 use llm_router_logic::request::Request;
 use llm_router_logic::route::{Policy, Refusal};
 use llm_router_logic::time::Moment;
-use std::sync::Arc;
 use std::time::Duration;
 
 fn asking(model: Option<&str>, needs: &[&str]) -> Request {
@@ -21,7 +21,10 @@ fn models(names: &[&str]) -> Vec<ServedModel> {
 
 /// The model `part` would be asked for, or why it is refused.
 fn model_of(part: Part, request: &Request) -> Result<String, Refusal> {
-    let plan = planned(&[part], request, &Policy::default(), 0);
+    // A backend alone may stay ejected here: what is tried after all is the matter of `ejection`.
+    let mut policy = Policy::default();
+    policy.guards.ejected_max_percent = 100;
+    let plan = planned(&[part], request, &policy, 0);
     match plan.steps.first() {
         Some(step) => Ok(step.model.to_string()),
         None => Err(plan.refused[0].1.clone()),
@@ -192,13 +195,14 @@ fn full_slots_are_no_refusal() {
 
 #[test]
 fn an_open_breaker_refuses_its_model_only_and_half_open_lets_one_trial_through() {
-    let list = |name: &str| Arc::from([name.to_owned()]);
-    let broken =
-        |name: &'static str| cluster("a", 1.0, 10.0).fact(move |fact| fact.broken_models = list(name));
+    let until = NOW + Duration::from_secs(3);
+    let broken = |name| ejected(cluster("a", 1.0, 10.0), name, BreakerState::Open { until });
     assert_eq!(code_of(broken("tiny"), &chat()), "breaker_open");
     assert_eq!(code_of(broken("other"), &chat()), "serves");
-    let trial = || cluster("a", 1.0, 10.0).fact(|fact| fact.trial_models = list("tiny"));
+    let trial = || ejected(cluster("a", 1.0, 10.0), "tiny", BreakerState::HalfOpen);
     assert_eq!(code_of(trial(), &chat()), "serves");
+    let due = ejected(cluster("a", 1.0, 10.0), "tiny", BreakerState::Open { until: NOW });
+    assert_eq!(code_of(due, &chat()), "serves", "an open breaker whose time has come is half open");
     assert_eq!(code_of(trial().load(|load| load.trial_taken = true), &chat()), "trial_taken");
     let taken_elsewhere = cluster("a", 1.0, 10.0).load(|load| load.trial_taken = true);
     assert_eq!(code_of(taken_elsewhere, &chat()), "serves", "a closed breaker has no trial");

@@ -236,7 +236,7 @@ proptest! {
                 Reason::LowestCost | Reason::HybridCheapest | Reason::SloCheapest => {
                     prop_assert!(step.predicted_cost.is_some());
                 }
-                Reason::SloFastest | Reason::LowestLatency | Reason::Pinned => {}
+                Reason::SloFastest | Reason::LowestLatency | Reason::Pinned | Reason::LeastBad => {}
             }
         }
     }

@@ -3,6 +3,7 @@
 use llm_router_logic::backend::{BackendSpec, Kind, Placement, ServedModel};
 use llm_router_logic::capability::Capabilities;
 use llm_router_logic::cost::price::TokenPrice;
+use llm_router_logic::guard::breaker::{BreakerState, Cause};
 use llm_router_logic::ids::{NodeId, Region};
 use llm_router_logic::money::Money;
 use llm_router_logic::report::{Health, Report};
@@ -10,7 +11,7 @@ use llm_router_logic::request::Request;
 use llm_router_logic::route::{Loads, LocalLoad, Plan, Policy, Reason, Refusal, Strategy, plan};
 use llm_router_logic::standing::Standing;
 use llm_router_logic::time::Moment;
-use llm_router_logic::view::{BackendView, ClusterView, OwnFact, PeerFact};
+use llm_router_logic::view::{BackendView, ClusterView, ModelGuard, OwnFact, PeerFact};
 use std::sync::Arc;
 
 /// The moment of every decision.
@@ -28,13 +29,7 @@ pub(crate) struct Part {
 
 /// An own observation made now.
 pub(crate) fn seen(report: Report) -> OwnFact {
-    OwnFact {
-        report,
-        observed_at: NOW,
-        models: Arc::from([]),
-        broken_models: Arc::from([]),
-        trial_models: Arc::from([]),
-    }
+    OwnFact { report, observed_at: NOW, ..OwnFact::default() }
 }
 
 /// A healthy cluster that serves `tiny`, at `usd_per_hour` and `speed` tokens per second.
@@ -137,6 +132,17 @@ impl Part {
         });
         self
     }
+}
+
+/// `part` with the breaker of `model` in `state` after five failures.
+pub(crate) fn ejected(part: Part, model: &str, state: BreakerState) -> Part {
+    let guard = ModelGuard {
+        model: model.to_owned(),
+        breaker: state,
+        cause: Some(Cause::InARow { failures: 5 }),
+        closed_until: None,
+    };
+    part.fact(|fact| fact.guards = Arc::from([guard]))
 }
 
 /// A request for `tiny` with 100 tokens in and 100 out.

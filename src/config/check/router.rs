@@ -60,6 +60,7 @@ impl Check<'_> {
                 cluster_cost_threshold: threshold.unwrap_or(Money::ZERO),
                 enable_external_fallback: file.enable_external_fallback.unwrap_or(true),
                 cost_basis: self.cost_basis(&at.key("costBasis"), file.cost_basis.as_deref()),
+                guards: self.guards(&at, file),
                 slo: Slo {
                     ttft: self.target(&at.key("sloTtftMs"), file.slo_ttft_ms, Slo::default().ttft),
                     tpot: self.target(&at.key("sloTpotMs"), file.slo_tpot_ms, Slo::default().tpot),

@@ -176,6 +176,14 @@ fn each_single_mistake_is_told_where_it_is() {
             "externalProviders[0].name: missing",
         ),
         (
+            with_cluster("router: {breaker: {minSuccessPercent: 101}}"),
+            "router.breaker.minSuccessPercent: must be from 0 to 100, is `101`",
+        ),
+        (
+            with_cluster("router: {breaker: {open: 10s, openMax: 5s}}"),
+            "router.breaker.openMax: must be at least `open`, 10s",
+        ),
+        (
             with_cluster("router: {overheadFactor: 0.99}"),
             "router.overheadFactor: must be a number of at least 1",
         ),

@@ -80,6 +80,7 @@ const REASONS = {
   slo_fastest: "none is predicted to meet the latency targets, so the fastest",
   sticky: "the backend that served this session last",
   pinned: "the backend the client named",
+  least_bad: "its circuit breaker is open, but so are too many others",
 };
 
 /** A reason label in words; labels this page does not know explain nothing. */

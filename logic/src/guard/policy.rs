@@ -1,0 +1,20 @@
+//! The operator's settings of all guards.
+
+use crate::guard::breaker::BreakerPolicy;
+use serde::{Deserialize, Serialize};
+
+/// How backends and budgets are protected.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuardPolicy {
+    /// When a circuit breaker opens.
+    pub breaker: BreakerPolicy,
+    /// At most this share of the backends that serve a model stays ejected, in percent.
+    pub ejected_max_percent: u8,
+}
+
+impl Default for GuardPolicy {
+    /// The defaults of the configuration.
+    fn default() -> Self {
+        Self { breaker: BreakerPolicy::default(), ejected_max_percent: 50 }
+    }
+}

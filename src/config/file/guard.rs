@@ -1,0 +1,29 @@
+//! The sections of `router` that protect backends.
+
+use crate::config::duration::Span;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// When a circuit breaker takes a model of a backend out. 5xx, timeouts and broken streams count, a
+/// client's own mistakes and 429 do not.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(in crate::config) struct BreakerFile {
+    /// So many failures in a row open it. Default 5.
+    #[schemars(range(min = 1))]
+    pub failures_in_a_row: Option<u32>,
+    /// Fewer good requests than this within `window` open it, in percent. Default 80.
+    #[schemars(range(max = 100))]
+    pub min_success_percent: Option<u8>,
+    /// `minSuccessPercent` is judged on no fewer requests than this. Default 20.
+    #[schemars(range(min = 1))]
+    pub min_requests: Option<u32>,
+    /// How long a request counts for `minSuccessPercent`. Default `30s`.
+    pub window: Option<Span>,
+    /// How long it stays open until one trial request is let through; each failed trial doubles it.
+    /// Default `5s`.
+    pub open: Option<Span>,
+    /// The longest it stays open. Default `60s`.
+    pub open_max: Option<Span>,
+}
