@@ -13,10 +13,12 @@ use crate::poison::poison;
 use crate::snapshot::{Door, Snapshot};
 use crate::topology::Topology;
 use arc_swap::ArcSwap;
-use llm_router_logic::gossip::pace::Pace;
+use llm_router_logic::backend::ServedModel;
+use llm_router_logic::gossip::pace::{self, Pace};
 use llm_router_logic::ids::{BackendId, NodeId};
+use llm_router_logic::report::Report;
 use llm_router_logic::standing::Standing;
-use llm_router_logic::view::{BackendView, ClusterView, Member, OwnFact, PEER_FACT_LIMIT, PeerFact};
+use llm_router_logic::view::{BackendView, ClusterView, Member, OwnFact, PeerFact};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -133,6 +135,7 @@ impl Actor for Dispatcher {
             Msg::Reconfigured(topology, doors) => state.reconfigure(topology, doors),
             Msg::TellAll => state.tell_all(),
             Msg::Tick => {
+                state.affirm();
                 me.send_after(TICK, || Msg::Tick);
             }
             Msg::Publish => {
@@ -152,18 +155,35 @@ impl State {
         if !self.topology.backends.iter().any(|spec| spec.id == id) {
             return; // A last word of a backend that a reload removed.
         }
-        let pace = self.paces.entry(id.clone()).or_default();
-        if pace.worth_telling(&fact.report, self.arguments.clock.now()) {
-            let beat = pace.beat();
-            let tell = gossip::Msg::Tell {
-                backend: id.clone(),
-                report: fact.report,
-                beat,
-                models: Arc::clone(&fact.models),
-            };
-            self.arguments.gossip.send(tell);
-        }
+        self.tell(&id, fact.report, &fact.models);
         self.own.insert(id, fact);
+    }
+
+    /// Tells peers what is worth telling.
+    fn tell(&mut self, id: &BackendId, report: Report, models: &Arc<[ServedModel]>) {
+        let pace = self.paces.entry(id.clone()).or_default();
+        if pace.worth_telling(&report, self.arguments.clock.now()) {
+            let (backend, beat, models) = (id.clone(), pace.beat(), Arc::clone(models));
+            self.arguments.gossip.send(gossip::Msg::Tell { backend, report, beat, models });
+        }
+    }
+
+    /// Tells peers again what still stands: a backend without traffic is looked at less often than peers
+    /// forget.
+    fn affirm(&mut self) {
+        let now = self.arguments.clock.now();
+        let interval = self.topology.health_check_interval;
+        let holding: Vec<_> = self
+            .own
+            .iter()
+            .filter_map(|(id, fact)| {
+                let report = pace::holding(&fact.report, fact.observed_at, interval, now)?;
+                Some((id.clone(), report, Arc::clone(&fact.models)))
+            })
+            .collect();
+        for (id, report, models) in holding {
+            self.tell(&id, report, &models);
+        }
     }
 
     fn tell_all(&mut self) {
@@ -260,7 +280,7 @@ impl State {
 /// there, but never none, so that no router is starved by another.
 fn share(backend: &BackendView, now: llm_router_logic::time::Moment) -> u32 {
     let told = backend.own.as_ref().and_then(|own| own.report.slots).or_else(|| {
-        let fresh = backend.peers.iter().filter(|fact| now.since(fact.arrived_at) <= PEER_FACT_LIMIT);
+        let fresh = backend.peers.iter().filter(|fact| fact.counts(now));
         fresh.filter_map(|fact| fact.report.slots).next_back()
     });
     match backend.spec.slots.or(told) {

@@ -127,7 +127,8 @@ fn a_value_that_cannot_be_read_is_left_out_and_counted_once() {
     for _ in 0..3 {
         assert_eq!(heard(&facts), [("p".to_owned(), 1, 7)], "a later field is ignored");
     }
-    assert_eq!((refused(&facts, "version"), refused(&facts, "malformed")), (2, 1));
+    let refused = ["version_old", "version_future", "malformed"].map(|why| refused(&facts, why));
+    assert_eq!(refused, [1, 1, 1]);
 }
 
 #[test]

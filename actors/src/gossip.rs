@@ -16,7 +16,7 @@ use crate::ports::GossipTransport;
 use crate::topology::GossipSettings;
 use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
 use llm_router_logic::backend::ServedModel;
-use llm_router_logic::gossip::codec::{self, NodeFact};
+use llm_router_logic::gossip::codec::{self, NodeFact, Reads};
 use llm_router_logic::gossip::fact::Payload;
 use llm_router_logic::gossip::key::Key;
 use llm_router_logic::ids::{BackendId, NodeId, Region};
@@ -77,6 +77,8 @@ pub(crate) struct State {
     arguments: Arguments,
     chitchat: ChitchatHandle,
     own: OwnState,
+    /// The version reports are written in.
+    version: u8,
     members: Vec<Member>,
     /// What is known of each peer, by its newest incarnation.
     peers: BTreeMap<NodeId, Peer>,
@@ -160,8 +162,11 @@ impl Actor for Gossip {
         arguments.me.occupy(me);
         let introduction = introduction(region);
         let own = OwnState::default();
-        let mut state = State { arguments, chitchat, own, members: Vec::new(), peers: BTreeMap::new() };
+        let (version, members, peers) = (codec::VERSION, Vec::new(), BTreeMap::new());
+        let mut state = State { arguments, chitchat, own, version, members, peers };
         state.set(&Key::Node, &introduction).await;
+        // Small, and a name that may stand in a key: refused only where the board is full.
+        let _ = state.arguments.facts.publish(Reads::NAME, &Reads::OURS);
         state.tell_facts(true).await;
         Ok(state)
     }
@@ -201,7 +206,7 @@ impl Actor for Gossip {
 
 impl State {
     async fn tell(&mut self, backend: &BackendId, report: &Report, beat: u8, models: &[ServedModel]) {
-        self.set(&Key::Report(backend.clone()), &codec::encode_report(report, beat)).await;
+        self.set(&Key::Report(backend.clone()), &codec::encode_report(report, beat, self.version)).await;
         self.set(&Key::Models(backend.clone()), &codec::encode_models(models)).await;
     }
 
@@ -301,6 +306,20 @@ impl State {
         }
     }
 
+    /// The newest version that every live peer reads. A peer that has not told its own yet reads the first,
+    /// as far as anybody knows.
+    fn newest_read_by_all(&self, members: &[Member]) -> u8 {
+        let told: BTreeMap<NodeId, u8> = self
+            .arguments
+            .facts
+            .heard::<Reads>()
+            .into_iter()
+            .map(|heard| (heard.node, heard.fact.version))
+            .collect();
+        let peers = members.iter().filter(|member| member.live && !member.this_node);
+        codec::version_for(peers.map(|peer| told.get(&peer.node).copied().unwrap_or(codec::VERSION_MIN)))
+    }
+
     async fn look_at_members(&mut self) {
         let (found, kept) = self.chitchat.with_chitchat(|state| census(state)).await;
         let Arguments { node: this, region, dispatcher, facts, clock, .. } = &self.arguments;
@@ -328,6 +347,14 @@ impl State {
                 node,
             })
             .collect();
+        let newest = self.newest_read_by_all(&members);
+        if newest != std::mem::replace(&mut self.version, newest) {
+            tracing::info!(
+                version = newest,
+                "reports are written in another version, the newest all peers read"
+            );
+            dispatcher.send(dispatcher::Msg::TellAll);
+        }
         // chitchat tells of changes, not of deletions.
         for (node, peer) in &mut self.peers {
             let Some(kept) = kept.get(node) else { continue };
@@ -361,7 +388,8 @@ pub(crate) fn refusal(error: &codec::CodecError) -> &'static str {
     match error {
         codec::CodecError::Oversized(_) => "oversized",
         codec::CodecError::Text => "not_text",
-        codec::CodecError::Version(_) => "version",
+        codec::CodecError::Version { found, reads } if found < reads => "version_old",
+        codec::CodecError::Version { .. } => "version_future",
         codec::CodecError::Body(_) => "malformed",
     }
 }

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use llm_router_logic::gossip::codec::{
-    MODELS_TEXT_MAX, decode_models, decode_node, decode_report, encode_models, encode_node, encode_report,
+    MODELS_TEXT_MAX, VERSION, decode_models, decode_node, decode_report, encode_models, encode_node, encode_report,
     quantised,
 };
 use llm_router_logic::gossip::key::Key;
@@ -13,7 +13,7 @@ fuzz_target!(|text: &str| {
     if let Ok(report) = decode_report(text) {
         // Figures of a peer need not be rounded as ours are: ours are after one round.
         let once = quantised(&report);
-        assert_eq!(decode_report(&encode_report(&report, 0)), Ok(once.clone()));
+        assert_eq!(decode_report(&encode_report(&report, 0, VERSION)), Ok(once.clone()));
         assert_eq!(quantised(&once), once);
     }
     if let Ok(models) = decode_models(text) {

@@ -15,6 +15,9 @@ use std::time::Duration;
 
 /// A peer's fact counts for nothing once it is older than this.
 pub const PEER_FACT_LIMIT: Duration = Duration::from_secs(5);
+/// A peer's fact counts in full up to this age, since an unchanged one is told again every two seconds; from
+/// here on it fades.
+pub const PEER_FACT_FULL: Duration = Duration::from_millis(2_500);
 
 /// What this node itself observed of a backend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -109,6 +112,21 @@ pub struct PeerFact {
     pub models: Arc<[ServedModel]>,
 }
 
+impl PeerFact {
+    /// Whether it is young enough to count.
+    pub fn counts(&self, now: Moment) -> bool {
+        now.since(self.arrived_at) <= PEER_FACT_LIMIT
+    }
+
+    /// How much its figures count now, in thousandths: all up to [`PEER_FACT_FULL`], then less and less,
+    /// nothing from [`PEER_FACT_LIMIT`] on.
+    pub fn weight(&self, now: Moment) -> u32 {
+        let fading = PEER_FACT_LIMIT - PEER_FACT_FULL;
+        let left = PEER_FACT_LIMIT.saturating_sub(now.since(self.arrived_at)).min(fading);
+        u32::try_from(left.as_micros() * 1_000 / fading.as_micros()).unwrap_or(1_000)
+    }
+}
+
 /// A configured backend with everything known of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BackendView {
@@ -166,18 +184,16 @@ pub struct Facts<'a> {
 }
 
 impl BackendView {
-    /// The facts that count now: this node's own observation once there is one, else the freshest
-    /// peer fact younger than [`PEER_FACT_LIMIT`], else nothing (`None`).
+    /// The facts that count now: this node's own observation once there is one, else a peer fact younger than
+    /// [`PEER_FACT_LIMIT`] (of a node in the backend's own region before others, then the freshest), else
+    /// nothing (`None`).
     ///
     /// Another region's latency is never taken for ours: a peer fact loses its latency and RTT.
     /// Throughput missing from an own observation is filled from a fresh peer fact, since it is a
     /// property of the machine and not of the path to it.
     pub fn facts(&self, now: Moment) -> Option<Facts<'_>> {
-        let peer = self
-            .peers
-            .iter()
-            .filter(|fact| now.since(fact.arrived_at) <= PEER_FACT_LIMIT)
-            .max_by_key(|fact| fact.arrived_at);
+        let fresh = self.peers.iter().filter(|fact| fact.counts(now));
+        let peer = fresh.max_by_key(|fact| (self.is_home(fact), fact.arrived_at));
         match (&self.own, peer) {
             (Some(own), peer) if own.report.health != Health::Unknown => {
                 let mut report = own.report;
@@ -207,12 +223,43 @@ impl BackendView {
         }
     }
 
-    /// Requests that fresh peers say they have running at this backend.
+    /// Whether this node itself reaches it well. Gossip never makes this true: a peer that reaches a backend
+    /// says nothing of our way there.
+    pub fn reachable_here(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| own.report.health == Health::Healthy)
+    }
+
+    /// Live peers that reach it well, by what they said lately; those in its own region first, then the
+    /// freshest.
+    pub fn reached_by(&self, now: Moment) -> Vec<&PeerFact> {
+        let well = |fact: &&PeerFact| fact.counts(now) && fact.report.health == Health::Healthy;
+        let mut found: Vec<&PeerFact> = self.peers.iter().filter(well).collect();
+        found.sort_by_key(|fact| (!self.is_home(fact), std::cmp::Reverse(fact.arrived_at)));
+        found
+    }
+
+    /// Whether who said `fact` runs in this backend's own region.
+    fn is_home(&self, fact: &PeerFact) -> bool {
+        !fact.region.as_str().is_empty() && fact.region.as_str() == self.spec.region()
+    }
+
+    /// Whether anybody reaches it well: this node or a peer.
+    pub fn alive_anywhere(&self, now: Moment) -> bool {
+        self.reachable_here() || !self.reached_by(now).is_empty()
+    }
+
+    /// Requests that peers say they have running at this backend. What is not told again fades, so that our
+    /// share of a backend grows back step by step when a peer goes silent.
     pub fn peers_in_flight(&self, now: Moment) -> u32 {
-        self.peers
+        let thousandths: u64 = self
+            .peers
             .iter()
-            .filter(|fact| now.since(fact.arrived_at) <= PEER_FACT_LIMIT)
-            .map(|fact| fact.report.in_flight)
-            .sum()
+            .map(|fact| u64::from(fact.report.in_flight) * u64::from(fact.weight(now)))
+            .sum();
+        u32::try_from(thousandths.div_ceil(1_000)).unwrap_or(u32::MAX)
     }
 }
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;

@@ -15,7 +15,7 @@ use http::header::{ACCEPT, AUTHORIZATION};
 use llm_router_logic::ids::{BackendId, NodeId, Region};
 use llm_router_logic::report::Report;
 use llm_router_logic::time::{Moment, millis};
-use llm_router_logic::view::{GuardNote, Member, PEER_FACT_LIMIT, PeerFact};
+use llm_router_logic::view::{GuardNote, Member, PeerFact};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -136,7 +136,7 @@ fn said(fact: &PeerFact, now: Moment) -> Said {
             guards: Vec::new(),
             age_ms: millis(now.since(fact.arrived_at)),
         },
-        counts: now.since(fact.arrived_at) <= PEER_FACT_LIMIT,
+        counts: fact.counts(now),
     }
 }
 

@@ -180,7 +180,7 @@ async fn small_facts_reach_every_peer_outlive_a_dead_actor_and_go_when_withdrawn
 
     // A version nobody here reads: left out and counted, the rest goes on.
     tells.publish("three", &LaterNote("later".to_owned())).unwrap();
-    let refused = "llm_router_gossip_refused_total{why=\"version\"}";
+    let refused = "llm_router_gossip_refused_total{why=\"version_future\"}";
     eventually("the later version to be counted", async || {
         notes(hears).len() == 2 && b.metric(refused).await == Some(1.0)
     })

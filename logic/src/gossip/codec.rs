@@ -1,9 +1,14 @@
 //! Gossiped values as text, and back.
 //!
-//! Form: base64url of a version byte and a bincode body. One decoder per version; a value of a version
-//! this node does not know is refused by name, so that a rolling upgrade shows as such. bincode lives
-//! in this file only and always under a limit: without one a hostile length makes it allocate without
-//! bound.
+//! Form: base64url of a version byte and a bincode body. One decoder per version, this one and the one
+//! before; a value of another is refused by name. While an upgrade rolls, reports are written in the newest
+//! version that every live peer reads ([`Reads`]), so that old nodes lose nothing. bincode lives in this
+//! file only and always under a limit: without one a hostile length makes it allocate without bound.
+//!
+//! | version | is |
+//! |---|---|
+//! | 1 | fixed fields; one byte more is refused |
+//! | 2 | the same fields; fields may be appended, and a reader ignores those it does not know. A health it does not know counts as unknown |
 //!
 //! Figures are rounded before they are written: a peer does not decide better on 1,237 ms than on
 //! 1,200 ms, and a value that stays the same makes no traffic.
@@ -11,14 +16,21 @@
 use crate::backend::ServedModel;
 use crate::capability::{self, Capabilities};
 use crate::gossip::base64;
+use crate::gossip::fact::{Fact, Topic};
 use crate::ids::Region;
 use crate::report::{Health, Report};
 use bincode::config;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The version written, and the only one read so far.
-const VERSION: u8 = 1;
+/// The newest version written and read.
+pub const VERSION: u8 = 2;
+/// The oldest version written and read.
+pub const VERSION_MIN: u8 = 1;
+/// The version of lists of models and of introductions, which have not changed.
+const FIRST: u8 = 1;
+/// Bytes of a peer's report: a later version may have appended fields.
+const REPORT_READ_MAX: usize = 2 * REPORT_BYTES_MAX;
 /// Bytes of a report before text encoding, version included.
 pub const REPORT_BYTES_MAX: usize = 64;
 /// Bytes of a list of models as text.
@@ -52,11 +64,42 @@ pub enum CodecError {
     #[error("the value is not base64url text")]
     Text,
     /// Of a version this node does not read.
-    #[error("the value has version {0}, this node reads version 1; finish the upgrade")]
-    Version(u8),
+    #[error("the value has version {found}, this node reads up to {reads}: finish the upgrade")]
+    Version {
+        /// The value's.
+        found: u8,
+        /// The newest this node reads of its kind.
+        reads: u8,
+    },
     /// The body ends early, goes on too long or holds what cannot be.
     #[error("the value's body is malformed: {0}")]
     Body(String),
+}
+
+/// What a node reads, told as a fact: peers write no newer version while it lives. A node that tells none is
+/// of version 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reads {
+    /// The newest version of a report it reads.
+    pub version: u8,
+}
+
+impl Fact for Reads {
+    const TOPIC: Topic = Topic::Codec;
+    const VERSION: u8 = 1;
+}
+
+impl Reads {
+    /// What this node reads.
+    pub const OURS: Self = Self { version: VERSION };
+    /// The name it is told under.
+    pub const NAME: &'static str = "reads";
+}
+
+/// The version to write for peers of which each reads up to the version given, this node's own where there
+/// are none.
+pub fn version_for(peers: impl IntoIterator<Item = u8>) -> u8 {
+    peers.into_iter().min().unwrap_or(VERSION).clamp(VERSION_MIN, VERSION)
 }
 
 /// What a node says of itself.
@@ -103,10 +146,11 @@ pub fn quantised(report: &Report) -> Report {
     read_report(&wire_report(report, 0)).unwrap_or_default()
 }
 
-/// A report as a gossip value. `beat` is any number that differs from the last telling's
-/// ([`Pace::beat`](crate::gossip::pace::Pace::beat)).
-pub fn encode_report(report: &Report, beat: u8) -> String {
-    encode(&wire_report(report, beat))
+/// A report as a gossip value of `version` ([`version_for`]). `beat` is any number that differs from the last
+/// telling's ([`Pace::beat`](crate::gossip::pace::Pace::beat)).
+pub fn encode_report(report: &Report, beat: u8, version: u8) -> String {
+    // Both versions have the same fields so far; they differ in what a reader bears.
+    encode(version.clamp(VERSION_MIN, VERSION), &wire_report(report, beat))
 }
 
 /// Reads a peer's report.
@@ -114,8 +158,19 @@ pub fn encode_report(report: &Report, beat: u8) -> String {
 /// # Errors
 /// [`CodecError`] for whatever this node would not have written.
 pub fn decode_report(text: &str) -> Result<Report, CodecError> {
-    let wire: WireReport = decode::<_, REPORT_BYTES_MAX>(text)?;
-    read_report(&wire)
+    let bytes = bytes::<REPORT_READ_MAX>(text)?;
+    match bytes.split_first() {
+        Some((1, body)) => read_report(&whole(body)?),
+        Some((2, body)) => {
+            let mut wire: WireReport = read_body(body)?.0;
+            if wire.health > HEALTH_MAX {
+                wire.health = 0;
+            }
+            read_report(&wire)
+        }
+        Some((&found, _)) => Err(CodecError::Version { found, reads: VERSION }),
+        None => Err(CodecError::Text),
+    }
 }
 
 /// The models of a backend as a gossip value: name, context window and well-known capabilities, in
@@ -141,7 +196,7 @@ pub fn encode_models(models: &[ServedModel]) -> String {
             capabilities,
         });
     }
-    encode(&wires)
+    encode(FIRST, &wires)
 }
 
 /// Reads a peer's list of models.
@@ -172,15 +227,18 @@ pub fn encode_node(node: &NodeFact) -> String {
     let short = |text: &str| {
         if text.len() <= NODE_FIELD_MAX { text.to_owned() } else { String::new() }
     };
-    encode(&NodeFact {
-        region: Region::new(short(node.region.as_str())),
-        version: short(&node.version),
-        http_address: node
-            .http_address
-            .as_deref()
-            .filter(|text| text.len() <= NODE_FIELD_MAX)
-            .map(str::to_owned),
-    })
+    encode(
+        FIRST,
+        &NodeFact {
+            region: Region::new(short(node.region.as_str())),
+            version: short(&node.version),
+            http_address: node
+                .http_address
+                .as_deref()
+                .filter(|text| text.len() <= NODE_FIELD_MAX)
+                .map(str::to_owned),
+        },
+    )
 }
 
 /// Reads a peer's facts about itself.
@@ -195,6 +253,9 @@ pub fn decode_node(text: &str) -> Result<NodeFact, CodecError> {
     }
     Ok(node)
 }
+
+/// The last health there is on the wire.
+const HEALTH_MAX: u8 = 3;
 
 fn wire_report(report: &Report, beat: u8) -> WireReport {
     let speed = report.tokens_per_second.filter(|speed| speed.is_finite() && *speed >= 0.0);
@@ -251,10 +312,10 @@ fn two_digits(figure: u32) -> u32 {
     u32::try_from(rounded).unwrap_or(figure)
 }
 
-fn encode<T: Serialize>(body: &T) -> String {
+fn encode<T: Serialize>(version: u8, body: &T) -> String {
     // Our own plain structs cannot fail to serialise into memory; an empty value would be refused by
     // every reader, never misread.
-    bytes_of(VERSION, body).map(|bytes| base64::encode(&bytes)).unwrap_or_default()
+    bytes_of(version, body).map(|bytes| base64::encode(&bytes)).unwrap_or_default()
 }
 
 /// A version byte and a body.
@@ -270,16 +331,24 @@ pub(super) fn read_body<T: DeserializeOwned>(body: &[u8]) -> Result<(T, usize), 
         .map_err(|error| CodecError::Body(error.to_string()))
 }
 
-fn decode<T: DeserializeOwned, const BYTES_MAX: usize>(text: &str) -> Result<T, CodecError> {
+fn bytes<const BYTES_MAX: usize>(text: &str) -> Result<Vec<u8>, CodecError> {
     if text.len() > (BYTES_MAX * 4).div_ceil(3) {
         return Err(CodecError::Oversized(text.len()));
     }
-    let bytes = base64::decode(text).ok_or(CodecError::Text)?;
-    let body = match bytes.split_first() {
-        None => return Err(CodecError::Text),
-        Some((&VERSION, body)) => body,
-        Some((&version, _)) => return Err(CodecError::Version(version)),
-    };
+    base64::decode(text).ok_or(CodecError::Text)
+}
+
+/// A value of the first version.
+fn decode<T: DeserializeOwned, const BYTES_MAX: usize>(text: &str) -> Result<T, CodecError> {
+    match bytes::<BYTES_MAX>(text)?.split_first() {
+        None => Err(CodecError::Text),
+        Some((&FIRST, body)) => whole(body),
+        Some((&found, _)) => Err(CodecError::Version { found, reads: FIRST }),
+    }
+}
+
+/// A body without a byte too many.
+fn whole<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
     match read_body(body)? {
         (value, used) if used == body.len() => Ok(value),
         (_, used) => Err(CodecError::Body(format!("{} bytes too many", body.len() - used))),

@@ -51,7 +51,7 @@ fn a_report_comes_back_rounded_to_two_digits() {
         backoff_ms: 0,
         breaker_open: false,
     };
-    let read = decode_report(&encode_report(&report, 3)).unwrap();
+    let read = decode_report(&encode_report(&report, 3, VERSION)).unwrap();
     let expected =
         Report { tokens_per_second: Some(32.0), latency_p95_ms: Some(1_200), ttft_ms: Some(1_000), ..report };
     assert_eq!(read, expected);
@@ -60,7 +60,7 @@ fn a_report_comes_back_rounded_to_two_digits() {
 
 #[test]
 fn the_largest_report_fits_its_bound() {
-    let text = encode_report(&extreme(), u8::MAX);
+    let text = encode_report(&extreme(), u8::MAX, VERSION);
     assert!(base64::decode(&text).unwrap().len() <= REPORT_BYTES_MAX);
     assert_eq!(decode_report(&text).unwrap().health, Health::Unhealthy);
 }
@@ -68,15 +68,18 @@ fn the_largest_report_fits_its_bound() {
 #[test]
 fn the_beat_changes_the_text_and_nothing_else() {
     let report = Report::default();
-    assert_ne!(encode_report(&report, 1), encode_report(&report, 2));
-    assert_eq!(decode_report(&encode_report(&report, 1)), decode_report(&encode_report(&report, 2)));
+    assert_ne!(encode_report(&report, 1, VERSION), encode_report(&report, 2, VERSION));
+    assert_eq!(
+        decode_report(&encode_report(&report, 1, VERSION)),
+        decode_report(&encode_report(&report, 2, VERSION))
+    );
 }
 
 #[test]
 fn a_speed_that_is_no_number_is_told_as_unknown() {
     for speed in [f32::NAN, f32::INFINITY, -1.0] {
         let report = Report { tokens_per_second: Some(speed), ..Report::default() };
-        assert_eq!(decode_report(&encode_report(&report, 0)).unwrap().tokens_per_second, None);
+        assert_eq!(decode_report(&encode_report(&report, 0, VERSION)).unwrap().tokens_per_second, None);
     }
 }
 
@@ -84,9 +87,9 @@ fn a_speed_that_is_no_number_is_told_as_unknown() {
 fn malformed_reports_each_have_their_error() {
     assert_eq!(decode_report(""), Err(CodecError::Text));
     assert_eq!(decode_report("!!!!"), Err(CodecError::Text));
-    assert_eq!(decode_report(&raw(2, &[0; 10])), Err(CodecError::Version(2)));
+    assert_eq!(decode_report(&raw(3, &[0; 10])), Err(CodecError::Version { found: 3, reads: 2 }));
     assert_eq!(decode_report(&"A".repeat(2_000)), Err(CodecError::Oversized(2_000)));
-    let good = base64::decode(&encode_report(&extreme(), 0)).unwrap();
+    let good = base64::decode(&encode_report(&extreme(), 0, 1)).unwrap();
     for cut in 1..good.len() {
         let text = base64::encode(&good[..cut]);
         assert!(matches!(decode_report(&text), Err(CodecError::Body(_))), "cut to {cut} bytes");
@@ -105,7 +108,7 @@ fn malformed_reports_each_have_their_error() {
 fn a_hostile_length_is_refused_without_allocating() {
     // A list of 2^36 models; a name of 2^60 bytes.
     for body in [&[253, 0, 0, 0, 0, 16, 0, 0, 0][..], &[1, 253, 0, 0, 0, 0, 0, 0, 0, 16]] {
-        assert!(matches!(decode_models(&raw(VERSION, body)), Err(CodecError::Body(_))));
+        assert!(matches!(decode_models(&raw(FIRST, body)), Err(CodecError::Body(_))));
     }
 }
 
@@ -151,7 +154,7 @@ fn a_node_comes_back_and_its_long_fields_do_not() {
     let long = NodeFact { http_address: Some("x".repeat(500)), version: "v".repeat(500), ..node };
     let read = decode_node(&encode_node(&long)).unwrap();
     assert_eq!((read.http_address, read.version.as_str()), (None, ""));
-    assert_eq!(decode_node(&raw(7, b"")), Err(CodecError::Version(7)));
+    assert_eq!(decode_node(&raw(7, b"")), Err(CodecError::Version { found: 7, reads: 1 }));
 }
 
 #[test]
@@ -163,10 +166,47 @@ fn rounding_keeps_two_digits() {
     }
 }
 
+#[test]
+fn the_version_before_is_read_like_this_one() {
+    for version in [VERSION_MIN, VERSION] {
+        let text = encode_report(&extreme(), 3, version);
+        assert_eq!(base64::decode(&text).unwrap()[0], version);
+        assert_eq!(decode_report(&text), Ok(quantised(&extreme())));
+    }
+}
+
+#[test]
+fn a_later_writers_fields_and_words_are_ignored_and_its_next_version_is_refused() {
+    let ours = base64::decode(&encode_report(&extreme(), 0, VERSION)).unwrap();
+    let mut later = [&ours[..], b"three fields this node never heard of"].concat();
+    assert_eq!(decode_report(&base64::encode(&later)), Ok(quantised(&extreme())));
+    later[2] = 9;
+    assert_eq!(decode_report(&base64::encode(&later)).unwrap().health, Health::Unknown);
+    later[0] = VERSION + 1;
+    let refused = Err(CodecError::Version { found: 3, reads: 2 });
+    assert_eq!(decode_report(&base64::encode(&later)), refused);
+    later[0] = 0;
+    assert_eq!(decode_report(&base64::encode(&later)), Err(CodecError::Version { found: 0, reads: 2 }));
+    for cut in 1..ours.len() {
+        assert!(decode_report(&base64::encode(&ours[..cut])).is_err(), "cut to {cut} bytes");
+    }
+}
+
+#[test]
+fn what_is_written_is_what_the_oldest_peer_reads() {
+    assert_eq!(version_for([]), VERSION);
+    assert_eq!(version_for([2, 1, 2]), 1);
+    assert_eq!(version_for([2, 2]), 2);
+    assert_eq!(version_for([9]), VERSION, "a newer peer reads ours");
+    assert_eq!(version_for([0]), VERSION_MIN);
+    let told = crate::gossip::fact::Payload::of(&Reads::OURS).unwrap();
+    assert_eq!(Reads::read(&told), Ok(Reads::OURS));
+}
+
 proptest! {
     #[test]
     fn every_report_fits_and_comes_back_quantised(report in any_report(), beat: u8) {
-        let text = encode_report(&report, beat);
+        let text = encode_report(&report, beat, VERSION);
         prop_assert!(base64::decode(&text).unwrap().len() <= REPORT_BYTES_MAX);
         prop_assert_eq!(decode_report(&text), Ok(quantised(&report)));
     }
@@ -180,10 +220,12 @@ proptest! {
 
     #[test]
     fn any_body_is_decoded_or_refused(body in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let text = raw(VERSION, &body);
-        let _ = (decode_report(&text), decode_node(&text));
-        if let Ok(models) = decode_models(&text) {
-            prop_assert!(models.len() <= body.len());
+        for version in 0..4 {
+            let text = raw(version, &body);
+            let _ = (decode_report(&text), decode_node(&text));
+            if let Ok(models) = decode_models(&text) {
+                prop_assert!(models.len() <= body.len());
+            }
         }
     }
 

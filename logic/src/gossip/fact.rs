@@ -17,6 +17,8 @@ pub const FACT_BYTES_MAX: usize = 192;
 /// Whose facts they are. A topic of a peer that is not in this list is refused and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
+    /// What a node reads, and thereby what may be written.
+    Codec,
     /// What tenants spent and hold reserved, for budgets.
     Budget,
     /// Clusters being woken or put to sleep.
@@ -27,11 +29,12 @@ pub enum Topic {
 
 impl Topic {
     /// Every topic; one added above is added here.
-    pub const ALL: [Self; 3] = [Self::Budget, Self::Waking, Self::Price];
+    pub const ALL: [Self; 4] = [Self::Codec, Self::Budget, Self::Waking, Self::Price];
 
     /// The first word of its keys. Two letters at least: single ones are the node's own.
     pub fn word(self) -> &'static str {
         match self {
+            Self::Codec => "codec",
             Self::Budget => "budget",
             Self::Waking => "waking",
             Self::Price => "price",
@@ -59,7 +62,7 @@ pub trait Fact: Serialize + DeserializeOwned {
         if payload.version() == Self::VERSION {
             payload.body()
         } else {
-            Err(CodecError::Version(payload.version()))
+            Err(CodecError::Version { found: payload.version(), reads: Self::VERSION })
         }
     }
 }

@@ -28,7 +28,7 @@ impl Fact for Spent {
         match payload.version() {
             2 => payload.body(),
             1 => payload.body().map(|old: Old| Self { pico: old.cents * 10_000_000_000, held: 0 }),
-            other => Err(CodecError::Version(other)),
+            found => Err(CodecError::Version { found, reads: 2 }),
         }
     }
 }
@@ -55,9 +55,9 @@ fn an_appended_field_is_ignored_by_who_does_not_know_it() {
 fn the_version_before_is_read_and_others_are_named() {
     let old = Payload::encode(1, &Old { cents: 3 }).unwrap();
     assert_eq!(Spent::read(&old), Ok(Spent { pico: 30_000_000_000, held: 0 }));
-    for version in [0, 3, 255] {
-        let other = Payload::encode(version, &Old { cents: 3 }).unwrap();
-        assert_eq!(Spent::read(&other), Err(CodecError::Version(version)));
+    for found in [0, 3, 255] {
+        let other = Payload::encode(found, &Old { cents: 3 }).unwrap();
+        assert_eq!(Spent::read(&other), Err(CodecError::Version { found, reads: 2 }));
     }
 }
 

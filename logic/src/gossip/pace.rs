@@ -2,17 +2,31 @@
 //!
 //! Owns what was told last about one backend. Flips are told at once, real changes at most five times
 //! a second, and what stays the same every two seconds, so that peers' age limit
-//! ([`PEER_FACT_LIMIT`](crate::view::PEER_FACT_LIMIT)) holds while the backend is being observed.
+//! ([`PEER_FACT_LIMIT`](crate::view::PEER_FACT_LIMIT)) holds for as long as the observation does
+//! ([`holding`]), however seldom the backend is looked at.
 
 use crate::gossip::codec::quantised;
 use crate::report::Report;
-use crate::time::Moment;
+use crate::time::{Moment, millis_u32};
 use std::time::Duration;
 
 /// The least time between two tellings of mere changes.
 const CHANGE_INTERVAL: Duration = Duration::from_millis(200);
 /// After this long the same report is told again.
 const REAFFIRM_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How much longer than two probe intervals an observation stands: a probe and its wait may take that long.
+const PROBE_SLACK: Duration = Duration::from_secs(10);
+
+/// What may still be told at `now` of `report`, observed at `observed_at` by a node that looks every
+/// `interval`: the report with its back-off run down; `None` once two looks are overdue, since nobody is
+/// looking any more.
+pub fn holding(report: &Report, observed_at: Moment, interval: Duration, now: Moment) -> Option<Report> {
+    let age = now.since(observed_at);
+    let stands = age <= interval.saturating_mul(2).saturating_add(PROBE_SLACK);
+    let backoff_ms = report.backoff_ms.saturating_sub(millis_u32(age));
+    stands.then_some(Report { backoff_ms, ..*report })
+}
 
 /// What was told last about one backend.
 #[derive(Clone, Debug, Default)]
@@ -148,6 +162,16 @@ mod tests {
             }
         }
         assert_eq!(beats, [(0, 1), (20, 2), (40, 3)]);
+    }
+
+    #[test]
+    fn an_observation_stands_until_two_looks_are_overdue_and_its_back_off_runs_down() {
+        let report = Report { backoff_ms: 5_000, ..healthy() };
+        let at = |secs| holding(&report, ms(1_000), Duration::from_secs(30), Moment::from_secs(secs));
+        assert_eq!(at(1), Some(report));
+        assert_eq!(at(4).map(|told| told.backoff_ms), Some(2_000));
+        assert_eq!(at(71).map(|told| told.backoff_ms), Some(0));
+        assert_eq!(at(72), None);
     }
 
     proptest! {
