@@ -242,6 +242,7 @@ impl Facts {
         {
             let mut state = self.state();
             let peer = peer(&mut state, node, generation);
+            peer.last_heard.get_or_insert(arrived_at);
             let key = (topic, name);
             if peer.facts.len() >= PER_PEER_MAX && !peer.facts.contains_key(&key) {
                 return false;
@@ -287,8 +288,7 @@ impl Facts {
 fn peer<'s>(state: &'s mut State, node: &NodeId, generation: u64) -> &'s mut Peer {
     let peer = state.peers.entry(node.clone()).or_default();
     if peer.generation != generation {
-        // Who speaks is alive.
-        *peer = Peer { generation, live: true, ..Peer::default() };
+        *peer = Peer { generation, ..Peer::default() };
     }
     peer
 }

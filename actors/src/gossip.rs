@@ -94,6 +94,16 @@ struct Peer {
     facts: BTreeMap<BackendId, Fact>,
 }
 
+impl Peer {
+    /// What it says of `backend`, as the view has it.
+    fn fact(&self, node: &NodeId, backend: &BackendId) -> Option<PeerFact> {
+        let Fact { report, models } = self.facts.get(backend)?;
+        let (report, arrived_at) = (*report)?;
+        let (node, region, models) = (node.clone(), self.region.clone(), Arc::clone(models));
+        Some(PeerFact { node, region, report, arrived_at, models })
+    }
+}
+
 /// What a peer says of one backend: its report and its models come as two values, in any order.
 #[derive(Default)]
 struct Fact {
@@ -288,16 +298,11 @@ impl State {
                 Err(error) => Some(refusal(&error)),
             },
         };
+        // Of a node that is not alive nothing counts: a newcomer is told what the dead said, too.
         if let Some(backend) = changed
-            && let Some(Fact { report: Some((report, arrived_at)), models }) = peer.facts.get(&backend)
+            && is_live(&self.members, &node, id.generation_id)
+            && let Some(fact) = peer.fact(&node, &backend)
         {
-            let fact = PeerFact {
-                node: node.clone(),
-                region: peer.region.clone(),
-                report: *report,
-                arrived_at: *arrived_at,
-                models: Arc::clone(models),
-            };
             self.arguments.dispatcher.send(dispatcher::Msg::Heard(backend, fact));
         }
         if let Some(why) = refused {
@@ -370,9 +375,18 @@ impl State {
             for member in members.iter().filter(|member| !self.members.contains(member)) {
                 tracing::info!(node = %member.node, region = %member.region, live = member.live, "member changed");
             }
+            let was_live = |member: &&Member| is_live(&self.members, &member.node, member.generation);
+            let risen = members.iter().filter(|member| member.live && !was_live(member));
+            let risen: Vec<NodeId> = risen.map(|member| member.node.clone()).collect();
             self.members.clone_from(&members);
             self.peers.retain(|node, _| members.iter().any(|member| member.node == *node));
             dispatcher.send(dispatcher::Msg::Members(members));
+            // What came before its node counted as alive, with the age it has.
+            for (node, peer) in risen.iter().filter_map(|node| Some((node, self.peers.get(node)?))) {
+                for (backend, fact) in peer.facts.keys().filter_map(|id| Some((id, peer.fact(node, id)?))) {
+                    dispatcher.send(dispatcher::Msg::Heard(backend.clone(), fact));
+                }
+            }
         }
     }
 }
@@ -381,6 +395,11 @@ impl State {
 fn introduction(region: &Region) -> String {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     codec::encode_node(&NodeFact { region: region.clone(), version, http_address: None })
+}
+
+fn is_live(members: &[Member], node: &NodeId, generation: u64) -> bool {
+    let mut live = members.iter().filter(|member| member.live && member.generation == generation);
+    live.any(|member| member.node == *node)
 }
 
 /// The metric label of a value that could not be read.
@@ -433,3 +452,7 @@ fn census(state: &Chitchat) -> (BTreeMap<NodeId, Seen>, BTreeMap<NodeId, Kept>) 
     }
     (found, all)
 }
+
+#[cfg(test)]
+#[path = "gossip/gossip_tests.rs"]
+mod tests;
