@@ -49,7 +49,14 @@ async fn three_nodes_share_what_each_of_them_sees() {
             .await;
     }
     for router in [&b, &c] {
-        let view = router.wait_for("A's fact", |view| peer_says(view, "behind-a", "a", "healthy")).await;
+        // The speed is measured after the first look.
+        let measured = |view: &Value| {
+            let mut facts = view["foreign"].as_array().unwrap().iter();
+            facts.any(|fact| fact["backend"] == "behind-a" && fact["tokens_per_second"].is_f64())
+        };
+        let view = router
+            .wait_for("A's fact", |view| peer_says(view, "behind-a", "a", "healthy") && measured(view))
+            .await;
         let fact = &view["foreign"].as_array().unwrap().iter().find(|f| f["backend"] == "behind-a").unwrap();
         assert_eq!(fact["slots"], 4);
         assert!(fact["tokens_per_second"].as_f64().unwrap() > 0.0);
