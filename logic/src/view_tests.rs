@@ -20,8 +20,7 @@ fn backend(own: Option<Health>, peers: Vec<PeerFact>) -> BackendView {
         report: Report { health, ..Report::default() },
         observed_at: Moment::from_secs(10),
         models: Vec::new().into(),
-        broken_models: Vec::new().into(),
-        trial_models: Vec::new().into(),
+        guards: Vec::new().into(),
     });
     BackendView { spec: Arc::new(spec), own, peers, standing: Standing::default() }
 }
