@@ -26,8 +26,8 @@ pub use duration::parse_duration;
 pub use problem::{Problem, Problems, Warning};
 pub use schema::schema;
 pub use settings::{
-    Admin, Auth, Backend, Config, Connection, Demo, Gossip, Node, Server, SidecarConfig, Simulated,
-    Simulation, SmartMocking, Timeouts,
+    Access, Admin, Auth, Backend, Config, Connection, Demo, FixedKey, Gossip, Grant, Keys, Node, Server,
+    SidecarConfig, Simulated, Simulation, SmartMocking, Tenant, Timeouts,
 };
 
 use problem::Findings;

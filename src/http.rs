@@ -3,6 +3,7 @@
 //! Owns nothing but the door: requests go to [`crate::relay`], figures come from the actors.
 
 mod admin;
+mod auth;
 pub(crate) mod chat;
 mod connection;
 mod error;
@@ -13,6 +14,7 @@ pub mod server;
 mod session;
 
 pub use admin::router as admin_router;
+pub use auth::Auth;
 pub use health::Readiness;
 pub use session::Sessions;
 
@@ -44,6 +46,8 @@ pub struct App {
     pub readiness: Arc<Readiness>,
     /// Sessions of the live page; `None` where it needs no password.
     pub sessions: Option<Arc<Sessions>>,
+    /// The keys clients prove themselves with.
+    pub auth: Arc<Auth>,
     /// What is fixed until a restart.
     pub fixed: Arc<Fixed>,
     /// Asks the node to read its file again.
@@ -100,7 +104,7 @@ pub fn router(app: App) -> Router {
         .route("/health", get(health::health))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
+        .route("/metrics", get(health::guarded_metrics))
         .merge(models)
         .merge(page)
         .merge(ui::routes())

@@ -12,6 +12,7 @@ pub mod explain;
 pub mod gossip_transport;
 pub mod http;
 pub mod identity;
+pub mod keys;
 pub mod mock;
 pub mod node;
 pub mod outbound;

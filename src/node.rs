@@ -98,8 +98,12 @@ impl Node {
         let addr = listener
             .local_addr()
             .map_err(|source| listen_error("server.port", &config.server.host, source))?;
-        if !addr.ip().is_loopback() {
-            tracing::warn!(%addr, "listening beyond loopback without client authentication: put this behind a gateway that has it");
+        match (&config.access.keys, addr.ip().is_loopback()) {
+            (Some(_), _) => {}
+            (None, true) => tracing::warn!(%addr, "clients need no key: only this machine is served"),
+            (None, false) => {
+                tracing::warn!(%addr, "`auth: none`: whoever reaches this address can spend your money");
+            }
         }
         let gossip = gossip(&config, &metrics).await?;
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
@@ -113,6 +117,9 @@ impl Node {
         };
         let Core { app, outbound, reloads } = Core::start(&config, world).await?;
         let stop = CancellationToken::new();
+        let follower = stop.clone();
+        let auth = Arc::clone(&app.auth);
+        tokio::spawn(async move { auth.follow_file(follower).await });
         let limits = Limits {
             header_timeout: config.server.header_timeout,
             idle_timeout: config.server.idle_timeout,
@@ -175,6 +182,7 @@ impl Node {
             }
         }
         self.outbound.reconfigure(&config.backends)?;
+        self.app.auth.reconfigure(config.access.clone());
         self.app.handle.reconfigure(topology(&config)).await?;
         let relay = self.app.relay.load().reconfigured(config.timeouts, config.stickiness_window);
         self.app.relay.store(Arc::new(relay));

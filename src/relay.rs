@@ -29,6 +29,7 @@ use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
 use llm_router_logic::request::{ANY_MODEL, Hints, Request};
 use llm_router_logic::route::{Explanation, Step, explain, plan};
+use llm_router_logic::tenant::Principal;
 use llm_router_logic::wire::{Dialect, Inbound, Inspected, Operation};
 use moka::sync::Cache;
 use running::{Patience, Running};
@@ -43,6 +44,8 @@ const SESSIONS_MAX: u64 = 100_000;
 
 /// A client's request, read and ready to be routed.
 pub struct Call {
+    /// Who asks.
+    pub principal: Arc<Principal>,
     /// The client's dialect.
     pub dialect: Dialect,
     /// What it wants.
@@ -224,7 +227,11 @@ impl Relay {
             return None;
         }
         let model = call.inspected.model.as_deref().unwrap_or(ANY_MODEL);
-        Some(format!("{session}\u{0}{model}\u{0}{:?}\u{0}{:?}", call.hints.strategy, call.operation))
+        let tenant = &call.principal.tenant;
+        Some(format!(
+            "{tenant}\u{0}{session}\u{0}{model}\u{0}{:?}\u{0}{:?}",
+            call.hints.strategy, call.operation
+        ))
     }
 }
 
@@ -263,6 +270,7 @@ impl Call {
             stream: inspected.stream,
             hints: self.hints.clone(),
             sticky,
+            rights: Arc::clone(&self.principal.rights),
         }
     }
 

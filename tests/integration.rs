@@ -3,6 +3,8 @@
 
 #[path = "integration/actors.rs"]
 mod actors;
+#[path = "integration/auth.rs"]
+mod auth;
 #[path = "integration/certified.rs"]
 mod certified;
 #[path = "integration/decision.rs"]

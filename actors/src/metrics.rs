@@ -63,6 +63,10 @@ pub struct Metrics {
     pub gossip_bytes_total: IntCounterVec,
     /// `llm_router_config_reloads_total{result}`
     pub config_reloads_total: IntCounterVec,
+    /// `llm_router_auth_refused_total{why}`
+    pub auth_refused_total: IntCounterVec,
+    /// `llm_router_key_file_reads_total{result}`
+    pub key_file_reads_total: IntCounterVec,
     /// `llm_router_cancelled_requests_total`
     pub cancelled_requests_total: IntCounter,
     /// `llm_router_input_estimate_error_ratio`
@@ -222,6 +226,17 @@ impl Metrics {
             )),
             config_reloads_total: register!(IntCounterVec::new(
                 opts("config_reloads_total", "Configuration reloads by result (applied, refused)."),
+                &["result"]
+            )),
+            auth_refused_total: register!(IntCounterVec::new(
+                opts(
+                    "auth_refused_total",
+                    "Requests without a good API key, by why: missing, unknown, not_yet, expired or revoked."
+                ),
+                &["why"]
+            )),
+            key_file_reads_total: register!(IntCounterVec::new(
+                opts("key_file_reads_total", "Readings of the file of keys, by result: read or refused."),
                 &["result"]
             )),
             cancelled_requests_total: register!(IntCounter::with_opts(opts(

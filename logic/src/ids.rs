@@ -60,3 +60,11 @@ name!(
     /// A cluster or a provider, by its configured name.
     BackendId
 );
+name!(
+    /// Whoever pays for requests: a team, a customer, an application.
+    TenantId
+);
+name!(
+    /// One API key, by the part of it that is no secret.
+    KeyId
+);

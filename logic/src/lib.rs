@@ -3,6 +3,7 @@
 //! Every function here takes time, random draws and facts as arguments and returns a value, so that
 //! production, replay, demo and simulation run the very same code. See `docs/ARCHITECTURE.md`.
 
+pub mod api_key;
 pub mod backend;
 pub mod capability;
 pub mod cost;
@@ -18,6 +19,7 @@ pub mod sign;
 pub mod sim;
 pub mod spot;
 pub mod standing;
+pub mod tenant;
 pub mod time;
 pub mod view;
 pub mod warmth;

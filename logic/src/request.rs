@@ -4,7 +4,9 @@ use crate::capability::Capabilities;
 use crate::ids::BackendId;
 use crate::money::Money;
 use crate::route::Strategy;
+use crate::tenant::Rights;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The model name that leaves the choice to the router; the same as naming no model.
@@ -28,6 +30,9 @@ pub struct Request {
     pub hints: Hints,
     /// The backend that served this client's session last, while the stickiness window lasts.
     pub sticky: Option<BackendId>,
+    /// What the client may ask for.
+    #[serde(default)]
+    pub rights: Arc<Rights>,
 }
 
 /// Wishes a client sends as `x-llm-router-*` headers.

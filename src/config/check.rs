@@ -3,6 +3,7 @@
 //! Every check goes on after a problem, so that all of them are reported together. A setting made after
 //! a problem was found is never used: it only lets the other checks run.
 
+mod access;
 mod address;
 mod backend;
 mod edge;
@@ -83,6 +84,7 @@ impl Check<'_> {
         prices::stamp(&mut backends);
         let simulation = self.simulation(file.simulation, &backends);
         Config {
+            access: self.access(file.auth, file.tenants, file.server.as_ref()),
             server: self.server(&file.server.unwrap_or_default()),
             node,
             gossip,

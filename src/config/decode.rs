@@ -16,7 +16,8 @@ use std::collections::BTreeSet;
 const WRONG_VALUES_MAX: usize = 200;
 
 /// Keys whose values are never shown.
-const SECRET_KEYS: [&str; 5] = ["apiKey", "sharedSecret", "password", "token", "upstreamApiKey"];
+const SECRET_KEYS: [&str; 8] =
+    ["apiKey", "sharedSecret", "password", "token", "upstreamApiKey", "secret", "key", "metricsToken"];
 
 /// Reads `tree`; `substituted` are the places whose text came from the environment. `None` where so much
 /// is wrong that judging the rest would only mislead.

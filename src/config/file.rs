@@ -39,6 +39,11 @@ pub(super) struct File {
     pub gossip: Option<GossipFile>,
     /// The operators' listener; without this section it is not opened.
     pub admin: Option<AdminFile>,
+    /// How clients prove themselves: `none`, or a mapping with their keys. Without this section only
+    /// loopback is listened on, and no key is asked for.
+    pub auth: Option<AuthFile>,
+    /// Who pays, and what each may use.
+    pub tenants: Option<Vec<Option<TenantFile>>>,
     /// Bounds on one attempt at a backend.
     pub timeouts: Option<TimeoutsFile>,
     /// JSON file that overrides or extends the built-in table of models and prices; relative to this
@@ -447,6 +452,114 @@ pub(super) struct AdminFile {
     /// Bearer token every request must carry, best as `${NAME}`. Required.
     #[schemars(with = "Option<String>")]
     pub token: Option<SecretString>,
+}
+
+/// How clients prove themselves: `none`, said out loud, or their keys.
+#[derive(Debug)]
+pub(super) enum AuthFile {
+    /// No key is asked for, on any address.
+    None,
+    /// A key is asked for.
+    Keys(AuthKeysFile),
+}
+
+/// The keys clients prove themselves with.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct AuthKeysFile {
+    /// Secret of the hashes in `keysFile`, at least 16 characters, best as `${NAME}`. Required with
+    /// `keysFile`, and the same on every router.
+    #[schemars(with = "Option<String>")]
+    pub secret: Option<SecretString>,
+    /// YAML or JSON file that `llm-router keys` writes; relative to this file's directory. It is read again
+    /// within a second of a change.
+    pub keys_file: Option<String>,
+    /// Keys given here instead, best as `${NAME}`: one is enough to start with.
+    pub keys: Option<Vec<Option<FixedKeyFile>>>,
+    /// Bearer token that opens `/metrics` on the API listener. Default: only the admin listener serves it.
+    #[schemars(with = "Option<String>")]
+    pub metrics_token: Option<SecretString>,
+    /// Whether `/metrics` on the API listener needs no token. Default false.
+    pub open_metrics: Option<bool>,
+}
+
+/// A key in the configuration itself.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct FixedKeyFile {
+    /// Name of the key in books and logs. Default: the tenant's.
+    pub id: Option<String>,
+    /// The key, at least 16 characters, best as `${NAME}`. Required.
+    #[schemars(with = "Option<String>")]
+    pub key: Option<SecretString>,
+    /// Who pays. Default `default`.
+    pub tenant: Option<String>,
+    /// Models it may use, by name or alias; a final `*` stands for any ending. Default: what its tenant may.
+    pub models: Option<Vec<Option<String>>>,
+    /// Backends it may use; a final `*` stands for any ending. Default: what its tenant may.
+    pub backends: Option<Vec<Option<String>>>,
+    /// Strategies it may use; the first stands in where the configured one is not among them. Default:
+    /// what its tenant may.
+    pub strategies: Option<Vec<Option<String>>>,
+}
+
+/// Who pays, and what all its keys together may use.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct TenantFile {
+    /// The tenant's name: letters, digits, `-`, `_` and `.`, at most 64. Required.
+    pub name: Option<String>,
+    /// Models its keys may use, by name or alias; a final `*` stands for any ending. Default: all.
+    pub models: Option<Vec<Option<String>>>,
+    /// Backends its keys may use; a final `*` stands for any ending. Default: all.
+    pub backends: Option<Vec<Option<String>>>,
+    /// Strategies its keys may use; the first stands in where the configured one is not among them.
+    /// Default: all.
+    pub strategies: Option<Vec<Option<String>>>,
+}
+
+/// Read by hand for the same reason as [`ModelFile`].
+impl<'de> Deserialize<'de> for AuthFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NoneOrKeys;
+
+        impl<'de> de::Visitor<'de> for NoneOrKeys {
+            type Value = AuthFile;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`none`, or a mapping with `keysFile` or `keys`")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<AuthFile, E> {
+                match word {
+                    "none" => Ok(AuthFile::None),
+                    other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
+                }
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<AuthFile, A::Error> {
+                AuthKeysFile::deserialize(MapAccessDeserializer::new(map)).map(AuthFile::Keys)
+            }
+        }
+
+        deserializer.deserialize_any(NoneOrKeys)
+    }
+}
+
+impl JsonSchema for AuthFile {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "AuthFile".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "How clients prove themselves: `none`, or their keys.",
+            "anyOf": [{ "const": "none" }, generator.subschema_for::<AuthKeysFile>()],
+        })
+    }
 }
 
 /// Bounds on one attempt at a backend.

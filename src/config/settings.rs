@@ -5,10 +5,11 @@
 
 use crate::identity::IdentityFiles;
 use llm_router_logic::backend::{BackendSpec, Kind};
-use llm_router_logic::ids::{NodeId, Region};
+use llm_router_logic::ids::{KeyId, NodeId, Region, TenantId};
 use llm_router_logic::money::Money;
 use llm_router_logic::route::Policy;
 use llm_router_logic::sim::Behaviour;
+use llm_router_logic::tenant::Allowed;
 use secrecy::{ExposeSecret, SecretString};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub struct Config {
     pub gossip: Option<Gossip>,
     /// The operators' listener; `None` = not opened.
     pub admin: Option<Admin>,
+    /// Who may ask.
+    pub access: Access,
     /// How backends are chosen.
     pub policy: Policy,
     /// How long a client's session stays with its backend; zero = not at all.
@@ -112,6 +115,59 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Bearer token every request must carry.
     pub token: SecretString,
+}
+
+/// Who may ask, and for what.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// How clients prove themselves; `None` = no key is asked for.
+    pub keys: Option<Keys>,
+    /// Tenants that have bounds of their own.
+    pub tenants: Vec<Tenant>,
+}
+
+/// The keys clients prove themselves with.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// Secret of the hashes in the file.
+    pub secret: Option<SecretString>,
+    /// The file of keys. It need not be there yet.
+    pub file: Option<PathBuf>,
+    /// Keys of the configuration itself.
+    pub fixed: Vec<FixedKey>,
+    /// Bearer token that opens `/metrics` on the API listener.
+    pub metrics_token: Option<SecretString>,
+    /// Whether `/metrics` on the API listener needs no token.
+    pub open_metrics: bool,
+}
+
+/// A key in the configuration itself.
+#[derive(Clone, Debug)]
+pub struct FixedKey {
+    /// Its name.
+    pub id: KeyId,
+    /// Its text.
+    pub key: SecretString,
+    /// Whose it is and what it may do.
+    pub grant: Grant,
+}
+
+/// Whose a key is and what it may do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grant {
+    /// Who pays.
+    pub tenant: TenantId,
+    /// What it may use, within what the tenant may.
+    pub allowed: Allowed,
+}
+
+/// What all keys of a tenant together may do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tenant {
+    /// Its name.
+    pub id: TenantId,
+    /// What they may use.
+    pub allowed: Allowed,
 }
 
 /// Bounds on one attempt at a backend.

@@ -1,7 +1,7 @@
 //! The operators' listener: the view, the decisions, the books, a reload. Every request carries the
 //! admin token.
 
-use super::{App, chat};
+use super::{App, chat, health};
 use crate::explain;
 use axum::Json;
 use axum::Router;
@@ -33,6 +33,7 @@ pub fn router(app: App) -> Router {
         .route("/admin/spend", get(spend))
         .route("/admin/explain", post(explain))
         .route("/admin/reload", post(reload))
+        .route("/metrics", get(health::metrics))
         .layer(from_fn_with_state(app.clone(), authorise))
         .with_state(app)
 }

@@ -1,6 +1,7 @@
 //! The routes that reach a model: read a bounded body, read what routing must know, hand over.
 
 use super::App;
+use super::auth;
 use super::error::respond;
 use crate::relay::{Call, GeminiPath};
 use axum::body::Body;
@@ -18,6 +19,7 @@ use llm_router_logic::request::Hints;
 use llm_router_logic::route::Strategy;
 use llm_router_logic::wire::{self, Dialect, Inspected, Operation};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 const STRATEGY: &str = "x-llm-router-strategy";
@@ -119,7 +121,7 @@ pub(super) async fn generate_content(
 
 async fn handle(app: &App, route: Route, request: Request<Body>) -> Response {
     let dialect = route.dialect;
-    let call = match read(app, route, request).await {
+    let call = match authenticated(app, route, request).await {
         Ok(call) => call,
         Err(error) => {
             let metrics = app.handle.metrics();
@@ -153,6 +155,30 @@ fn estimated(body: Vec<u8>) -> Response {
     response
 }
 
+/// Who asks is asked before anything of the body is read.
+async fn authenticated(app: &App, route: Route, request: Request<Body>) -> Result<Call, ApiError> {
+    let principal = auth::client(app, route.dialect, request.headers())?;
+    let mut call = read(app, route, request).await?;
+    let rights = &principal.rights;
+    call.hints.strategy = match call.hints.strategy {
+        Some(asked) if !rights.allow_strategy(asked) => return Err(strategy_not_allowed(asked)),
+        Some(asked) => Some(asked),
+        None => {
+            let configured = app.handle.snapshot().policy.strategy;
+            let allowed = rights.strategy_instead_of(configured);
+            Some(allowed.ok_or_else(|| strategy_not_allowed(configured))?)
+        }
+    };
+    call.principal = principal;
+    Ok(call)
+}
+
+fn strategy_not_allowed(strategy: Strategy) -> ApiError {
+    ApiError::new(ErrorKind::Permission, format!("your API key may not use strategy `{strategy}`"))
+        .with_code("strategy_not_allowed")
+        .with_param(STRATEGY)
+}
+
 /// Reads a request as its route would.
 pub(super) async fn read(app: &App, route: Route, request: Request<Body>) -> Result<Call, ApiError> {
     let (parts, body) = request.into_parts();
@@ -171,6 +197,7 @@ pub(super) async fn read(app: &App, route: Route, request: Request<Body>) -> Res
 pub(crate) fn inspected(route: Route, body: Bytes) -> Result<Call, ApiError> {
     let Route { dialect, operation, path } = route;
     let mut call = Call {
+        principal: Arc::default(),
         dialect,
         operation,
         path,

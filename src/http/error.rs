@@ -2,16 +2,22 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, StatusCode, Uri};
 use llm_router_logic::fault::{ApiError, ErrorKind};
 use llm_router_logic::wire::{self, Dialect};
+
+/// What a 401 says of how to prove oneself (RFC 6750, section 3).
+pub(super) const CHALLENGE: &str = "Bearer realm=\"llm-router\"";
 
 /// The response that tells `error`.
 pub(super) fn respond(dialect: Dialect, error: &ApiError) -> Response {
     let mut response = Response::new(Body::from(wire::encode_error(dialect, error)));
     *response.status_mut() = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if error.status == StatusCode::UNAUTHORIZED.as_u16() {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+    }
     if let Some(wait) = error.retry_after {
         // Whole seconds, never 0: a client that asks again at once would be refused again.
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);

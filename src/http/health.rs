@@ -4,8 +4,8 @@ use super::App;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
 use llm_router_actors::Handle;
 use llm_router_logic::report::Health;
 use prometheus::TextEncoder;
@@ -100,6 +100,15 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
         None => "ready\n".into_response(),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
+}
+
+/// The figures, on the API listener only for who may read them there.
+pub(super) async fn guarded_metrics(State(app): State<App>, headers: HeaderMap) -> Response {
+    if app.auth.may_read_metrics(&headers) {
+        return metrics(State(app)).await;
+    }
+    let text = "the figures need `Authorization: Bearer` with `auth.metricsToken`; the admin listener serves them too\n";
+    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, super::error::CHALLENGE)], text).into_response()
 }
 
 pub(super) async fn metrics(State(app): State<App>) -> Response {

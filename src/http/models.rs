@@ -1,7 +1,7 @@
 //! The list of models, in each dialect: what a healthy backend can serve now, and nothing else.
 
-use super::App;
 use super::error::respond;
+use super::{App, auth};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -9,14 +9,18 @@ use http::{HeaderMap, Uri};
 use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::fault::{ApiError, ErrorKind};
 use llm_router_logic::report::Health;
+use llm_router_logic::tenant::Rights;
 use llm_router_logic::time::Moment;
 use llm_router_logic::wire::Dialect;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 pub(super) async fn list(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Response {
-    let served = served(&app.handle.snapshot(), app.handle.clock().now());
     let dialect = dialect_of(&uri, &headers);
+    let served = match served_to(&app, dialect, &headers) {
+        Ok(served) => served,
+        Err(error) => return respond(dialect, &error),
+    };
     let models: Vec<Value> = served.iter().map(|(id, owners)| model(dialect, id, owners)).collect();
     let list = match dialect {
         Dialect::OpenAi => json!({"object": "list", "data": models}),
@@ -38,7 +42,11 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> Response {
     let dialect = dialect_of(&uri, &headers);
-    match served(&app.handle.snapshot(), app.handle.clock().now()).get_key_value(&id) {
+    let served = match served_to(&app, dialect, &headers) {
+        Ok(served) => served,
+        Err(error) => return respond(dialect, &error),
+    };
+    match served.get_key_value(&id) {
         Some((id, owners)) => Json(model(dialect, id, owners)).into_response(),
         None => {
             let error = ApiError::new(ErrorKind::NotFound, format!("no healthy backend serves model `{id}`"));
@@ -73,18 +81,29 @@ fn model(dialect: Dialect, id: &str, owners: &[String]) -> Value {
     }
 }
 
-/// Every name and alias a client may ask for now, with the backends behind it.
-fn served(snapshot: &Snapshot, now: Moment) -> BTreeMap<String, Vec<String>> {
+/// What the client may ask for now.
+fn served_to(
+    app: &App,
+    dialect: Dialect,
+    headers: &HeaderMap,
+) -> Result<BTreeMap<String, Vec<String>>, ApiError> {
+    let principal = auth::client(app, dialect, headers)?;
+    Ok(served(&app.handle.snapshot(), app.handle.clock().now(), &principal.rights))
+}
+
+/// Every name and alias that `rights` allow to ask for now, with the backends behind it.
+fn served(snapshot: &Snapshot, now: Moment, rights: &Rights) -> BTreeMap<String, Vec<String>> {
     let mut served: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for backend in &snapshot.view.backends {
         let facts = backend.facts(now);
         let health = facts.as_ref().map_or(Health::Unknown, |facts| facts.report.health);
         // A provider counts as well until proven ill, as it does for routing.
         let well = health == Health::Healthy || (!backend.spec.is_cluster() && health == Health::Unknown);
-        if !well {
+        if !well || !rights.allow_backend(&backend.spec.id) {
             continue;
         }
-        for model in facts.map_or(&backend.spec.models[..], |facts| facts.models) {
+        let models = facts.map_or(&backend.spec.models[..], |facts| facts.models);
+        for model in models.iter().filter(|model| rights.allow_model(model)) {
             for name in std::iter::once(&*model.name).chain(model.aliases.iter().map(String::as_str)) {
                 let owners = served.entry(name.to_owned()).or_default();
                 if !owners.iter().any(|owner| owner == backend.spec.id.as_str()) {

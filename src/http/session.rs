@@ -3,7 +3,7 @@
 //! On only where the configuration has `demo.enabled`. It guards the page's figures and keeps one
 //! visitor from using up a public demo; it is not the authentication of an API.
 
-use super::App;
+use super::{App, auth};
 use crate::config::Demo;
 use axum::Json;
 use axum::body::Body;
@@ -62,7 +62,7 @@ impl Sessions {
         cookie
     }
 
-    fn is_open(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn is_open(&self, headers: &HeaderMap) -> bool {
         let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
         let mut pairs =
             cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
@@ -102,12 +102,20 @@ pub(super) async fn login(State(app): State<App>, request: Request) -> Response 
     response
 }
 
-/// Lets through who has a session; everybody where the demo is off.
+/// Lets through who has a session or the admin token. Where the page has no password everybody is let
+/// through, unless clients need keys: then the figures of all tenants are not for everybody.
 pub(super) async fn need_session(State(app): State<App>, request: Request, next: Next) -> Response {
+    let is_admin =
+        app.fixed.admin_token.as_ref().is_some_and(|token| auth::carries(request.headers(), token));
     match &app.sessions {
+        _ if is_admin => next.run(request).await,
         Some(sessions) if !sessions.is_open(request.headers()) => {
             told(StatusCode::UNAUTHORIZED, "log in at POST /api/auth first")
         }
+        None if app.auth.is_on() => told(
+            StatusCode::UNAUTHORIZED,
+            "the figures need `Authorization: Bearer` with the admin token, or a password: set `demo.enabled`",
+        ),
         _ => next.run(request).await,
     }
 }

@@ -6,7 +6,7 @@
 use super::{NodeError, topology};
 use crate::config::Config;
 use crate::decisions::Decisions;
-use crate::http::{App, Fixed, Readiness, Sessions};
+use crate::http::{App, Auth, Fixed, Readiness, Sessions};
 use crate::outbound::{Carrier, HttpProbe, Outbound};
 use crate::relay::Relay;
 use arc_swap::ArcSwap;
@@ -69,6 +69,8 @@ impl Core {
             config.timeouts,
             config.stickiness_window,
         );
+        let random = [handle.draw(), handle.draw(), handle.draw(), handle.draw()];
+        let auth = Arc::new(Auth::new(config.access.clone(), random, handle.metrics().clone()));
         // One reload waiting is enough: it reads the newest file.
         let (reload, reloads) = mpsc::channel(1);
         let app = App {
@@ -78,6 +80,7 @@ impl Core {
             readiness: Arc::new(Readiness::new(
                 config.gossip.as_ref().is_some_and(|gossip| !gossip.seeds.is_empty()),
             )),
+            auth,
             sessions: config.demo.clone().map(|demo| Arc::new(Sessions::new(demo))),
             fixed: Arc::new(Fixed::new(config, world.simulated)),
             reload,

@@ -3,7 +3,7 @@
 use super::Call;
 use llm_router_logic::capability::{JSON, TOOLS, VISION};
 use llm_router_logic::fault::{ApiError, ErrorKind, Fault};
-use llm_router_logic::request::Request;
+use llm_router_logic::request::{ANY_MODEL, Request};
 use llm_router_logic::route::eligible::Refusal;
 use llm_router_logic::route::{Plan, Step};
 use llm_router_logic::time::Moment;
@@ -21,10 +21,21 @@ pub(super) fn told(fault: &Fault, step: Option<&Step>) -> ApiError {
 /// What a client is told when the plan is empty: 404 where nobody serves the model, 400 where the
 /// request fits no backend as configured (with the field that asks too much), else 503 with the reasons.
 pub(super) fn nothing_can_serve(call: &Call, request: &Request, plan: &Plan, now: Moment) -> ApiError {
+    if let Some(error) = not_allowed(request, plan) {
+        return error;
+    }
     let told: Vec<_> = plan
         .refused
         .iter()
-        .filter(|(_, refusal)| !matches!(refusal, Refusal::ModelNotServed | Refusal::NotPinned { .. }))
+        .filter(|(_, refusal)| {
+            !matches!(
+                refusal,
+                Refusal::ModelNotServed
+                    | Refusal::ModelNotAllowed
+                    | Refusal::BackendNotAllowed
+                    | Refusal::NotPinned { .. }
+            )
+        })
         .collect();
     if told.is_empty() {
         let what = match (&request.model, &request.hints.backend) {
@@ -67,6 +78,29 @@ pub(super) fn nothing_can_serve(call: &Call, request: &Request, plan: &Plan, now
         Some(wait) => error.with_retry_after(wait),
         None => error,
     }
+}
+
+/// 403 where nothing but the rights of the client's key stands against the request.
+fn not_allowed(request: &Request, plan: &Plan) -> Option<ApiError> {
+    let is_right =
+        |refusal: &Refusal| matches!(refusal, Refusal::ModelNotAllowed | Refusal::BackendNotAllowed);
+    let silent = |refusal: &Refusal| matches!(refusal, Refusal::ModelNotServed | Refusal::NotPinned { .. });
+    let mut refusals = plan.refused.iter().map(|(_, refusal)| refusal).filter(|refusal| !silent(refusal));
+    let first = refusals.next().filter(|refusal| is_right(refusal))?;
+    if !refusals.all(is_right) {
+        return None;
+    }
+    let model = request.model.as_deref().unwrap_or(ANY_MODEL);
+    let (what, param) = match (first, &request.hints.backend) {
+        (Refusal::BackendNotAllowed, Some(backend)) => (format!("backend `{backend}`"), None),
+        _ => (format!("model `{model}`"), Some("model")),
+    };
+    let text = format!("your API key may not use {what}; GET /v1/models lists what it may use");
+    let error = ApiError::new(ErrorKind::Permission, text).with_code(first.code());
+    Some(match param {
+        Some(param) => error.with_param(param),
+        None => error,
+    })
 }
 
 /// The field of the client's request that asks for a capability.

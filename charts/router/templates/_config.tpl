@@ -8,6 +8,9 @@
 {{- $_ := set $server "port" 8080 -}}
 {{- $_ := set $server "drainTimeout" (printf "%ds" (add $seconds 5)) -}}
 {{- $_ := set $config "server" $server -}}
+{{- if not (hasKey $config "auth") -}}
+{{- $_ := set $config "auth" "none" -}}
+{{- end -}}
 {{- $timeouts := $config.timeouts | default dict -}}
 {{- $_ := set $timeouts "total" (printf "%ds" $seconds) -}}
 {{- $_ := set $config "timeouts" $timeouts -}}

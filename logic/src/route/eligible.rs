@@ -29,8 +29,12 @@ pub enum Refusal {
         /// The one it named.
         pinned: BackendId,
     },
+    /// The client's key or tenant may not use it.
+    BackendNotAllowed,
     /// It does not serve the model asked for.
     ModelNotServed,
+    /// It serves no model that the client's key and tenant may use.
+    ModelNotAllowed,
     /// Nothing is known of its models yet.
     ModelsUnknown,
     /// The model lacks something the request needs.
@@ -117,7 +121,9 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotPinned { .. } => "not_pinned",
+            Self::BackendNotAllowed => "backend_not_allowed",
             Self::ModelNotServed => "model_not_served",
+            Self::ModelNotAllowed => "model_not_allowed",
             Self::ModelsUnknown => "models_unknown",
             Self::MissingCapability { .. } => "missing_capability",
             Self::ContextWindow { .. } => "context_window",
@@ -171,7 +177,9 @@ impl Refusal {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::NotPinned { .. }
+            | Self::BackendNotAllowed
             | Self::ModelNotServed
+            | Self::ModelNotAllowed
             | Self::MissingCapability { .. }
             | Self::ContextWindow { .. }
             | Self::ExternalFallbackDisabled
@@ -198,7 +206,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotPinned { pinned } => write!(f, "the client named `{pinned}`"),
+            Self::BackendNotAllowed => f.write_str("the key or its tenant may not use it"),
             Self::ModelNotServed => f.write_str("does not serve the model"),
+            Self::ModelNotAllowed => f.write_str("the key or its tenant may not use the model"),
             Self::ModelsUnknown => f.write_str("its models are not known yet"),
             Self::MissingCapability { missing } => write!(f, "lacks `{missing}`"),
             Self::ContextWindow { tokens, window } => {
@@ -299,12 +309,16 @@ pub(crate) fn resolve<'m>(
     }
     if let Some(asked) = request.model.as_deref().filter(|name| *name != ANY_MODEL) {
         let model = serves(models, asked).ok_or(Refusal::ModelNotServed)?;
+        if !request.rights.allow_model(model) {
+            return Err(Refusal::ModelNotAllowed);
+        }
         return fits(spec, model, request).map(|()| model);
     }
     let default = spec.default_model.as_deref().and_then(|name| serves(models, name));
     let mut first_refusal = None;
     for model in default.into_iter().chain(models) {
-        match fits(spec, model, request) {
+        let may = if request.rights.allow_model(model) { Ok(()) } else { Err(Refusal::ModelNotAllowed) };
+        match may.and_then(|()| fits(spec, model, request)) {
             Ok(()) => return Ok(model),
             Err(refusal) => first_refusal = first_refusal.or(Some(refusal)),
         }

@@ -240,6 +240,9 @@ fn judge<'v>(
     if let Some(pinned) = request.hints.backend.as_ref().filter(|id| **id != backend.spec.id) {
         return refuse(false, Refusal::NotPinned { pinned: pinned.clone() });
     }
+    if !request.rights.allow_backend(&backend.spec.id) {
+        return refuse(false, Refusal::BackendNotAllowed);
+    }
     let facts = backend.facts(now);
     let models = match &facts {
         Some(facts) if !facts.models.is_empty() => facts.models,

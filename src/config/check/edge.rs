@@ -1,6 +1,5 @@
 //! The sections about this node's own doors: `server`, `node`, `gossip`, `admin`, `timeouts`, `demo`.
 
-use super::address::is_loopback_host;
 use super::{Check, LOCAL};
 use crate::config::file::{
     AdminFile, DemoFile, GossipFile, IdentityFile, NodeFile, ServerFile, TimeoutsFile,
@@ -31,10 +30,6 @@ impl Check<'_> {
                 self.findings
                     .problem(&host_at, format!("expected a host name or an IP address, found `{host}`"));
             }
-            Some(host) if !is_loopback_host(host) => self.findings.warning(
-                &host_at,
-                "clients need no key in this version: whoever reaches this address can spend your money",
-            ),
             Some(_) => {}
         }
         let read_timeout = self.timeout(&at.key("readTimeout"), file.read_timeout, Duration::from_secs(30));

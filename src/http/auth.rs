@@ -1,0 +1,205 @@
+//! Who a client is: the key it carries, looked up before anything of its body is read.
+//!
+//! Owns where each dialect carries a key, the keyring in force, and what a client without a good key is
+//! told. A key is never logged, never kept and never sent on.
+
+use super::App;
+use crate::config::Access;
+use crate::keys::{self, KeyRefused, Keyring};
+use arc_swap::ArcSwap;
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderName};
+use llm_router_actors::metrics::Metrics;
+use llm_router_logic::fault::{ApiError, ErrorKind};
+use llm_router_logic::ids::TenantId;
+use llm_router_logic::tenant::Principal;
+use llm_router_logic::wire::Dialect;
+use secrecy::{ExposeSecret, SecretString};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use subtle::ConstantTimeEq;
+use tokio_util::sync::CancellationToken;
+
+/// The tenant of the page's playground, for who has its password.
+pub(super) const PLAYGROUND: &str = "playground";
+/// How often the file of keys is looked at.
+const FILE_INTERVAL: Duration = Duration::from_millis(400);
+/// Longest key looked up.
+const KEY_BYTES_MAX: usize = 512;
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
+
+/// The keys a node accepts.
+pub struct Auth {
+    /// `None` = no key is asked for.
+    ring: ArcSwap<Option<Keyring>>,
+    settings: Mutex<Settings>,
+    /// Secret of hashes that are in no file.
+    own_secret: [u8; 32],
+    metrics: Metrics,
+}
+
+struct Settings {
+    access: Access,
+    seen: Option<Stamp>,
+}
+
+/// What tells one version of the file of keys from the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    target: PathBuf,
+    modified: Option<SystemTime>,
+    length: u64,
+}
+
+impl Auth {
+    /// The keys of `access`, its file of keys read. `random` keys the hashes of keys that are in no file.
+    pub fn new(access: Access, random: [u64; 4], metrics: Metrics) -> Self {
+        let mut own_secret = [0; 32];
+        for (bytes, word) in own_secret.chunks_exact_mut(8).zip(random) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        let auth = Self {
+            ring: ArcSwap::from_pointee(None),
+            settings: Mutex::new(Settings { access: Access::default(), seen: None }),
+            own_secret,
+            metrics,
+        };
+        auth.reconfigure(access);
+        auth
+    }
+
+    /// Takes over new settings, reading the file of keys again.
+    pub fn reconfigure(&self, access: Access) {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.seen = stamp(&access);
+        settings.access = access;
+        self.read(&settings.access);
+    }
+
+    /// Reads the file of keys again wherever it changed, until `stop`.
+    pub async fn follow_file(&self, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(FILE_INTERVAL)).await.is_some() {
+            let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = stamp(&settings.access);
+            // A file that is gone is being replaced, or was removed by mistake: its keys hold on.
+            if now.is_some() && now != settings.seen {
+                settings.seen = now;
+                self.read(&settings.access);
+            }
+        }
+    }
+
+    /// A file that cannot be used changes nothing; at the start there is nothing, so no key of it opens.
+    fn read(&self, access: &Access) {
+        let Some(settings) = &access.keys else {
+            return self.ring.store(Arc::new(None));
+        };
+        match keys::read(settings) {
+            Ok(records) => {
+                let ring = Keyring::new(access, &records, &self.own_secret);
+                tracing::info!(keys = ring.len(), "the keys in force were read");
+                self.ring.store(Arc::new(Some(ring)));
+                self.metrics.key_file_reads_total.with_label_values(&["read"]).inc();
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot read the file of keys, the keys in force stay");
+                self.metrics.key_file_reads_total.with_label_values(&["refused"]).inc();
+                if self.ring.load().is_none() {
+                    self.ring.store(Arc::new(Some(Keyring::new(access, &[], &self.own_secret))));
+                }
+            }
+        }
+    }
+
+    /// Whether clients must carry a key.
+    pub fn is_on(&self) -> bool {
+        self.ring.load().is_some()
+    }
+
+    /// Whether `headers` may read the figures of `/metrics` on the API listener.
+    pub(super) fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(keys) = &settings.access.keys else { return true };
+        keys.open_metrics || keys.metrics_token.as_ref().is_some_and(|token| carries(headers, token))
+    }
+
+    /// Who sent `headers`.
+    ///
+    /// # Errors
+    /// 401, in words for the client.
+    fn principal(&self, dialect: Dialect, headers: &HeaderMap) -> Result<Arc<Principal>, ApiError> {
+        let ring = self.ring.load();
+        let Some(ring) = ring.as_ref() else {
+            return Ok(Arc::default());
+        };
+        let Some(key) = presented(dialect, headers) else {
+            return Err(self.refuse("missing", format!("send your API key in {}", carrier(dialect))));
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        ring.principal(key, now).cloned().map_err(|refused| {
+            let why = match refused {
+                KeyRefused::Unknown => "this API key is not known here",
+                KeyRefused::NotYet => "this API key is not valid yet",
+                KeyRefused::Expired => "this API key has expired: ask for a new one",
+                KeyRefused::Revoked => "this API key was revoked: ask for a new one",
+            };
+            self.refuse(refused.label(), why.to_owned())
+        })
+    }
+
+    fn refuse(&self, why: &str, text: String) -> ApiError {
+        self.metrics.auth_refused_total.with_label_values(&[why]).inc();
+        ApiError::new(ErrorKind::Authentication, text).with_code("invalid_api_key")
+    }
+}
+
+/// Who asks: the owner of the key in `headers`, or of a session of the page.
+///
+/// # Errors
+/// 401 where a key is asked for and there is no good one.
+pub(super) fn client(app: &App, dialect: Dialect, headers: &HeaderMap) -> Result<Arc<Principal>, ApiError> {
+    let has_session = || app.sessions.as_ref().is_some_and(|sessions| sessions.is_open(headers));
+    if app.auth.is_on() && presented(dialect, headers).is_none() && has_session() {
+        return Ok(Arc::new(Principal::of(TenantId::new(PLAYGROUND))));
+    }
+    app.auth.principal(dialect, headers)
+}
+
+/// Whether `headers` carry `token` as a bearer token.
+pub(super) fn carries(headers: &HeaderMap, token: &SecretString) -> bool {
+    bearer(headers).is_some_and(|given| given.ct_eq(token.expose_secret().as_bytes()).into())
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+/// The key in `headers`, where the dialect's clients put it before anywhere else.
+fn presented(dialect: Dialect, headers: &HeaderMap) -> Option<&[u8]> {
+    let header = |name: &HeaderName| headers.get(name).map(|value| value.as_bytes().trim_ascii());
+    let places = match dialect {
+        Dialect::OpenAi => [bearer(headers), header(&X_API_KEY), header(&X_GOOG_API_KEY)],
+        Dialect::Anthropic => [header(&X_API_KEY), bearer(headers), header(&X_GOOG_API_KEY)],
+        Dialect::Gemini => [header(&X_GOOG_API_KEY), bearer(headers), header(&X_API_KEY)],
+    };
+    places.into_iter().flatten().find(|key| (1..=KEY_BYTES_MAX).contains(&key.len()))
+}
+
+fn carrier(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::OpenAi => "`Authorization: Bearer KEY`",
+        Dialect::Anthropic => "`x-api-key: KEY` or `Authorization: Bearer KEY`",
+        Dialect::Gemini => "`x-goog-api-key: KEY`",
+    }
+}
+
+fn stamp(access: &Access) -> Option<Stamp> {
+    let target = access.keys.as_ref()?.file.as_ref()?.canonicalize().ok()?;
+    let metadata = target.metadata().ok()?;
+    Some(Stamp { target, modified: metadata.modified().ok(), length: metadata.len() })
+}
