@@ -91,6 +91,9 @@ pub struct Decision {
     /// How many were ejected for their failures, and how many of these were candidates after all.
     #[serde(skip_serializing_if = "Ejection::is_none")]
     pub ejection: Ejection,
+    /// Who could have served it too, but was not looked at: only where there are very many backends.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_looked_at: Vec<BackendId>,
 }
 
 /// A bounded ring of decisions.

@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use llm_router_actors::ports::{Probe, Reading};
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::report::{Health, Report};
-use llm_router_logic::route::{Explanation, Loads, LocalLoad, Reason, explain, plan};
+use llm_router_logic::route::{Explanation, Loads, LocalLoad, PreparedView, Reason, explain, plan};
 use llm_router_logic::standing::Standing;
 use llm_router_logic::time::{Moment, millis_u32};
 use llm_router_logic::view::{BackendView, ClusterView, OwnFact};
@@ -170,6 +170,7 @@ async fn offline(path: &Path, options: &ExplainOptions) -> Result<String, Failur
     let view = view(&loaded.config, &looked);
     let now = Moment::ZERO + started.elapsed();
     let policy = &loaded.config.policy;
+    let view = PreparedView::new(view, policy, now, None);
     let plan = plan(&view, &Idle(&view), &request, policy, 0, now);
     let answer = Answer { not_asked, ..Answer::new(explain(&plan, &view, &request, policy, now)) };
     if !options.json {

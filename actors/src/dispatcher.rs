@@ -17,6 +17,7 @@ use llm_router_logic::backend::ServedModel;
 use llm_router_logic::gossip::pace::{self, Pace};
 use llm_router_logic::ids::{BackendId, NodeId};
 use llm_router_logic::report::Report;
+use llm_router_logic::route::PreparedView;
 use llm_router_logic::standing::Standing;
 use llm_router_logic::view::{BackendView, ClusterView, Member, OwnFact, PeerFact};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -262,14 +263,16 @@ impl State {
             .collect();
         let peers = self.members.iter().filter(|member| member.live && !member.this_node).count();
         self.arguments.metrics.gossip_peers.set(i64::try_from(peers).unwrap_or(i64::MAX));
+        let view = ClusterView {
+            node: self.topology.node.clone(),
+            region: self.topology.region.clone(),
+            backends,
+            foreign,
+            members: self.members.clone(),
+        };
+        let last = self.arguments.published.load();
         self.arguments.published.store(Arc::new(Snapshot {
-            view: ClusterView {
-                node: self.topology.node.clone(),
-                region: self.topology.region.clone(),
-                backends,
-                foreign,
-                members: self.members.clone(),
-            },
+            view: PreparedView::new(view, &self.topology.policy, now, Some(&last.view)),
             policy: Arc::new(self.topology.policy.clone()),
             doors: self.doors.clone(),
         }));

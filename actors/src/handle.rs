@@ -15,7 +15,7 @@ use crate::{backend, cost, dispatcher, gossip};
 use arc_swap::ArcSwap;
 use llm_router_logic::guard::restart::Restarts;
 use llm_router_logic::ids::BackendId;
-use llm_router_logic::route::Step;
+use llm_router_logic::route::{PreparedView, Step};
 use llm_router_logic::standing::Standing;
 use llm_router_logic::view::{BackendView, ClusterView, Member};
 use ractor::Actor;
@@ -104,6 +104,7 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
         }],
     };
     let policy = Arc::new(topology.policy.clone());
+    let view = PreparedView::new(view, &policy, clock.now(), None);
     let gossip_address = Address::vacant();
     let shared = Arc::new(Shared {
         clock,

@@ -3,16 +3,15 @@
 use crate::address::Address;
 use crate::backend;
 use crate::gate::Gate;
-use llm_router_logic::route::{Loads, LocalLoad, Policy};
+use llm_router_logic::route::{Loads, LocalLoad, Policy, PreparedView};
 use llm_router_logic::time::Moment;
-use llm_router_logic::view::ClusterView;
 use std::sync::Arc;
 
 /// An immutable picture of the cluster, published by the dispatcher.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Facts of all backends and members.
-    pub view: ClusterView,
+    /// Facts of all backends and members, made ready for decisions.
+    pub view: PreparedView,
     /// Routing settings the view was published under.
     pub policy: Arc<Policy>,
     /// One door per backend of the view, in the same order.

@@ -11,7 +11,7 @@ use llm_router_logic::ids::{NodeId, Region};
 use llm_router_logic::money::Money;
 use llm_router_logic::report::{Health, Report};
 use llm_router_logic::request::Request;
-use llm_router_logic::route::{Loads, LocalLoad, Policy, Strategy, plan};
+use llm_router_logic::route::{Loads, LocalLoad, Policy, PreparedView, Strategy, plan};
 use llm_router_logic::standing::Standing;
 use llm_router_logic::time::Moment;
 use llm_router_logic::view::{BackendView, ClusterView, OwnFact, PeerFact};
@@ -85,7 +85,7 @@ fn backend(n: usize) -> BackendView {
     }
 }
 
-fn scene(size: usize) -> (ClusterView, Busy, Request) {
+fn scene(size: usize) -> (PreparedView, Busy, Request) {
     let view = ClusterView {
         node: NodeId::new("aws-0"),
         region: Region::new("us-west-2"),
@@ -93,6 +93,7 @@ fn scene(size: usize) -> (ClusterView, Busy, Request) {
         foreign: Vec::new(),
         members: Vec::new(),
     };
+    let view = PreparedView::new(view, &Policy::default(), NOW, None);
     let load = |n: usize| LocalLoad { in_flight: (n % 4) as u32, limit: 4, ..LocalLoad::default() };
     let request = Request {
         model: Some("llama-3.1-8b".to_owned()),

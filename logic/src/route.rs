@@ -5,11 +5,14 @@ pub mod experiment;
 pub mod explain;
 mod order;
 pub mod plan;
+pub mod prepared;
 pub mod score;
+pub mod shortlist;
 pub mod strategy;
 pub mod wanted;
 
 pub use eligible::Refusal;
 pub use explain::{Explanation, explain};
 pub use plan::{Loads, LocalLoad, Plan, Step, plan};
+pub use prepared::PreparedView;
 pub use strategy::{CostBasis, Policy, Reason, Slo, Strategy, UnknownStrategy};

@@ -13,7 +13,7 @@ mod herd {
     use llm_router_logic::money::Money;
     use llm_router_logic::report::{Health, Report};
     use llm_router_logic::request::Request;
-    use llm_router_logic::route::{Loads, LocalLoad, Policy, Strategy, plan};
+    use llm_router_logic::route::{Loads, LocalLoad, Policy, PreparedView, Strategy, plan};
     use llm_router_logic::standing::Standing;
     use llm_router_logic::time::Moment;
     use llm_router_logic::view::{BackendView, ClusterView, OwnFact, PeerFact};
@@ -178,7 +178,8 @@ mod herd {
                 Chooser::Plan(_) => {
                     let view = &mut views[router];
                     hear(view, &heard, heard_at);
-                    plan(view, &OwnLoads(loading[router]), &request, &policy, draw, now).steps[0].index
+                    let view = PreparedView::new(view.clone(), &policy, now, None);
+                    plan(&view, &OwnLoads(loading[router]), &request, &policy, draw, now).steps[0].index
                 }
             };
             loading[router][backend] += 1;

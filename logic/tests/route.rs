@@ -22,6 +22,9 @@ mod properties;
 #[path = "route/scene.rs"]
 mod scene;
 #[cfg(test)]
+#[path = "route/shortlists.rs"]
+mod shortlists;
+#[cfg(test)]
 #[path = "route/slo.rs"]
 mod slo;
 #[cfg(test)]

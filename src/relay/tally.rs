@@ -10,6 +10,7 @@ use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::fault::{ApiError, Fault};
 use llm_router_logic::money::Money;
 use llm_router_logic::request::{ANY_MODEL, Request};
+use llm_router_logic::route::plan::rest;
 use llm_router_logic::route::{Plan, Step};
 use llm_router_logic::time::{Moment, millis};
 use llm_router_logic::wire::Reply;
@@ -38,6 +39,8 @@ pub(super) struct Tally {
     began: bool,
     usage: Option<Usage>,
     output_events: u64,
+    /// The request, where the plan left backends out that the record shall tell of.
+    rest_of: Option<Request>,
     booked: bool,
 }
 
@@ -75,6 +78,7 @@ impl Tally {
             candidates: plan.steps.clone(),
             refused: plan.refused.clone(),
             ejection: plan.ejection,
+            not_looked_at: Vec::new(),
         };
         if let Some(first) = plan.steps.first() {
             let kind =
@@ -91,6 +95,7 @@ impl Tally {
             began: false,
             usage: None,
             output_events: 0,
+            rest_of: (plan.not_looked_at > 0).then(|| request.clone()),
             booked: false,
         }
     }
@@ -234,7 +239,22 @@ impl Tally {
             record.backend_model = Some(Arc::clone(&step.model));
             record.backend = Some(step.backend);
         }
-        self.sources.decisions.keep(record.clone());
+        self.judge_rest();
+        self.sources.decisions.keep(self.record.clone());
+    }
+
+    /// What the plan did not look at, now that nobody waits for the answer.
+    fn judge_rest(&mut self) {
+        let Some(request) = self.rest_of.take() else { return };
+        let (record, snapshot) = (&mut self.record, &*self.sources.snapshot);
+        let view = &snapshot.view;
+        let (steps, refused) = (&record.candidates, &record.refused);
+        for (id, why) in rest(steps, refused, view, snapshot, &request, &snapshot.policy, self.started) {
+            match why {
+                Some(refusal) => record.refused.push((id, refusal)),
+                None => record.not_looked_at.push(id),
+            }
+        }
     }
 
     fn is_external(&self, step: &Step) -> bool {

@@ -268,16 +268,14 @@ pub fn default_capabilities(kind: Kind, model: &str) -> &'static [&'static str] 
 
 /// The first word of `needs` that `model` at `spec` lacks.
 fn missing<'n>(spec: &BackendSpec, model: &ServedModel, needs: &'n Capabilities) -> Option<&'n str> {
-    // Most backends state nothing: then no set need be searched.
-    let any_stated = !model.capabilities.is_empty() || !spec.capabilities.is_empty();
-    let stated =
-        |word: &str| any_stated && (model.capabilities.contains(word) || spec.capabilities.contains(word));
-    let defaults: &[&str] = if [CHAT, COMPLETION, EMBEDDING].into_iter().any(stated) {
-        &[]
-    } else {
-        default_capabilities(spec.kind, &model.name)
-    };
-    needs.iter().find(|word| !stated(word) && !defaults.contains(word))
+    const NOTHING: Capabilities = Capabilities::of_known(&[]);
+    const OPERATIONS: Capabilities = Capabilities::of_known(&[CHAT, COMPLETION, EMBEDDING]);
+    let lacks = needs.first_outside([&model.capabilities, &spec.capabilities, &NOTHING])?;
+    if model.capabilities.meets(&OPERATIONS) || spec.capabilities.meets(&OPERATIONS) {
+        return Some(lacks);
+    }
+    let defaults = Capabilities::of_known(default_capabilities(spec.kind, &model.name));
+    needs.first_outside([&model.capabilities, &spec.capabilities, &defaults])
 }
 
 /// Whether `model` at `spec` can do what `request` needs, within its context window.

@@ -8,10 +8,11 @@ use crate::report::Health;
 use crate::request::{ANY_MODEL, Request};
 use crate::route::eligible::{Refusal, known_models, resolve};
 use crate::route::plan::{LocalLoad, Plan};
+use crate::route::prepared::PreparedView;
 use crate::route::score::score;
-use crate::route::{Policy, Reason, Strategy};
+use crate::route::{CostBasis, Policy, Reason, Strategy};
 use crate::time::{Moment, millis};
-use crate::view::{BackendView, ClusterView};
+use crate::view::BackendView;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 pub struct Explanation {
     /// The strategy applied.
     pub strategy: Strategy,
+    /// Which cost of a cluster was compared.
+    pub cost_basis: CostBasis,
     /// The model asked for; `auto` where the choice was left to the router.
     pub model: String,
     /// What the request needs.
@@ -95,7 +98,7 @@ pub struct FactNote {
 /// Explains `plan`, which was made on `view` for `request` under `policy`.
 pub fn explain(
     plan: &Plan,
-    view: &ClusterView,
+    view: &PreparedView,
     request: &Request,
     policy: &Policy,
     now: Moment,
@@ -118,11 +121,12 @@ pub fn explain(
         code: refusal.code(),
         text: refusal.to_string(),
         retry_after_ms: refusal.retry_after(now).map(millis),
-        would_cost_usd: would_cost(refusal, backend(id), request, policy, now),
+        would_cost_usd: would_cost(refusal, view, id, request, now),
         facts: backend(id).map(|backend| fact_note(backend, now)).unwrap_or_default(),
     });
     Explanation {
         strategy: plan.strategy,
+        cost_basis: policy.cost_basis,
         model: request.model.clone().unwrap_or_else(|| ANY_MODEL.to_owned()),
         needs: request.needs.iter().map(str::to_owned).collect(),
         input_tokens: request.input_tokens,
@@ -134,19 +138,19 @@ pub fn explain(
 
 fn would_cost(
     refusal: &Refusal,
-    backend: Option<&BackendView>,
+    view: &PreparedView,
+    id: &BackendId,
     request: &Request,
-    policy: &Policy,
     now: Moment,
 ) -> Option<Money> {
     if let Refusal::TooDear { predicted, .. } = refusal {
         return Some(*predicted);
     }
-    let backend = backend?;
-    let facts = backend.facts(now);
+    let index = view.backends.iter().position(|backend| backend.spec.id == *id)?;
+    let (backend, facts) = (&view.backends[index], view.facts(index, now));
     let model = resolve(&backend.spec, known_models(backend), request).ok()?;
     let report = facts.as_ref().map(|facts| &facts.report);
-    score(backend, model, report, &LocalLoad::default(), request, policy, now).predicted_cost
+    score(backend, view.ready(index), model, report, &LocalLoad::default(), request).predicted_cost
 }
 
 fn fact_note(backend: &BackendView, now: Moment) -> FactNote {

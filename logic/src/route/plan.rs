@@ -11,12 +11,14 @@ use crate::money::Money;
 use crate::request::{ANY_MODEL, Request};
 use crate::route::eligible::{self, Refusal};
 use crate::route::order::{self, Candidate};
+use crate::route::prepared::PreparedView;
 use crate::route::score::score;
+use crate::route::shortlist::Walk;
 use crate::route::{Policy, Reason, Strategy};
 use crate::spot::ends_in_time;
 use crate::time::Moment;
-use crate::view::{BackendView, ClusterView};
 use serde::Serialize;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,19 +78,28 @@ pub struct Plan {
     pub strategy: Strategy,
     /// Best first; empty when nothing can serve the request.
     pub steps: Vec<Step>,
-    /// Every other backend with the first reason against it.
+    /// Every other backend that was looked at, with the first reason against it.
     pub refused: Vec<(BackendId, Refusal)>,
     /// How many were ejected for their failures, and how many of these are tried after all.
     #[serde(skip_serializing_if = "Ejection::is_none")]
     pub ejection: Ejection,
+    /// Backends that were not looked at, since enough good ones were found before; always 0 up to
+    /// [`WHOLE`](crate::route::shortlist::WHOLE) backends. [`rest`] judges them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub not_looked_at: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Orders the backends of `view` for `request`.
 ///
 /// `draw` is 64 random bits that break ties and sample candidates; the same arguments give the same
-/// plan. Every backend of the view is either a step or refused.
+/// plan. Every backend looked at is either a step or refused.
 pub fn plan(
-    view: &ClusterView,
+    view: &PreparedView,
     loads: &impl Loads,
     request: &Request,
     policy: &Policy,
@@ -100,12 +111,21 @@ pub fn plan(
     let mut refused = Vec::new();
     let mut pool = Pool::default();
     let mut a_cluster_serves = false;
-    for (index, backend) in view.backends.iter().enumerate() {
-        let judged = judge(backend, index, loads, request, policy, now);
+    let mut looked_at = 0;
+    let mut walk = Walk::new(view, request, strategy, draw);
+    while let Some(index) = walk.next() {
+        looked_at += 1;
+        let backend = &view.backends[index];
+        let judged = judge(view, index, loads, request, policy, now);
         a_cluster_serves |= backend.spec.is_cluster() && judged.serves;
         pool.serving += usize::from(judged.serves);
         match judged.verdict {
-            Ok(candidate) => candidates.push(candidate),
+            Ok(candidate) => {
+                let score = &candidate.score;
+                let good = score.has_room() && (strategy != Strategy::Slo || score.meets(&policy.slo));
+                walk.found(good);
+                candidates.push(candidate);
+            }
             Err(refusal) => {
                 pool.ejected += usize::from(refusal.ejects());
                 match judged.ejected {
@@ -147,6 +167,7 @@ pub fn plan(
         sticky: sticky.is_some(),
         fallbacks_from: fallbacks_from(&places, &candidates),
     };
+    let not_looked_at = view.backends.len() - looked_at;
     let step = |(place, at): (usize, &usize)| {
         let candidate = &candidates[*at];
         Step {
@@ -166,7 +187,7 @@ pub fn plan(
     steps.extend(readmitted.into_iter().map(|(candidate, refusal)| Step {
         index: candidate.index,
         backend: view.backends[candidate.index].spec.id.clone(),
-        model: candidate.model.name.clone(),
+        model: Arc::clone(&candidate.model.name),
         reason: Reason::LeastBad,
         predicted_cost: candidate.score.predicted_cost,
         marginal_cost: None,
@@ -175,7 +196,7 @@ pub fn plan(
         fact_age: candidate.fact_age,
         ejected_for: Some(refusal),
     }));
-    Plan { strategy, steps, refused, ejection }
+    Plan { strategy, steps, refused, not_looked_at, ejection }
 }
 
 /// The backends that serve the model, as far as ejection goes by them.
@@ -189,7 +210,7 @@ struct Pool<'v> {
 
 impl<'v> Pool<'v> {
     /// Providers may not stand in for clusters: they are no part of the pool.
-    fn only_clusters(&mut self, refused: &mut Vec<(BackendId, Refusal)>, view: &ClusterView) {
+    fn only_clusters(&mut self, refused: &mut Vec<(BackendId, Refusal)>, view: &PreparedView) {
         self.broken.retain(|(candidate, _)| {
             if !candidate.cluster {
                 let id = view.backends[candidate.index].spec.id.clone();
@@ -204,7 +225,7 @@ impl<'v> Pool<'v> {
         mut self,
         max_percent: u8,
         refused: &mut Vec<(BackendId, Refusal)>,
-        view: &ClusterView,
+        view: &PreparedView,
     ) -> (Ejection, Vec<(Candidate<'v>, Refusal)>) {
         let ejection = Ejection::capped(self.serving, self.ejected, self.broken.len(), max_percent);
         if !self.broken.is_empty() {
@@ -219,6 +240,28 @@ impl<'v> Pool<'v> {
     }
 }
 
+/// What a plan with these steps and refusals did not look at, each with the first reason against it;
+/// `None` = it could have served. For those who want the whole story and have the time: a person, or the
+/// record of a decision.
+pub fn rest(
+    steps: &[Step],
+    refused: &[(BackendId, Refusal)],
+    view: &PreparedView,
+    loads: &impl Loads,
+    request: &Request,
+    policy: &Policy,
+    now: Moment,
+) -> Vec<(BackendId, Option<Refusal>)> {
+    let steps = steps.iter().map(|step| &step.backend);
+    let seen: HashSet<&BackendId> = steps.chain(refused.iter().map(|(id, _)| id)).collect();
+    let unseen = |index: &usize| !seen.contains(&view.backends[*index].spec.id);
+    let judged = |index: usize| {
+        let refusal = judge(view, index, loads, request, policy, now).verdict.err();
+        (view.backends[index].spec.id.clone(), refusal)
+    };
+    (0..view.backends.len()).filter(unseen).map(judged).collect()
+}
+
 /// What is found of one backend.
 struct Judged<'v> {
     /// Whether it would serve the request if it were well.
@@ -229,13 +272,14 @@ struct Judged<'v> {
 }
 
 fn judge<'v>(
-    backend: &'v BackendView,
+    view: &'v PreparedView,
     index: usize,
     loads: &impl Loads,
     request: &Request,
     policy: &Policy,
     now: Moment,
 ) -> Judged<'v> {
+    let backend = &view.backends[index];
     let refuse = |serves, refusal| Judged { serves, verdict: Err(refusal), ejected: None };
     if let Some(pinned) = request.hints.backend.as_ref().filter(|id| **id != backend.spec.id) {
         return refuse(false, Refusal::NotPinned { pinned: pinned.clone() });
@@ -243,7 +287,7 @@ fn judge<'v>(
     if !request.rights.allow_backend(&backend.spec.id) {
         return refuse(false, Refusal::BackendNotAllowed);
     }
-    let facts = backend.facts(now);
+    let facts = view.facts(index, now);
     let models = match &facts {
         Some(facts) if !facts.models.is_empty() => facts.models,
         _ => eligible::known_models(backend),
@@ -268,7 +312,8 @@ fn judge<'v>(
             return refuse(true, refusal.clone());
         }
     }
-    let score = score(backend, model, facts.as_ref().map(|f| &f.report), &load, request, policy, now);
+    let report = facts.as_ref().map(|facts| &facts.report);
+    let score = score(backend, view.ready(index), model, report, &load, request);
     if let Some(max) = request.hints.max_cost {
         match score.predicted_cost {
             None => return refuse(true, Refusal::CostUnknown),

@@ -6,7 +6,8 @@ use crate::money::Money;
 use crate::report::Report;
 use crate::request::Request;
 use crate::route::plan::LocalLoad;
-use crate::route::strategy::{Policy, Slo};
+use crate::route::prepared::Ready;
+use crate::route::strategy::Slo;
 use crate::time::Moment;
 use crate::view::BackendView;
 use std::time::Duration;
@@ -33,20 +34,19 @@ pub struct Score {
 }
 
 /// Scores `model` at `backend` for `request`.
-pub fn score(
+pub(crate) fn score(
     backend: &BackendView,
+    ready: &Ready,
     model: &ServedModel,
     report: Option<&Report>,
     load: &LocalLoad,
     request: &Request,
-    policy: &Policy,
-    now: Moment,
 ) -> Score {
     let unknown = Report::default();
     let report = report.unwrap_or(&unknown);
-    let (cost_per_1k, predicted_cost) = cost(backend, model, report, request, policy).unzip();
+    let (cost_per_1k, predicted_cost) = cost(backend, ready, model, request).unzip();
 
-    let running = u64::from(load.in_flight) + u64::from(backend.peers_in_flight(now));
+    let running = u64::from(load.in_flight) + u64::from(ready.peers_in_flight);
     let waiting = u64::from(report.queue_depth.max(load.waiting));
     let local_limit = Some(load.limit).filter(|limit| *limit > 0);
     let places = report.slots.or(backend.spec.slots).or(local_limit).unwrap_or(1).max(1);
@@ -92,18 +92,33 @@ impl Score {
 /// measured throughput, or a provider's list price of its default model with input and output in equal
 /// parts. `None` = unknown.
 pub fn unit_cost(backend: &BackendView, overhead_factor: f64, now: Moment) -> Option<Money> {
+    if backend.spec.is_cluster() {
+        return cluster_cost_per_1k(backend, &backend.facts(now)?.report, overhead_factor);
+    }
+    list_price(backend)
+}
+
+/// What 1,000 tokens cost at our own machines by their price and measured throughput; `None` where that
+/// is unknown, and at providers.
+pub(crate) fn cluster_cost_per_1k(
+    backend: &BackendView,
+    report: &Report,
+    overhead_factor: f64,
+) -> Option<Money> {
     match &backend.spec.placement {
         Placement::Cluster { cost_per_hour, .. } => {
-            let speed = f64::from(backend.facts(now)?.report.tokens_per_second?);
-            unit::cost_per_1k(*cost_per_hour, speed, overhead_factor)
+            unit::cost_per_1k(*cost_per_hour, f64::from(report.tokens_per_second?), overhead_factor)
         }
-        Placement::External => {
-            let models = &backend.spec.models;
-            let default = backend.spec.default_model.as_deref();
-            let model = models.iter().find(|model| Some(&*model.name) == default).or(models.first())?;
-            Some(model.price.as_ref()?.mixed_per_1k())
-        }
+        Placement::External => None,
     }
+}
+
+/// What 1,000 tokens of a provider's default model cost by its list, input and output in equal parts.
+pub(crate) fn list_price(backend: &BackendView) -> Option<Money> {
+    let models = &backend.spec.models;
+    let default = backend.spec.default_model.as_deref();
+    let model = models.iter().find(|model| Some(&*model.name) == default).or(models.first())?;
+    Some(model.price.as_ref()?.mixed_per_1k())
 }
 
 /// Requests that run at once share a machine's measured output evenly.
@@ -126,26 +141,20 @@ fn loaded(ttft: Duration, ahead: u64, places: u32) -> Duration {
 /// Price per 1,000 tokens and of the request.
 fn cost(
     backend: &BackendView,
+    ready: &Ready,
     model: &ServedModel,
-    report: &Report,
     request: &Request,
-    policy: &Policy,
 ) -> Option<(Money, Money)> {
     let (input, output) = (request.input_tokens, request.output_tokens);
-    match &backend.spec.placement {
-        Placement::Cluster { cost_per_hour, .. } => {
-            let speed = f64::from(report.tokens_per_second?);
-            let per_1k = unit::cost_per_1k(*cost_per_hour, speed, policy.overhead_factor)?;
-            Some((per_1k, unit::request_cost(per_1k, u64::from(input), u64::from(output))))
-        }
-        Placement::External => {
-            let price = model.price.as_ref()?;
-            let predicted = price.predict(input, output);
-            let per_1k = match u64::from(input) + u64::from(output) {
-                0 => price.mixed_per_1k(),
-                tokens => predicted.share(1000, tokens),
-            };
-            Some((per_1k, predicted))
-        }
+    if backend.spec.is_cluster() {
+        let per_1k = ready.cost_per_1k?;
+        return Some((per_1k, unit::request_cost(per_1k, u64::from(input), u64::from(output))));
     }
+    let price = model.price.as_ref()?;
+    let predicted = price.predict(input, output);
+    let per_1k = match u64::from(input) + u64::from(output) {
+        0 => price.mixed_per_1k(),
+        tokens => predicted.share(1000, tokens),
+    };
+    Some((per_1k, predicted))
 }

@@ -9,6 +9,7 @@ use crate::report::{Health, Report};
 use crate::request::Request;
 use crate::route::eligible::{Refusal, known_models};
 use crate::route::plan::{Loads, Plan, plan};
+use crate::route::prepared::PreparedView;
 use crate::route::strategy::Policy;
 use crate::standing::Standing;
 use crate::time::Moment;
@@ -19,14 +20,14 @@ use std::sync::Arc;
 /// `view` with every cluster that is asleep as it would be awake and idle; `None` where none is.
 ///
 /// It is priced by the speed it was last measured at, else by the one configured, else not at all.
-pub fn awake(view: &ClusterView, now: Moment) -> Option<ClusterView> {
+pub fn awake(view: &ClusterView, policy: &Policy, now: Moment) -> Option<PreparedView> {
     let asleep = |backend: &BackendView| is_asleep(backend, now);
     if !view.backends.iter().any(asleep) {
         return None;
     }
     let backends = view.backends.iter();
     let backends = backends.map(|one| if asleep(one) { awoken(one, now) } else { one.clone() }).collect();
-    Some(ClusterView { backends, ..view.clone() })
+    Some(PreparedView::new(ClusterView { backends, ..view.clone() }, policy, now, None))
 }
 
 fn is_asleep(backend: &BackendView, now: Moment) -> bool {
@@ -56,7 +57,7 @@ fn awoken(backend: &BackendView, now: Moment) -> BackendView {
 /// wakes no second one.
 pub fn wanted(
     made: &Plan,
-    awake: &ClusterView,
+    awake: &PreparedView,
     loads: &impl Loads,
     request: &Request,
     policy: &Policy,

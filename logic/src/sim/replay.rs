@@ -18,7 +18,7 @@ use crate::money::Money;
 use crate::report::{Health, Report};
 use crate::request::Request;
 use crate::route::eligible::resolve;
-use crate::route::{Loads, LocalLoad, Policy, plan};
+use crate::route::{Loads, LocalLoad, Policy, PreparedView, plan};
 use crate::standing::Standing;
 use crate::time::{Moment, millis_u32};
 use crate::view::{BackendView, ClusterView, OwnFact};
@@ -132,7 +132,9 @@ struct World<'s> {
     doors: Vec<Door>,
     clusters: Vec<Option<Cluster>>,
     measured: Vec<Measured>,
+    /// What is known of the backends, and the same made ready for decisions.
     view: ClusterView,
+    prepared: PreparedView,
     baseline: Baseline,
     /// What past answers tell of the length of the next.
     outputs: OutputEstimator,
@@ -164,31 +166,33 @@ impl<'s> World<'s> {
             Behaviour::Cluster(machine) => Some(Cluster::new(*machine)),
             Behaviour::Provider(_) => None,
         };
+        let view = ClusterView {
+            node: NodeId::new("replay"),
+            region: Region::new("replay"),
+            backends: backends
+                .iter()
+                .map(|backend| BackendView {
+                    spec: Arc::clone(&backend.spec),
+                    own: None,
+                    peers: Vec::new(),
+                    standing: Standing::default(),
+                })
+                .collect(),
+            foreign: Vec::new(),
+            members: Vec::new(),
+        };
         Self {
             scene,
             trace,
-            policy,
             now: Moment::ZERO,
             events: BinaryHeap::new(),
             sequence: 0,
             doors: (0..backends.len()).map(|at| Door::new(limit(at), backends[at].spec.rate_limit)).collect(),
             clusters: backends.iter().map(|backend| cluster(&backend.behaviour)).collect(),
             measured: backends.iter().map(|backend| measured(&backend.behaviour)).collect(),
-            view: ClusterView {
-                node: NodeId::new("replay"),
-                region: Region::new("replay"),
-                backends: backends
-                    .iter()
-                    .map(|backend| BackendView {
-                        spec: Arc::clone(&backend.spec),
-                        own: None,
-                        peers: Vec::new(),
-                        standing: Standing::default(),
-                    })
-                    .collect(),
-                foreign: Vec::new(),
-                members: Vec::new(),
-            },
+            prepared: PreparedView::new(view.clone(), &policy, Moment::ZERO, None),
+            view,
+            policy,
             baseline: Baseline::new(choice, backends.len()),
             outputs: OutputEstimator::default(),
             live: Vec::with_capacity(trace.len()),
@@ -256,7 +260,7 @@ impl<'s> World<'s> {
         };
         let draw = random::at(self.scene.seed, request as u64, u64::MAX);
         let order = if let Choice::Ours(_) = self.result.choice {
-            let plan = plan(&self.view, &Doors(&self.doors), &asked, &self.policy, draw, self.now);
+            let plan = plan(&self.prepared, &Doors(&self.doors), &asked, &self.policy, draw, self.now);
             plan.steps.into_iter().map(|step| step.index).collect()
         } else {
             let doors = &self.doors;
@@ -429,6 +433,8 @@ impl<'s> World<'s> {
                 }
             }
         }
+        let last = Some(&self.prepared);
+        self.prepared = PreparedView::new(self.view.clone(), &self.policy, self.now, last);
         if self.unfinished > 0 {
             self.at(self.now + self.scene.staleness, Event::Refresh);
         }

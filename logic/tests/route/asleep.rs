@@ -35,7 +35,7 @@ fn waking(secs: u64) -> Warmth {
 fn wants(parts: &[Part], request: &Request) -> Option<(String, Want)> {
     let (now_view, loads) = view(parts);
     let made = planned(parts, request, &Policy::default(), 7);
-    let awake = awake(&now_view, NOW)?;
+    let awake = awake(&now_view, &Policy::default(), NOW)?;
     let (id, want) = wanted(&made, &awake, &loads, request, &Policy::default(), 7, NOW)?;
     Some((id.to_string(), want))
 }

@@ -8,7 +8,9 @@ use llm_router_logic::ids::{NodeId, Region};
 use llm_router_logic::money::Money;
 use llm_router_logic::report::{Health, Report};
 use llm_router_logic::request::Request;
-use llm_router_logic::route::{Loads, LocalLoad, Plan, Policy, Reason, Refusal, Strategy, plan};
+use llm_router_logic::route::{
+    Loads, LocalLoad, Plan, Policy, PreparedView, Reason, Refusal, Strategy, plan,
+};
 use llm_router_logic::standing::Standing;
 use llm_router_logic::time::Moment;
 use llm_router_logic::view::{BackendView, ClusterView, ModelGuard, OwnFact, PeerFact};
@@ -173,7 +175,12 @@ impl Loads for PartLoads {
 }
 
 /// The parts as a view with their loads.
-pub(crate) fn view(parts: &[Part]) -> (ClusterView, PartLoads) {
+pub(crate) fn view(parts: &[Part]) -> (PreparedView, PartLoads) {
+    view_under(parts, &Policy::default())
+}
+
+/// The same under a policy.
+pub(crate) fn view_under(parts: &[Part], policy: &Policy) -> (PreparedView, PartLoads) {
     let backends = parts.iter().map(|part| BackendView {
         spec: Arc::new(part.spec.clone()),
         own: part.own.clone(),
@@ -187,12 +194,13 @@ pub(crate) fn view(parts: &[Part]) -> (ClusterView, PartLoads) {
         foreign: Vec::new(),
         members: Vec::new(),
     };
+    let view = PreparedView::new(view, policy, NOW, None);
     (view, PartLoads(parts.iter().map(|part| part.load).collect()))
 }
 
 /// Plans `request` over `parts`.
 pub(crate) fn planned(parts: &[Part], request: &Request, policy: &Policy, draw: u64) -> Plan {
-    let (view, loads) = view(parts);
+    let (view, loads) = view_under(parts, policy);
     plan(&view, &loads, request, policy, draw, NOW)
 }
 
