@@ -50,7 +50,7 @@ export function contextOf(platform: Platform, env: Env, key: string, account: Ac
         region,
         account,
         stem: name,
-        peers: peerSources(addresses, key),
+        peers: peerSources(addresses),
         opts: { provider },
         tagged: (what) => ({ ...common, Name: what }),
     };

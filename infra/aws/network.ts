@@ -111,7 +111,7 @@ export function network(ctx: Context, key: aws.kms.Key): Network {
     return { vpc, privateSubnets, publicSubnets, natGateways, gossipAddresses, natAddresses, gossipGroup: gossip(ctx, vpc) };
 }
 
-/** The security group of the gossip load balancers: UDP from the other regions' NAT addresses, nothing else. */
+/** The security group of the gossip load balancers: UDP from the NAT addresses of all regions, nothing else. */
 function gossip(ctx: Context, vpc: aws.ec2.Vpc): aws.ec2.SecurityGroup {
     const { stem, opts, tagged, platform, peers, region } = ctx;
     const name = `${stem}-gossip`;
@@ -125,7 +125,7 @@ function gossip(ctx: Context, vpc: aws.ec2.Vpc): aws.ec2.SecurityGroup {
             `${name}-from-${peer.replace("/32", "").replaceAll(".", "-")}`,
             {
                 securityGroupId: group.id,
-                description: "A peer region's NAT address",
+                description: "A NAT address of a region's routers",
                 ipProtocol: "udp",
                 fromPort: platform.gossip.port,
                 toPort: platform.gossip.port,

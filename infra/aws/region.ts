@@ -47,6 +47,6 @@ export function awsRegion(platform: Platform, env: Env, region: string, account:
         gossipAllocations: net.gossipAddresses.map((address) => address.id),
         gossipSubnets: net.publicSubnets.slice(0, net.gossipAddresses.length).map((subnet) => subnet.id),
         gossipGroup: net.gossipGroup.id,
-        peers: peerSources(addresses, region),
+        peers: peerSources(addresses),
     };
 }

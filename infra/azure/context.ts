@@ -72,7 +72,7 @@ export function contextOf(platform: Platform, env: Env, key: string, account: Ac
         stem: name,
         group,
         base: { resourceGroupName: group.name, location: region.region, tags: common },
-        peers: peerSources(addresses, key),
+        peers: peerSources(addresses),
         opts,
     };
 }

@@ -86,7 +86,7 @@ function rules(ctx: Context): types.input.network.SecurityRuleArgs[] {
                   {
                       ...inbound,
                       name: "gossip-from-peers",
-                      description: "The NAT addresses of the other regions",
+                      description: "The NAT addresses of all regions",
                       priority: 100,
                       access: "Allow",
                       protocol: "Udp",

@@ -49,6 +49,6 @@ export function azureRegion(platform: Platform, env: Env, region: string, accoun
         gossipAddressNames: net.gossipAddresses.map((address) => address.name),
         vault: vault.vault.name,
         clientIds,
-        peers: peerSources(addresses, region),
+        peers: peerSources(addresses),
     };
 }

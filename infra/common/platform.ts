@@ -214,10 +214,11 @@ export function loadAddresses(env: Env): Addresses {
     return existsSync(path) ? (JSON.parse(readFileSync(path, "utf8")) as Addresses) : {};
 }
 
-/** Where packets of the other regions come from, as /32 blocks: the only ones the gossip port is open to. */
-export function peerSources(addresses: Addresses, own: string): string[] {
-    const sources = Object.entries(addresses)
-        .filter(([key]) => key !== own)
-        .flatMap(([, both]) => both.outbound);
+/**
+ * Where packets of routers come from, as /32 blocks: the only ones the gossip port is open to. A region's
+ * own are among them, since its routers dial each other at the addresses they tell everybody.
+ */
+export function peerSources(addresses: Addresses): string[] {
+    const sources = Object.values(addresses).flatMap((both) => both.outbound);
     return [...new Set(sources)].sort().map((address) => `${address}/32`);
 }

@@ -47,7 +47,7 @@ export function contextOf(platform: Platform, env: Env, key: string, account: Ac
         account,
         stem: name,
         labels,
-        peers: peerSources(addresses, key),
+        peers: peerSources(addresses),
         opts: { provider },
     };
 }

@@ -100,7 +100,7 @@ function firewall(ctx: Context, net: gcp.compute.Network): void {
             {
                 name: `${stem}-gossip`,
                 network: net.id,
-                description: "but the NAT addresses of the other regions",
+                description: "but the NAT addresses of all regions",
                 direction: "INGRESS",
                 priority: 800,
                 allows: [{ protocol: "udp", ports: [port] }],

@@ -40,6 +40,6 @@ export function gcpRegion(platform: Platform, env: Env, region: string, account:
         nameServers: kept.zone.nameServers,
         inbound: net.gossipAddresses.map((address) => address.address),
         outbound: net.natAddresses.map((address) => address.address),
-        peers: peerSources(addresses, region),
+        peers: peerSources(addresses),
     };
 }

@@ -40,9 +40,9 @@ it("reads the environment from the stack's name and refuses others", () => {
     expect(() => envOf("staging")).toThrow("stack `staging` must be named");
 });
 
-it("lets in what the others send from, never itself and each address once", () => {
+it("lets in what routers send from, this region's too, and each address once", () => {
     const addresses = { a: { inbound: ["1.1.1.1"], outbound: ["2.2.2.2"] }, b: { inbound: ["3.3.3.3"], outbound: ["4.4.4.4", "4.4.4.4"] } };
-    expect(peerSources(addresses, "a")).toEqual(["4.4.4.4/32"]);
+    expect(peerSources(addresses)).toEqual(["2.2.2.2/32", "4.4.4.4/32"]);
 });
 
 it("gives the same names everywhere, and valid ones where names are the whole world's", () => {

@@ -21,9 +21,8 @@ export interface Made {
 /** Makes a region of `cloud`; programs are imported here, after the mocks. */
 export async function make(cloud: "aws" | "gcp" | "azure", env: Env, addresses: Addresses = ADDRESSES, platform: Platform = loadPlatform()): Promise<Made> {
     const key = Object.keys(platform.regions).find((name) => name.startsWith(`${cloud}-`)) as string;
-    const peers = Object.entries(addresses)
-        .filter(([name]) => name !== key)
-        .flatMap(([, both]) => both.outbound)
+    const peers = Object.values(addresses)
+        .flatMap((both) => both.outbound)
         .map((address) => `${address}/32`);
     const made = await record(await program(cloud, env, key, platform, addresses));
     return { key, platform, peers, ...made };

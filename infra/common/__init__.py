@@ -1,0 +1,1 @@
+"""What every cloud shares, for `infra/platformctl`."""
