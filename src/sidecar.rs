@@ -29,8 +29,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use upstream::Upstream;
 
-/// How long running answers may take to end after a stop. Below the 30 s Kubernetes gives by default.
-const DRAIN: Duration = Duration::from_secs(25);
 /// How patient it is with its clients, which are routers.
 const LIMITS: Limits = Limits {
     header_timeout: Duration::from_secs(10),
@@ -66,6 +64,7 @@ pub async fn start(config: SidecarConfig) -> anyhow::Result<Sidecar> {
         .await
         .with_context(|| format!("cannot listen on `{}`", config.listen))?;
     let addr = listener.local_addr()?;
+    let drain = config.drain_timeout;
     let app = Arc::new(App {
         gatekeeper: config.auth.clone().map(Gatekeeper::new),
         meter: Arc::default(),
@@ -84,7 +83,7 @@ pub async fn start(config: SidecarConfig) -> anyhow::Result<Sidecar> {
         .fallback(forward::forward)
         .with_state(Arc::clone(&app));
     let stop = CancellationToken::new();
-    let task = tokio::spawn(server::serve(listener, routes, LIMITS, stop.clone(), DRAIN));
+    let task = tokio::spawn(server::serve(listener, routes, LIMITS, stop.clone(), drain));
     Ok(Sidecar { addr, app, stop, task: AbortOnDropHandle::new(task) })
 }
 
@@ -112,7 +111,7 @@ impl Sidecar {
         self.app.stats().await
     }
 
-    /// Stops listening and lets running answers end for up to 25 s.
+    /// Stops listening and lets running answers end within the drain limit.
     pub async fn shutdown(self) {
         self.stop.cancel();
         if let Err(error) = self.task.await {

@@ -615,6 +615,8 @@ pub(super) struct SidecarFile {
     /// Largest request body in bytes. Default 33554432 (32 MiB).
     #[schemars(range(min = 1))]
     pub max_body_bytes: Option<usize>,
+    /// How long a stopping sidecar waits for running answers. Default `25s`.
+    pub drain_timeout: Option<Span>,
 }
 
 /// Read by hand and not as an untagged enum: that would hide the paths of what is wrong inside.

@@ -299,6 +299,8 @@ pub struct SidecarConfig {
     pub upstream_api_key: Option<SecretString>,
     /// Largest request body.
     pub max_body_bytes: usize,
+    /// How long running answers may take to end after a stop.
+    pub drain_timeout: Duration,
 }
 
 /// A word of configuration for each wire dialect, synonyms included.

@@ -293,13 +293,14 @@ fn relative_paths_start_at_the_file() {
 fn a_sidecar_reads_only_its_own_section() {
     let text = "
 clusters: [{name: a, sharedSecret: '${GONE}', costPerHour: x}]
-sidecar: {listen: '127.0.0.1:8080', upstream: 'http://127.0.0.1:8081/v1', sharedSecret: '${SECRET}', costPerHour: 0.1, name: gpu, upstreamApiKey: k}";
+sidecar: {listen: '127.0.0.1:8080', upstream: 'http://127.0.0.1:8081/v1', sharedSecret: '${SECRET}', costPerHour: 0.1, name: gpu, upstreamApiKey: k, drainTimeout: 10m}";
     let env = |name: &str| (name == "SECRET").then(|| "s3cret".to_owned());
     let (sidecar, warnings) = load_sidecar_str(text, &env).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(warnings, []);
     assert_eq!(sidecar.upstream, "http://127.0.0.1:8081");
     assert_eq!(sidecar.cost_per_hour, Money::from_usd(0.1).unwrap());
     assert_eq!((sidecar.name.as_str(), sidecar.provider.as_str()), ("gpu", "local"));
+    assert_eq!(sidecar.drain_timeout, Duration::from_secs(600));
     assert!(sidecar.auth.is_some() && sidecar.upstream_api_key.is_some());
     assert!(!format!("{sidecar:?}").contains("s3cret"));
 

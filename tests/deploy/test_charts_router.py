@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import config_schema
 import pytest
 import yaml
 from charts import CHARTS, Case, Object, cases, containers, of_kind, render, template
+from live import Processes, eventually, free_port, metric
 
 CASES = cases("router")
 DEFAULTS = CASES[0]
@@ -247,40 +244,8 @@ def test_the_values_schema_holds_the_binary_s_own_schema(llm_router: Path) -> No
     assert now == wanted, "the configuration has changed: run `python3 tests/deploy/config_schema.py`"
 
 
-def _eventually(condition: Callable[[], bool], within: float, what: str) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within} s: {what}"
-        time.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _metric(port: int, name: str) -> str:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
-            text = answer.read().decode()
-    except OSError:
-        return ""
-    return next((line.split()[-1] for line in text.splitlines() if line.startswith(f"{name} ")), "")
-
-
-@pytest.fixture
-def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
-    started: list[subprocess.Popen[bytes]] = []
-    yield started
-    for process in started:
-        process.terminate()
-    for process in started:
-        process.wait(timeout=20)
-
-
 def test_rendered_routers_find_each_other_with_their_certificates(
-    helm: Path, llm_router: Path, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
+    helm: Path, llm_router: Path, tmp_path: Path, processes: Processes
 ) -> None:
     """Two routers of a rendered region, their folders and addresses moved to this machine."""
     objects = render(helm, REGION)
@@ -292,7 +257,7 @@ def test_rendered_routers_find_each_other_with_their_certificates(
         capture_output=True,
     )
     pods = _pods(objects)[:2]
-    gossip, http = [_free_port() for _ in pods], [_free_port() for _ in pods]
+    gossip, http = [free_port() for _ in pods], [free_port() for _ in pods]
     for at, pod in enumerate(pods):
         config = yaml.safe_load(_configuration(objects, pod).replace("/etc/llm-router", str(tmp_path)))
         name = config["node"]["name"].replace("${POD_NAME}", pod)
@@ -311,17 +276,11 @@ def test_rendered_routers_find_each_other_with_their_certificates(
         }
         file = tmp_path / f"{pod}.yaml"
         file.write_text(yaml.safe_dump(config))
-        with (tmp_path / f"{pod}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [llm_router, "serve", "--config", file],
-                env=_environment(objects, pod, ip="127.0.0.1"),
-                stdout=log,
-                stderr=log,
-            )
-        processes.append(process)
+        environment = _environment(objects, pod, ip="127.0.0.1")
+        processes.start(pod, [llm_router, "serve", "--config", file], environment)
     for port in http:
-        _eventually(
-            lambda port=port: _metric(port, "llm_router_gossip_peers") == "1",
+        eventually(
+            lambda port=port: metric(port, "llm_router_gossip_peers") == "1",
             within=30,
-            what=f"a peer is seen on port {port}:\n" + "\n".join(f.read_text() for f in tmp_path.glob("*.log")),
+            what=lambda port=port: f"a peer is seen on port {port}:\n{processes.said()}",
         )

@@ -4,6 +4,10 @@ use super::{Check, LOCAL, OVERHEAD_FACTOR_DEFAULT};
 use crate::config::file::SidecarFile;
 use crate::config::path::Path;
 use crate::config::settings::SidecarConfig;
+use std::time::Duration;
+
+/// Below the 30 s Kubernetes gives by default.
+const DRAIN_DEFAULT: Duration = Duration::from_secs(25);
 
 impl Check<'_> {
     pub(super) fn sidecar(&mut self, file: Option<SidecarFile>) -> Option<SidecarConfig> {
@@ -56,6 +60,8 @@ impl Check<'_> {
             self.factor(&at.key("overheadFactor"), file.overhead_factor, OVERHEAD_FACTOR_DEFAULT);
         let upstream_api_key = self.secret(&at.key("upstreamApiKey"), file.upstream_api_key);
         let max_body_bytes = self.body_bytes(&at.key("maxBodyBytes"), file.max_body_bytes);
+        let drain_timeout =
+            self.duration(&at.key("drainTimeout"), file.drain_timeout, DRAIN_DEFAULT, Duration::ZERO);
         Some(SidecarConfig {
             listen: listen?,
             upstream: upstream?,
@@ -67,6 +73,7 @@ impl Check<'_> {
             name,
             upstream_api_key,
             max_body_bytes,
+            drain_timeout,
         })
     }
 }
