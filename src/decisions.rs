@@ -27,11 +27,51 @@ pub enum Outcome {
     Cancelled,
 }
 
+/// Why no further backend was tried after a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stopped {
+    /// Another backend would have been told the same: the mistake is the client's, or its time is over.
+    NotRetriable,
+    /// As many attempts as a request may have.
+    AttemptsMax,
+    /// The fleet's budget for second attempts is used up.
+    RetryBudget,
+    /// The client's deadline has passed.
+    Deadline,
+    /// The plan has no further step that could take it.
+    NoCandidateLeft,
+}
+
+impl Stopped {
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotRetriable => "not_retriable",
+            Self::AttemptsMax => "attempts_max",
+            Self::RetryBudget => "retry_budget",
+            Self::Deadline => "deadline",
+            Self::NoCandidateLeft => "no_candidate_left",
+        }
+    }
+}
+
+/// A candidate that was passed over.
+#[derive(Clone, Debug, Serialize)]
+pub struct PassedOver {
+    /// Which.
+    pub backend: BackendId,
+    /// Why.
+    pub why: String,
+}
+
 /// One attempt at a backend.
 #[derive(Clone, Debug, Serialize)]
 pub struct Attempt {
     /// Where.
     pub backend: BackendId,
+    /// How long it waited for a place there.
+    pub waited_ms: u64,
     /// Which model there.
     pub model: Arc<str>,
     /// Why it failed; absent where it did not.
@@ -63,6 +103,12 @@ pub struct Decision {
     pub error: Option<String>,
     /// Attempts in order.
     pub attempts: Vec<Attempt>,
+    /// Candidates that had no place for it, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<PassedOver>,
+    /// Why no further backend was tried, where an attempt failed and the client was told so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
     /// Time to first token of the last attempt.
     pub ttft_ms: Option<u64>,
     /// From request to last byte.

@@ -19,6 +19,7 @@ use carrier::innermost;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use llm_router_actors::ports::Draw;
 use llm_router_logic::backend::Kind;
 use llm_router_logic::fault::Fault;
 use llm_router_logic::ids::BackendId;
@@ -38,6 +39,7 @@ pub struct Outbound {
     timeouts: Timeouts,
     /// Carries everything, instead of connections of our own.
     carrier: Option<Arc<dyn Carrier>>,
+    draw: Draw,
 }
 
 /// How one backend is reached.
@@ -45,6 +47,7 @@ struct Route {
     kind: Kind,
     connection: Connection,
     carrier: Arc<dyn Carrier>,
+    draw: Draw,
 }
 
 /// A client could not be made.
@@ -92,10 +95,11 @@ impl Outbound {
     /// # Errors
     /// [`OutboundError`] where a client certificate cannot be used.
     pub fn new(backends: &[Backend], timeouts: Timeouts) -> Result<Self, OutboundError> {
-        Self::carried(backends, timeouts, None)
+        Self::carried(backends, timeouts, None, Arc::new(rand::random::<u64>))
     }
 
-    /// The same, with `carrier` instead of connections of our own where there is one.
+    /// The same with a source of randomness, and with `carrier` instead of connections of our own where
+    /// there is one.
     ///
     /// # Errors
     /// [`OutboundError`] where a client certificate cannot be used.
@@ -103,8 +107,9 @@ impl Outbound {
         backends: &[Backend],
         timeouts: Timeouts,
         carrier: Option<Arc<dyn Carrier>>,
+        draw: Draw,
     ) -> Result<Self, OutboundError> {
-        let outbound = Self { routes: ArcSwap::default(), timeouts, carrier };
+        let outbound = Self { routes: ArcSwap::default(), timeouts, carrier, draw };
         outbound.reconfigure(backends)?;
         Ok(outbound)
     }
@@ -133,7 +138,8 @@ impl Outbound {
                 },
             };
             let (kind, connection) = (backend.spec.kind, backend.connection.clone());
-            routes.insert(id.clone(), Arc::new(Route { kind, connection, carrier }));
+            let draw = Arc::clone(&self.draw);
+            routes.insert(id.clone(), Arc::new(Route { kind, connection, carrier, draw }));
         }
         self.routes.store(Arc::new(routes));
         Ok(())
@@ -238,7 +244,7 @@ impl Route {
                 let path = path_of(&url);
                 let secret = secret.expose_secret().as_bytes();
                 if !body.is_empty() {
-                    body = made_unique(&body, rand::random());
+                    body = made_unique(&body, (self.draw)());
                 }
                 let signature = sign::sign_v1(secret, timestamp, method.as_str(), path, &body);
                 headers.insert(sign::TIMESTAMP_HEADER, HeaderValue::from(timestamp));

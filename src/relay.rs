@@ -25,6 +25,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use llm_router_actors::Handle;
 use llm_router_logic::capability::Capabilities;
 use llm_router_logic::fault::ApiError;
+use llm_router_logic::guard::retry::RetryBudget;
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
 use llm_router_logic::request::{ANY_MODEL, Hints, Request};
@@ -33,7 +34,7 @@ use llm_router_logic::tenant::Principal;
 use llm_router_logic::wire::{Dialect, Inbound, Inspected, Operation};
 use moka::sync::Cache;
 use running::{Patience, Running};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tally::{Sources, Tally};
 
@@ -82,6 +83,7 @@ pub struct Relay {
     estimates: Arc<Estimates>,
     timeouts: Timeouts,
     sessions: Option<Cache<String, BackendId>>,
+    retries: Arc<Mutex<RetryBudget>>,
 }
 
 impl Relay {
@@ -95,7 +97,15 @@ impl Relay {
     ) -> Self {
         let cache = || Cache::builder().max_capacity(SESSIONS_MAX).time_to_live(stickiness).build();
         let sessions = (!stickiness.is_zero()).then(cache);
-        Self { handle, outbound, decisions, estimates: Arc::default(), timeouts, sessions }
+        Self {
+            handle,
+            outbound,
+            decisions,
+            estimates: Arc::default(),
+            timeouts,
+            sessions,
+            retries: Arc::default(),
+        }
     }
 
     /// The same relay with other timeouts; sessions are kept while the window stays the same.
@@ -115,6 +125,7 @@ impl Relay {
             relay.sessions.clone_from(&self.sessions);
         }
         relay.estimates = Arc::clone(&self.estimates);
+        relay.retries = Arc::clone(&self.retries);
         relay
     }
 

@@ -92,6 +92,12 @@ impl Lease {
         });
     }
 
+    /// No request was made after all: what its rate limit gave is given back.
+    pub fn unused(mut self) {
+        self.door.gate.settle_tokens(self.estimated_tokens, 0);
+        self.end(Verdict::Neutral);
+    }
+
     fn end(&mut self, verdict: Verdict) {
         if std::mem::replace(&mut self.ended, true) {
             return;

@@ -47,6 +47,10 @@ pub struct Metrics {
     pub attempt_failures_total: IntCounterVec,
     /// `llm_router_fallbacks_total{backend}`: requests served here after another backend failed.
     pub fallbacks_total: IntCounterVec,
+    /// `llm_router_retries_total{backend}`
+    pub retries_total: IntCounterVec,
+    /// `llm_router_retries_stopped_total{why}`
+    pub retries_stopped_total: IntCounterVec,
     /// `llm_router_spend_usd_total{backend}`
     pub spend_usd_total: prometheus::CounterVec,
     /// `llm_router_gross_savings_usd_total`
@@ -195,6 +199,17 @@ impl Metrics {
             fallbacks_total: register!(IntCounterVec::new(
                 opts("fallbacks_total", "Requests served by the backend after another one failed."),
                 &["backend"]
+            )),
+            retries_total: register!(IntCounterVec::new(
+                opts("retries_total", "Second and further attempts of requests, by the backend tried."),
+                &["backend"]
+            )),
+            retries_stopped_total: register!(IntCounterVec::new(
+                opts(
+                    "retries_stopped_total",
+                    "Failed requests by why no further backend was tried (retry_budget, attempts_max, deadline, not_retriable, no_candidate_left)."
+                ),
+                &["why"]
             )),
             spend_usd_total: register!(prometheus::CounterVec::new(
                 opts(

@@ -7,3 +7,4 @@ pub mod latency;
 pub mod limit;
 pub mod policy;
 pub mod restart;
+pub mod retry;

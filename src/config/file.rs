@@ -7,7 +7,7 @@
 mod guard;
 
 use crate::config::duration::{Millis, Span};
-pub(super) use guard::BreakerFile;
+pub(super) use guard::{BreakerFile, RetriesFile};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::de::value::MapAccessDeserializer;
@@ -132,6 +132,8 @@ pub(super) struct RouterFile {
     /// percent; beyond it the least bad are tried after the others. Default 50.
     #[schemars(range(max = 100))]
     pub ejected_max_percent: Option<u8>,
+    /// How often another backend is tried after a failed attempt.
+    pub retries: Option<RetriesFile>,
     /// Simulated answers for clusters with `authType: mock`. Default false.
     pub enable_smart_mocking: Option<bool>,
     /// Budget for providers in USD per month. Not enforced by this version.

@@ -50,7 +50,9 @@ impl Core {
     /// # Errors
     /// [`NodeError`]; nothing is left running then.
     pub async fn start(config: &Config, world: World) -> Result<Self, NodeError> {
-        let outbound = Arc::new(Outbound::carried(&config.backends, config.timeouts, world.carrier)?);
+        let draw = Arc::clone(&world.draw);
+        let outbound = Outbound::carried(&config.backends, config.timeouts, world.carrier, draw)?;
+        let outbound = Arc::new(outbound);
         let handle = llm_router_actors::start(Setup {
             topology: topology(config),
             probe: Arc::new(HttpProbe::new(Arc::clone(&outbound))),

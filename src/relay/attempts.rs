@@ -7,19 +7,19 @@ use super::running::{Begun, Progress};
 use super::tally::Tally;
 use super::{Call, Relay, fault};
 use crate::config::Timeouts;
+use crate::decisions::Stopped;
 use llm_router_actors::gate::NotAdmitted;
 use llm_router_actors::lease::Lease;
 use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::backend::Kind;
 use llm_router_logic::fault::{ApiError, ErrorKind, Fault};
+use llm_router_logic::guard::retry::RetryBudget;
 use llm_router_logic::request::Request;
 use llm_router_logic::route::{Plan, Reason, Step};
 use llm_router_logic::time::Moment;
 use llm_router_logic::wire::{self, Exchange, Reply, ReplyError};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Attempts per request, the first included.
-const ATTEMPTS_MAX: u32 = 3;
 
 impl Relay {
     /// Tries the plan's steps in order until one begins to answer.
@@ -33,24 +33,17 @@ impl Relay {
         tally: &mut Tally,
     ) -> Result<(Step, Begun, Lease), ApiError> {
         let clock = self.handle.clock();
+        let retries = &snapshot.policy.guards.retries;
+        self.retries().requested(clock.now());
         let tokens = request.input_tokens.saturating_add(request.output_tokens);
-        let mut failure = None;
+        let mut failure: Option<ApiError> = None;
         let mut attempts = 0;
         for (nth, step) in plan.steps.iter().enumerate() {
             let left = clock.until(deadline);
             if left.is_zero() {
-                return Err(failure.unwrap_or_else(|| fault::told(&Fault::Deadline, None)));
+                let error = failure.unwrap_or_else(|| fault::told(&Fault::Deadline, None));
+                return Err(stopped(tally, attempts, Stopped::Deadline, error));
             }
-            let inbound = call.inbound();
-            let kind = snapshot.view.backends[step.index].spec.kind;
-            let encoded = match wire::encode(&inbound, &call.inspected, kind, &step.model) {
-                Ok(encoded) => encoded,
-                // This dialect cannot carry the request; another backend's may.
-                Err(error) => {
-                    failure.get_or_insert(error);
-                    continue;
-                }
-            };
             // The last candidate is waited for as long as the client waits; the others for as long
             // as a cluster may take to be eligible at all.
             let is_last = nth + 1 == plan.steps.len();
@@ -60,17 +53,43 @@ impl Relay {
                 (_, true) => left,
                 (_, false) => left.min(snapshot.policy.max_latency),
             };
+            let asked = clock.now();
             let admitted =
                 self.handle.lease(snapshot, step, tokens, max_wait, snapshot.policy.max_queue_depth).await;
             let mut lease = match admitted {
                 Ok(lease) => lease,
                 Err(refused) => {
-                    failure.get_or_insert_with(|| not_admitted(refused, step, clock.now()));
+                    let error = not_admitted(refused, step, clock.now());
+                    tally.passed_over(step, error.message.clone());
+                    failure.get_or_insert(error);
                     continue;
                 }
             };
+            // Only now, so that a request that waits holds its body once.
+            let kind = snapshot.view.backends[step.index].spec.kind;
+            let encoded = match wire::encode(&call.inbound(), &call.inspected, kind, &step.model) {
+                Ok(encoded) => encoded,
+                // This dialect cannot carry the request; another backend's may.
+                Err(error) => {
+                    lease.unused();
+                    tally.passed_over(step, error.message.clone());
+                    failure.get_or_insert(error);
+                    continue;
+                }
+            };
+            if attempts > 0 {
+                let nodes = snapshot.view.members.iter().filter(|member| member.live).count();
+                if let Err(exhausted) = self.retries().withdraw(retries, nodes, clock.now()) {
+                    tracing::warn!(backend = %step.backend, ?exhausted, "not retried: the retry budget is used up");
+                    lease.unused();
+                    let error = failure.unwrap_or_else(|| fault::told(&Fault::Deadline, None));
+                    let error = fault::beyond_retry_budget(error);
+                    return Err(stopped(tally, attempts, Stopped::RetryBudget, error));
+                }
+                self.handle.metrics().retries_total.with_label_values(&[step.backend.as_str()]).inc();
+            }
             attempts += 1;
-            tally.attempt(step);
+            tally.attempt(step, clock.now().since(asked));
             if step.reason == Reason::LeastBad {
                 let counter = &self.handle.metrics().least_bad_attempts_total;
                 counter.with_label_values(&[step.backend.as_str()]).inc();
@@ -84,14 +103,23 @@ impl Relay {
                     tally.failed(step, &fault);
                     lease.fail(&fault);
                     let told = fault::told(&fault, Some(step));
-                    if !fault.may_retry() || attempts >= ATTEMPTS_MAX {
-                        return Err(told);
+                    if !fault.may_retry() {
+                        return Err(stopped(tally, attempts, Stopped::NotRetriable, told));
+                    }
+                    if attempts >= retries.attempts_max {
+                        return Err(stopped(tally, attempts, Stopped::AttemptsMax, told));
                     }
                     failure = Some(told);
                 }
             }
         }
-        Err(failure.unwrap_or_else(|| fault::nothing_can_serve(call, request, plan, clock.now())))
+        let error = failure.unwrap_or_else(|| fault::nothing_can_serve(call, request, plan, clock.now()));
+        Err(stopped(tally, attempts, Stopped::NoCandidateLeft, error))
+    }
+
+    fn retries(&self) -> MutexGuard<'_, RetryBudget> {
+        // A panic while holding the lock cannot leave it inconsistent: every change is one step.
+        self.retries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends the request and reads up to where falling back ends: the first content byte of a stream,
@@ -161,6 +189,14 @@ impl Relay {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Exchange::new(&call.inbound(), &call.inspected, encoded, kind, model, id, created)
     }
+}
+
+/// Notes why trying ended, where an attempt had failed before.
+fn stopped(tally: &mut Tally, attempts: u32, why: Stopped, error: ApiError) -> ApiError {
+    if attempts > 0 {
+        tally.stopped(why);
+    }
+    error
 }
 
 pub(super) fn reply_fault(error: ReplyError) -> Fault {

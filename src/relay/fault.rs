@@ -18,6 +18,12 @@ pub(super) fn told(fault: &Fault, step: Option<&Step>) -> ApiError {
     error
 }
 
+/// The last attempt's error where the retry budget allows no further one.
+pub(super) fn beyond_retry_budget(mut error: ApiError) -> ApiError {
+    error.message.push_str("; no other backend was tried: the retry budget is used up");
+    error.with_code("retry_budget_exhausted")
+}
+
 /// What a client is told when the plan is empty: 404 where nobody serves the model, 400 where the
 /// request fits no backend as configured (with the field that asks too much), else 503 with the reasons.
 pub(super) fn nothing_can_serve(call: &Call, request: &Request, plan: &Plan, now: Moment) -> ApiError {

@@ -1,7 +1,7 @@
 //! What one request came to: its decision record, metrics and settlement, booked exactly once.
 
 use super::estimate::Estimates;
-use crate::decisions::{Attempt, Decision, Decisions, Outcome};
+use crate::decisions::{Attempt, Decision, Decisions, Outcome, PassedOver, Stopped};
 use llm_router_actors::Handle;
 use llm_router_actors::handle::Settlement;
 use llm_router_actors::snapshot::Snapshot;
@@ -66,6 +66,8 @@ impl Tally {
             status: 0,
             error: None,
             attempts: Vec::new(),
+            passed_over: Vec::new(),
+            stopped: None,
             ttft_ms: None,
             duration_ms: 0,
             predicted_input_tokens: request.input_tokens,
@@ -110,10 +112,23 @@ impl Tally {
         self.record.attempts.len()
     }
 
-    /// An attempt begins.
-    pub(super) fn attempt(&mut self, step: &Step) {
+    /// A candidate had no place for it.
+    pub(super) fn passed_over(&mut self, step: &Step, why: String) {
+        self.record.passed_over.push(PassedOver { backend: step.backend.clone(), why });
+    }
+
+    /// No further backend is tried.
+    pub(super) fn stopped(&mut self, why: Stopped) {
+        self.record.stopped = Some(why);
+        let metrics = self.sources.handle.metrics();
+        metrics.retries_stopped_total.with_label_values(&[why.as_str()]).inc();
+    }
+
+    /// An attempt begins, after it `waited` for a place.
+    pub(super) fn attempt(&mut self, step: &Step, waited: Duration) {
         self.record.attempts.push(Attempt {
             backend: step.backend.clone(),
+            waited_ms: millis(waited),
             model: Arc::clone(&step.model),
             fault: None,
         });

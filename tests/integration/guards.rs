@@ -1,6 +1,6 @@
 //! Guards through the real edge: what is taken out, what is tried all the same, and what the record says.
 
-use crate::fixture::{Router, eventually, fast, file, header, hello, provider, upstream};
+use crate::fixture::{Router, eventually, fast, file, header, hello, json_body, provider, upstream};
 use llm_router::mock::{Action, Faults, Mock};
 use llm_router_logic::backend::Kind;
 use serde_json::Value;
@@ -53,6 +53,40 @@ async fn a_backend_failing_under_load_is_taken_out_and_the_record_says_why() {
     assert!(refused.contains("breaker_open") && refused.contains("\"failures\":5"), "{record:#}");
     assert_eq!(bad.books().received, 5);
     assert_eq!(router.metric("llm_router_backend_breaker_open{backend=\"bad\"}").await, Some(1.0));
+}
+
+#[tokio::test]
+async fn beyond_the_retry_budget_the_first_error_is_told() {
+    let (bad, good) =
+        (upstream(fast(Kind::OpenAi, SHARED)).await, upstream(fast(Kind::OpenAi, SHARED)).await);
+    let providers =
+        provider("bad", &bad, SHARED) + &provider("good", &good, SHARED).replace("input: 1.0", "input: 9.0");
+    let settings = "router: {routingStrategy: cost, breaker: {failuresInARow: 1000, minRequests: 1000}, retries: {perSecond: 0.5}}";
+    let router = Router::start(&file(settings, "", &providers)).await;
+    fail(&bad, true);
+    let mut statuses = Vec::new();
+    let mut refused = None;
+    for _ in 0..12 {
+        let response = router.chat(hello(SHARED, false), &[]).await;
+        statuses.push(response.status().as_u16());
+        if response.status() != 200 {
+            refused = Some(response);
+        }
+    }
+    // Five from the half a second over ten seconds, and a fifth of the twelve requests themselves.
+    let served = statuses.iter().filter(|status| **status == 200).count();
+    assert!((5..=7).contains(&served), "{statuses:?}");
+    let refused = refused.unwrap();
+    assert_eq!(refused.status(), 502);
+    let record = record(&router, &refused).await;
+    assert_eq!(record["stopped"], "retry_budget", "{record:#}");
+    assert_eq!(record["attempts"].as_array().unwrap().len(), 1);
+    let error = json_body(refused).await;
+    assert_eq!(error["error"]["code"], "retry_budget_exhausted", "{error}");
+    assert_eq!(good.books().received as usize, served);
+    let stopped = router.metric("llm_router_retries_stopped_total{why=\"retry_budget\"}").await;
+    assert_eq!(stopped, Some((12 - served) as f64));
+    assert_eq!(router.metric("llm_router_retries_total{backend=\"good\"}").await, Some(served as f64));
 }
 
 #[tokio::test]

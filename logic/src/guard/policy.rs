@@ -1,6 +1,7 @@
 //! The operator's settings of all guards.
 
 use crate::guard::breaker::BreakerPolicy;
+use crate::guard::retry::RetryPolicy;
 use serde::{Deserialize, Serialize};
 
 /// How backends and budgets are protected.
@@ -10,11 +11,13 @@ pub struct GuardPolicy {
     pub breaker: BreakerPolicy,
     /// At most this share of the backends that serve a model stays ejected, in percent.
     pub ejected_max_percent: u8,
+    /// How often another backend is tried.
+    pub retries: RetryPolicy,
 }
 
 impl Default for GuardPolicy {
     /// The defaults of the configuration.
     fn default() -> Self {
-        Self { breaker: BreakerPolicy::default(), ejected_max_percent: 50 }
+        Self { breaker: BreakerPolicy::default(), ejected_max_percent: 50, retries: RetryPolicy::default() }
     }
 }

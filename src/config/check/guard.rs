@@ -1,10 +1,11 @@
 //! The keys of `router` that protect backends.
 
 use super::Check;
-use crate::config::file::{BreakerFile, RouterFile};
+use crate::config::file::{BreakerFile, RetriesFile, RouterFile};
 use crate::config::path::Path;
 use llm_router_logic::guard::breaker::BreakerPolicy;
 use llm_router_logic::guard::policy::GuardPolicy;
+use llm_router_logic::guard::retry::RetryPolicy;
 
 impl Check<'_> {
     /// `at` is the section `router`.
@@ -18,6 +19,7 @@ impl Check<'_> {
                 percent,
                 default.ejected_max_percent,
             ),
+            retries: self.retries(&at.key("retries"), file.retries.unwrap_or_default()),
         }
     }
 
@@ -44,6 +46,26 @@ impl Check<'_> {
             open_first,
             open_max,
         }
+    }
+
+    fn retries(&mut self, at: &Path, file: RetriesFile) -> RetryPolicy {
+        let default = RetryPolicy::default();
+        RetryPolicy {
+            attempts_max: self
+                .count(&at.key("attemptsMax"), file.attempts_max)
+                .unwrap_or(default.attempts_max),
+            percent: self.percent(&at.key("percent"), file.percent, default.percent),
+            per_second: self.amount(&at.key("perSecond"), file.per_second, default.per_second),
+        }
+    }
+
+    /// A number that is not negative.
+    fn amount(&mut self, at: &Path, value: Option<f64>, default: f64) -> f64 {
+        let value = value.unwrap_or(default);
+        if !value.is_finite() || value < 0.0 {
+            self.findings.problem(at, format!("must be a number of at least 0, is `{value}`"));
+        }
+        value
     }
 
     /// A share in percent.

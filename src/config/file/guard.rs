@@ -27,3 +27,21 @@ pub(in crate::config) struct BreakerFile {
     /// The longest it stays open. Default `60s`.
     pub open_max: Option<Span>,
 }
+
+/// How often another backend is tried after a failed attempt: never after the first content byte, and
+/// within the client's deadline.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(in crate::config) struct RetriesFile {
+    /// Attempts per request, the first included. Default 3.
+    #[schemars(range(min = 1))]
+    pub attempts_max: Option<u32>,
+    /// Second and further attempts over ten seconds are at most this share of a node's requests, in
+    /// percent, plus its part of `perSecond`. Default 20.
+    #[schemars(range(max = 100))]
+    pub percent: Option<u8>,
+    /// Second and further attempts per second that all nodes together may make besides. Default 3.
+    #[schemars(range(min = 0))]
+    pub per_second: Option<f64>,
+}
