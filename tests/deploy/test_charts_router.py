@@ -167,6 +167,22 @@ def test_the_ledger_keeps_its_volume(helm: Path) -> None:
     assert [path.startswith(f"{mount}/") for mount in mounts] == [True]
 
 
+def test_clients_need_a_key_unless_it_is_said_out_loud(helm: Path) -> None:
+    for case in CASES:
+        objects = render(helm, case)
+        auth = yaml.safe_load(_configuration(objects, _pods(objects)[0]))["auth"]
+        said = case.values and "mode: none" in (CHARTS / "router" / case.values).read_text()
+        assert (auth == "none") == bool(said), case
+    objects = render(helm, Case("router", "ci/autoscaling-csi.yaml"))
+    auth = yaml.safe_load(_configuration(objects, _pods(objects)[0]))["auth"]
+    mounts = {mount["mountPath"] for mount in _router(objects)["volumeMounts"]}
+    assert str(Path(auth["keysFile"]).parent) in mounts
+    (monitor,) = of_kind(objects, "ServiceMonitor")
+    shown = monitor["spec"]["endpoints"][0]["authorization"]["credentials"]
+    (asked,) = [env for env in _router(objects)["env"] if auth["metricsToken"] == f"${{{env['name']}}}"]
+    assert asked["valueFrom"]["secretKeyRef"] == shown
+
+
 def test_whatever_lies_in_the_folder_of_rules_and_dashboards_is_deployed(helm: Path) -> None:
     objects = render(helm, REGION)
     names = {item["metadata"]["name"] for item in objects}
@@ -209,6 +225,8 @@ REFUSED = {
     "config.timeouts.total=5m": "set that",
     "config.clusters[0].sharedSecret=${NOBODY}": "${NOBODY}, which nothing sets: add NOBODY to secretEnv",
     "env.A=b,secretEnv.A.name=x,secretEnv.A.key=y": "A is in env and is a secret too",
+    "auth.mode=maybe": "value must be one of 'keys', 'none'",
+    "auth.apiKey.name=": "name the Secret with the clients' first key",
     "admin.enabled=true": "admin.tokenSecret.name is empty",
     "externalSecrets.enabled=true": "externalSecrets.store.name is empty",
     "httpRoute.enabled=true": "httpRoute.parentRefs is empty",

@@ -53,6 +53,9 @@
 {{- end -}}
 {{- end -}}
 
+{{- if and (eq .Values.auth.mode "keys") (not (hasKey .Values.config "auth")) (not .Values.auth.apiKey.name) -}}
+{{- fail "auth.apiKey.name is empty: name the Secret with the clients' first key, or say auth.mode: none" -}}
+{{- end -}}
 {{- if and .Values.admin.enabled (not .Values.admin.tokenSecret.name) -}}
 {{- fail "admin.tokenSecret.name is empty: the operators' listener needs a token, in a Secret" -}}
 {{- end -}}
@@ -93,7 +96,7 @@
 {{- end -}}
 {{- $_ := set $used "externalProviders" $on -}}
 {{- if eq (toString (dig "demo" "enabled" false $used)) "false" -}}{{- $_ := unset $used "demo" -}}{{- end -}}
-{{- $given := concat (list "POD_NAME" "POD_IP" "ADMIN_TOKEN") (keys .Values.env) (keys .Values.secretEnv) -}}
+{{- $given := concat (list "POD_NAME" "POD_IP") (keys (include "router.ownSecrets" . | fromJson)) (keys .Values.env) (keys .Values.secretEnv) -}}
 {{- if .Values.externalSecrets.enabled -}}{{- $given = concat $given (keys .Values.externalSecrets.data) -}}{{- end -}}
 {{- $text := toYaml $used | replace "$${" "" -}}
 {{- range $reference := regexFindAll "\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}" $text -1 | uniq -}}
@@ -103,6 +106,10 @@
 {{- end -}}
 {{- end -}}
 {{- $twice := list -}}
+{{- $secrets := include "router.ownSecrets" $ | fromJson -}}
+{{- range $name := keys .Values.secretEnv -}}
+{{- if hasKey $secrets $name -}}{{- fail (printf "secretEnv.%s is set by the chart itself: use the values under `auth` and `admin`" $name) -}}{{- end -}}
+{{- end -}}
 {{- range $name := keys .Values.env -}}
 {{- if or (hasKey $.Values.secretEnv $name) (and $.Values.externalSecrets.enabled (hasKey $.Values.externalSecrets.data $name)) -}}{{- $twice = append $twice $name -}}{{- end -}}
 {{- end -}}

@@ -8,13 +8,27 @@
 {{- $_ := set $server "port" 8080 -}}
 {{- $_ := set $server "drainTimeout" (printf "%ds" (add $seconds 5)) -}}
 {{- $_ := set $config "server" $server -}}
-{{- if not (hasKey $config "auth") -}}
-{{- $_ := set $config "auth" "none" -}}
-{{- end -}}
 {{- $timeouts := $config.timeouts | default dict -}}
 {{- $_ := set $timeouts "total" (printf "%ds" $seconds) -}}
 {{- $_ := set $config "timeouts" $timeouts -}}
 {{- $_ := set $config "node" (dict "name" (printf "%s${POD_NAME}" (include "router.nodePrefix" .root)) "region" $values.region "cloud" $values.cloud) -}}
+{{- if not (hasKey $config "auth") -}}
+{{- if eq $values.auth.mode "none" -}}
+{{- $_ := set $config "auth" "none" -}}
+{{- else -}}
+{{- $auth := dict "keys" (list (dict "key" "${LLM_ROUTER_API_KEY}")) -}}
+{{- if $values.auth.keysFile.name -}}
+{{- $_ := set $auth "keysFile" "/etc/llm-router/keys/keys.yaml" -}}
+{{- $_ := set $auth "secret" "${LLM_ROUTER_KEYS_SECRET}" -}}
+{{- end -}}
+{{- if $values.auth.metricsToken.name -}}
+{{- $_ := set $auth "metricsToken" "${LLM_ROUTER_METRICS_TOKEN}" -}}
+{{- else -}}
+{{- $_ := set $auth "openMetrics" true -}}
+{{- end -}}
+{{- $_ := set $config "auth" $auth -}}
+{{- end -}}
+{{- end -}}
 {{- if $values.admin.enabled -}}
 {{- $_ := set $config "admin" (dict "listen" (printf "127.0.0.1:%d" (int $values.admin.port)) "token" "${ADMIN_TOKEN}") -}}
 {{- end -}}

@@ -56,5 +56,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .Values.autoscaling.enabled -}}{{ .Values.autoscaling.maxReplicas }}{{- else -}}{{ .Values.replicas }}{{- end -}}
 {{- end -}}
 
+{{/* The Secrets that the chart itself refers to: NAME: {name, key}. */}}
+{{- define "router.ownSecrets" -}}
+{{- $own := dict -}}
+{{- if and (eq .Values.auth.mode "keys") (not (hasKey .Values.config "auth")) -}}
+{{- $_ := set $own "LLM_ROUTER_API_KEY" .Values.auth.apiKey -}}
+{{- with .Values.auth.keysFile -}}
+{{- if .name -}}{{- $_ := set $own "LLM_ROUTER_KEYS_SECRET" (dict "name" .name "key" .secretKey) -}}{{- end -}}
+{{- end -}}
+{{- with .Values.auth.metricsToken -}}
+{{- if .name -}}{{- $_ := set $own "LLM_ROUTER_METRICS_TOKEN" . -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.admin.enabled -}}{{- $_ := set $own "ADMIN_TOKEN" .Values.admin.tokenSecret -}}{{- end -}}
+{{- toJson $own -}}
+{{- end -}}
+
 {{/* The Secret that the External Secrets operator fills. */}}
 {{- define "router.externalSecret" -}}{{ include "router.fullname" . }}-external{{- end -}}
