@@ -68,3 +68,9 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     started = Processes(tmp_path)
     yield started
     started.stop()
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    """Prometheus' own tool."""
+    return _program("PROMTOOL_BIN", shutil.which("promtool"))
