@@ -140,6 +140,29 @@ pub struct Decision {
     /// Who could have served it too, but was not looked at: only where there are very many backends.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_looked_at: Vec<BackendId>,
+    /// What else bore on it.
+    #[serde(flatten)]
+    pub circumstances: Circumstances,
+}
+
+/// What else bore on a decision; what did not is left out.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Circumstances {
+    /// The sleeping cluster it would have gone to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<BackendId>,
+    /// How long it waited for that one to wake, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waited_ms: Option<u64>,
+    /// Arms of experiments it is in, each as `experiment=arm`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub experiments: Vec<String>,
+    /// For a shadow copy: its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<String>,
+    /// For a shadow copy: the id of the decision it copies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow_of: Option<String>,
 }
 
 /// A bounded ring of decisions.

@@ -12,6 +12,7 @@ mod models;
 mod page;
 pub mod server;
 mod session;
+mod standing;
 
 pub use admin::router as admin_router;
 pub use auth::Auth;
@@ -21,6 +22,7 @@ pub use session::Sessions;
 use crate::config::Config;
 use crate::decisions::Decisions;
 use crate::relay::Relay;
+use crate::spot::Notices;
 use crate::ui;
 
 use arc_swap::ArcSwap;
@@ -50,6 +52,8 @@ pub struct App {
     pub auth: Arc<Auth>,
     /// What is fixed until a restart.
     pub fixed: Arc<Fixed>,
+    /// Files that tell prices and ends.
+    pub notices: Arc<Notices>,
     /// Asks the node to read its file again.
     pub reload: mpsc::Sender<()>,
 }

@@ -19,5 +19,6 @@ pub mod outbound;
 pub mod relay;
 pub mod replay;
 pub mod sidecar;
+pub mod spot;
 pub mod telemetry;
 pub mod ui;

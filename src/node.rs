@@ -184,6 +184,7 @@ impl Node {
         self.outbound.reconfigure(&config.backends)?;
         self.app.auth.reconfigure(config.access.clone());
         self.app.handle.reconfigure(topology(&config)).await?;
+        self.app.notices.rewatch(config.notice_files());
         let relay = self.app.relay.load().reconfigured(config.timeouts, config.stickiness_window);
         self.app.relay.store(Arc::new(relay));
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = config;
@@ -299,6 +300,7 @@ fn topology(config: &Config) -> Topology {
         health_check_interval: config.health_check_interval,
         metrics_update_interval: config.metrics_update_interval,
         calibrate_throughput: config.calibrate_throughput,
+        heed_words: config.heed_prices,
     }
 }
 

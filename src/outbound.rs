@@ -7,11 +7,13 @@ mod carrier;
 mod probe;
 #[cfg(test)]
 mod tests;
+mod wake;
 
 pub use carrier::{Carrier, CarryError, HttpCarrier};
 pub use probe::HttpProbe;
+pub use wake::HttpWake;
 
-use crate::config::{Auth, Backend, Connection, Timeouts};
+use crate::config::{Auth, Backend, Connection, Timeouts, WakeHook};
 use arc_swap::ArcSwap;
 use axum::body::Body;
 use bytes::Bytes;
@@ -48,6 +50,8 @@ struct Route {
     connection: Connection,
     carrier: Arc<dyn Carrier>,
     draw: Draw,
+    /// What wakes it, and what carries that call: never with the backend's own proof of identity.
+    wake: Option<(WakeHook, Arc<dyn Carrier>)>,
 }
 
 /// A client could not be made.
@@ -137,9 +141,14 @@ impl Outbound {
                     None => Arc::clone(plain.insert(self.carrier(None)?)),
                 },
             };
+            let wake = match (&backend.connection.wake, &plain) {
+                (None, _) => None,
+                (Some(hook), Some(carrier)) => Some((hook.clone(), Arc::clone(carrier))),
+                (Some(hook), None) => Some((hook.clone(), Arc::clone(plain.insert(self.carrier(None)?)))),
+            };
             let (kind, connection) = (backend.spec.kind, backend.connection.clone());
             let draw = Arc::clone(&self.draw);
-            routes.insert(id.clone(), Arc::new(Route { kind, connection, carrier, draw }));
+            routes.insert(id.clone(), Arc::new(Route { kind, connection, carrier, draw, wake }));
         }
         self.routes.store(Arc::new(routes));
         Ok(())

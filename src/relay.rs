@@ -12,9 +12,10 @@ pub(crate) mod estimate;
 mod fault;
 mod running;
 mod tally;
+mod warmth;
 
 use crate::config::Timeouts;
-use crate::decisions::Decisions;
+use crate::decisions::{Circumstances, Decisions};
 use crate::outbound::Outbound;
 use axum::body::Body;
 use axum::response::Response;
@@ -31,12 +32,15 @@ use llm_router_logic::money::Money;
 use llm_router_logic::request::{ANY_MODEL, Hints, Request};
 use llm_router_logic::route::{Explanation, Step, explain, plan};
 use llm_router_logic::tenant::Principal;
+use llm_router_logic::time::millis;
 use llm_router_logic::wire::{Dialect, Inbound, Inspected, Operation};
 use moka::sync::Cache;
 use running::{Patience, Running};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tally::{Sources, Tally};
+use tokio::sync::Semaphore;
+use warmth::Decided;
 
 /// A longer session name, which only a body can hold, is not remembered.
 const SESSION_BYTES_MAX: usize = 256;
@@ -84,6 +88,8 @@ pub struct Relay {
     timeouts: Timeouts,
     sessions: Option<Cache<String, BackendId>>,
     retries: Arc<Mutex<RetryBudget>>,
+    /// Places for requests that wait for sleeping clusters.
+    sleepers: Arc<Semaphore>,
 }
 
 impl Relay {
@@ -105,6 +111,7 @@ impl Relay {
             timeouts,
             sessions,
             retries: Arc::default(),
+            sleepers: Arc::new(Semaphore::new(warmth::WAITING_MAX)),
         }
     }
 
@@ -126,6 +133,7 @@ impl Relay {
         }
         relay.estimates = Arc::clone(&self.estimates);
         relay.retries = Arc::clone(&self.retries);
+        relay.sleepers = Arc::clone(&self.sleepers);
         relay
     }
 
@@ -143,8 +151,12 @@ impl Relay {
             started + request.hints.deadline.unwrap_or(self.timeouts.total).min(self.timeouts.total);
 
         let planning = std::time::Instant::now();
-        let plan = plan(&snapshot.view, &*snapshot, &request, &snapshot.policy, self.handle.draw(), started);
+        let draw = self.handle.draw();
+        let plan = plan(&snapshot.view, &*snapshot, &request, &snapshot.policy, draw, started);
         self.handle.metrics().decision_duration_seconds.observe(planning.elapsed().as_secs_f64());
+
+        let decided = self.with_sleepers(snapshot, plan, &request, draw, deadline).await;
+        let Decided { snapshot, plan, wanted, waited } = decided;
 
         let sources = Sources {
             handle: self.handle.clone(),
@@ -153,6 +165,11 @@ impl Relay {
             snapshot: Arc::clone(&snapshot),
         };
         let mut tally = Tally::open(sources, &request, call.inspected.text_bytes, &plan, started);
+        tally.note(Circumstances {
+            wanted,
+            waited_ms: (!waited.is_zero()).then(|| millis(waited)),
+            ..Circumstances::default()
+        });
         let (step, mut begun, lease) =
             match self.attempt(&call, &request, &snapshot, &plan, deadline, &mut tally).await {
                 Ok(attempted) => attempted,

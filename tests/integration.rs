@@ -25,3 +25,5 @@ mod guards;
 mod life;
 #[path = "integration/quic.rs"]
 mod quic;
+#[path = "integration/standing.rs"]
+mod standing;

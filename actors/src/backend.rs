@@ -73,6 +73,8 @@ pub(crate) enum Msg {
     Probed(Result<Reading, String>),
     /// The prober measured speed.
     Calibrated(Result<Speed, String>),
+    /// It is awaited: look soon.
+    LookSoon,
     /// The pause after the last publication is over, or a breaker's time is up.
     Publish,
     /// Start the prober again.
@@ -159,6 +161,9 @@ impl Actor for Backend {
                 state.publish_due = false;
                 state.publish_now(&me);
             }
+            Msg::LookSoon => {
+                state.prober.send(prober::Msg::LookSoon);
+            }
             Msg::RestartProber => state.start_prober(&me).await?,
             Msg::PoisonProber => {
                 state.prober.send(prober::Msg::Poison);
@@ -213,6 +218,12 @@ impl State {
                 true
             }
             Verdict::Failed { unreachable } => {
+                if unreachable && self.arguments.spec.scale_to_zero.is_some() {
+                    self.fell_asleep();
+                    self.observed_at = Some(now);
+                    self.prober.send(prober::Msg::LookSoon);
+                    return;
+                }
                 if unreachable {
                     self.health.observe(Sighting::Failed);
                 }
@@ -255,6 +266,11 @@ impl State {
                 });
                 self.calibrate_if_unknown(now);
             }
+            Err(_)
+                if spec.scale_to_zero.is_some() && self.arguments.door.gate.load(0, now).in_flight == 0 =>
+            {
+                self.fell_asleep();
+            }
             Err(why) => {
                 self.health.observe(Sighting::Failed);
                 if before != Health::Unhealthy {
@@ -266,6 +282,16 @@ impl State {
         let after = self.health.health();
         if before != after {
             tracing::info!(backend = %spec.id, ?before, ?after, "health changed");
+        }
+    }
+
+    /// A cluster that scales to zero and does not answer has no machine: that says nothing of its health, and
+    /// the next machine begins without the last one's record. Its speed is remembered, to price it by.
+    fn fell_asleep(&mut self) {
+        self.health.gone();
+        self.breakers.clear();
+        if let Some(reading) = &mut self.reading {
+            (reading.queue_depth, reading.busy_slots) = (None, None);
         }
     }
 

@@ -15,6 +15,7 @@ use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
 use llm_router_logic::route::score::unit_cost;
+use llm_router_logic::route::unit_costs::unit_costs;
 use llm_router_logic::time::millis;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde::Serialize;
@@ -257,6 +258,17 @@ impl State {
         let snapshot = published.load();
         let overhead = topology.load().policy.overhead_factor;
         let now = clock.now();
+        let bases = unit_costs(&snapshot.view, &**snapshot, &snapshot.policy, now);
+        for (backend, costs) in snapshot.view.backends.iter().zip(bases) {
+            let id = backend.spec.id.as_str();
+            for (basis, cost) in [("average", costs.average), ("marginal", costs.marginal)] {
+                let gauge = &metrics.states.cost_per_1k_tokens;
+                match cost {
+                    Some(cost) => gauge.with_label_values(&[id, basis]).set(cost.as_usd()),
+                    None => drop(gauge.remove_label_values(&[id, basis])),
+                }
+            }
+        }
         for backend in &snapshot.view.backends {
             let spec = &backend.spec;
             if spec.is_cluster() {

@@ -10,6 +10,7 @@ use crate::gate::DEFAULT_LIMIT;
 use crate::gossip;
 use crate::metrics::Metrics;
 use crate::poison::poison;
+use crate::roster::{Prices, Roll};
 use crate::snapshot::{Door, Snapshot};
 use crate::topology::Topology;
 use arc_swap::ArcSwap;
@@ -18,7 +19,7 @@ use llm_router_logic::gossip::pace::{self, Pace};
 use llm_router_logic::ids::{BackendId, NodeId};
 use llm_router_logic::report::Report;
 use llm_router_logic::route::PreparedView;
-use llm_router_logic::standing::Standing;
+use llm_router_logic::route::wanted::awake;
 use llm_router_logic::view::{BackendView, ClusterView, Member, OwnFact, PeerFact};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +42,7 @@ pub(crate) struct Arguments {
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) published: Arc<ArcSwap<Snapshot>>,
+    pub(crate) roll: Arc<ArcSwap<Roll>>,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,8 @@ pub(crate) enum Msg {
     Members(Vec<Member>),
     /// A reload: new backends, doors in the same order.
     Reconfigured(Arc<Topology>, Vec<Door>),
+    /// A backend stands otherwise than before.
+    Restated,
     /// Gossip began anew and knows nothing of ours.
     TellAll,
     /// Gathering is over.
@@ -73,6 +77,7 @@ pub(crate) struct State {
     peers: BTreeMap<BackendId, BTreeMap<NodeId, PeerFact>>,
     members: Vec<Member>,
     paces: BTreeMap<BackendId, Pace>,
+    prices: Prices,
     publish_due: bool,
 }
 
@@ -97,6 +102,7 @@ impl Actor for Dispatcher {
             peers: BTreeMap::new(),
             members: last.view.members.clone(),
             paces: BTreeMap::new(),
+            prices: Prices::default(),
             publish_due: false,
             arguments,
             topology,
@@ -135,6 +141,7 @@ impl Actor for Dispatcher {
             Msg::Members(members) => state.meet(members),
             Msg::Reconfigured(topology, doors) => state.reconfigure(topology, doors),
             Msg::TellAll => state.tell_all(),
+            Msg::Restated => {}
             Msg::Tick => {
                 state.affirm();
                 me.send_after(TICK, || Msg::Tick);
@@ -241,17 +248,17 @@ impl State {
         let facts_of = |id: &BackendId| {
             self.peers.get(id).map(|facts| facts.values().cloned().collect::<Vec<_>>()).unwrap_or_default()
         };
-        let backends: Vec<BackendView> = self
-            .topology
-            .backends
-            .iter()
-            .map(|spec| BackendView {
-                spec: Arc::clone(spec),
+        let roll = self.arguments.roll.load_full();
+        let mut backends: Vec<BackendView> = Vec::with_capacity(self.topology.backends.len());
+        for spec in &self.topology.backends {
+            let stated = roll.backends.get(&spec.id);
+            backends.push(BackendView {
+                spec: self.prices.in_force(spec, stated.and_then(|stated| stated.spoken.price.value)),
                 own: self.own.get(&spec.id).cloned(),
                 peers: facts_of(&spec.id),
-                standing: Standing::default(),
-            })
-            .collect();
+                standing: stated.map(|stated| stated.standing).unwrap_or_default(),
+            });
+        }
         for (backend, door) in backends.iter().zip(&self.doors) {
             door.gate.set_limit(share(backend, now));
         }
@@ -272,6 +279,7 @@ impl State {
         };
         let last = self.arguments.published.load();
         self.arguments.published.store(Arc::new(Snapshot {
+            awake: awake(&view, &self.topology.policy, now),
             view: PreparedView::new(view, &self.topology.policy, now, Some(&last.view)),
             policy: Arc::new(self.topology.policy.clone()),
             doors: self.doors.clone(),

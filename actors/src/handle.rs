@@ -7,20 +7,22 @@ use crate::facts::Facts;
 use crate::gate::NotAdmitted;
 use crate::lease::Lease;
 use crate::metrics::Metrics;
-use crate::ports::{Draw, GossipTransport, Probe};
+use crate::ports::{Draw, GossipTransport, Probe, Wake};
 use crate::root::{Msg, Root, Shared};
+pub use crate::roster::{Roll, Stated, Word};
 use crate::snapshot::Snapshot;
 use crate::topology::{GossipSettings, Topology};
-use crate::{backend, cost, dispatcher, gossip};
+use crate::{backend, cost, dispatcher, gossip, roster};
 use arc_swap::ArcSwap;
 use llm_router_logic::guard::restart::Restarts;
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::route::{PreparedView, Step};
 use llm_router_logic::standing::Standing;
 use llm_router_logic::view::{BackendView, ClusterView, Member};
+use llm_router_logic::warmth::Want;
 use ractor::Actor;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +32,8 @@ pub struct Setup {
     pub topology: Topology,
     /// How backends are looked at.
     pub probe: Arc<dyn Probe>,
+    /// How sleeping clusters are called.
+    pub wake: Arc<dyn Wake>,
     /// Gossip settings and transport; `None` for a node alone.
     pub gossip: Option<(GossipSettings, Arc<dyn GossipTransport>)>,
     /// The source of randomness.
@@ -58,6 +62,8 @@ pub enum ActorName {
     Gossip,
     /// The books.
     Cost,
+    /// The roster.
+    Roster,
     /// One backend's actor.
     Backend(BackendId),
     /// One backend's prober.
@@ -80,7 +86,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`StartError`] where the gossip cannot open its transport.
 pub async fn start(setup: Setup) -> Result<Handle, StartError> {
-    let Setup { topology, probe, gossip, draw, metrics, clock, generation } = setup;
+    let Setup { topology, probe, wake, gossip, draw, metrics, clock, generation } = setup;
     let view = ClusterView {
         node: topology.node.clone(),
         region: topology.region.clone(),
@@ -115,13 +121,16 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
         generation,
         gossip_over: gossip,
         topology: Arc::new(ArcSwap::from_pointee(topology)),
-        published: Arc::new(ArcSwap::from_pointee(Snapshot { view, policy, doors: Vec::new() })),
+        published: Arc::new(ArcSwap::from_pointee(Snapshot { view, policy, awake: None, doors: Vec::new() })),
         inbox: Arc::default(),
         book: Arc::new(ArcSwap::from_pointee(Book::default())),
         doors: Mutex::new(BTreeMap::new()),
         dispatcher: Address::vacant(),
         gossip: gossip_address,
         cost: Address::vacant(),
+        wake,
+        roll: Arc::default(),
+        roster: Address::vacant(),
     });
     let (actor, ended) =
         Actor::spawn(None, Root, Arc::clone(&shared)).await.map_err(|error| StartError(error.to_string()))?;
@@ -217,8 +226,37 @@ impl Handle {
         // What is tried although it was ejected is no trial: those are one at a time.
         let trial =
             step.ejected_for.is_none() && backend.own.as_ref().is_some_and(|own| own.on_trial(model, now));
+        if backend.spec.scale_to_zero.is_some() {
+            self.want(step.backend.clone(), Want::Served);
+        }
         let slot = door.gate.admit(tokens, trial, max_wait, max_waiting).await?;
         Ok(Lease::new(door.clone(), slot, self.shared.clock, model.to_owned(), tokens))
+    }
+
+    /// Says something of a backend, to this node and through it to all. `false` where nobody of that name is
+    /// configured here, or the node is too busy to listen.
+    pub fn say(&self, backend: &BackendId, word: Word) -> bool {
+        let known = self.topology().backends.iter().any(|spec| spec.id == *backend);
+        known && self.shared.roster.send(roster::Msg::Say(backend.clone(), word))
+    }
+
+    /// Where each backend stands, at most a quarter of a second old.
+    pub fn roll(&self) -> Arc<Roll> {
+        self.shared.roll.load_full()
+    }
+
+    /// Notes that a request wanted a sleeping cluster.
+    pub fn want(&self, backend: BackendId, want: Want) {
+        // Demand is a figure, not a promise: what a full mailbox loses comes again with the next request.
+        self.shared.roster.send(roster::Msg::Wanted(backend, want));
+    }
+
+    /// Counts a request as waiting for `backend` to wake, for as long as the guard is kept.
+    pub fn await_warmth(&self, snapshot: &Snapshot, backend: &BackendId) -> Option<Awaiting> {
+        let index = snapshot.view.backends.iter().position(|one| one.spec.id == *backend)?;
+        let waiting = Arc::clone(&snapshot.doors.get(index)?.waiting);
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Some(Awaiting(waiting))
     }
 
     /// Books a finished request.
@@ -265,9 +303,20 @@ impl Handle {
             ActorName::Dispatcher => self.shared.dispatcher.send(dispatcher::Msg::Poison),
             ActorName::Gossip => self.shared.gossip.send(gossip::Msg::Poison),
             ActorName::Cost => self.shared.cost.send(cost::Msg::Poison),
+            ActorName::Roster => self.shared.roster.send(roster::Msg::Poison),
             ActorName::Backend(id) => to_backend(id, backend::Msg::Poison),
             ActorName::Prober(id) => to_backend(id, backend::Msg::PoisonProber),
         };
         tracing::warn!(?name, reached, "poisoned an actor");
+    }
+}
+
+/// A request that waits for a cluster to wake.
+#[derive(Debug)]
+pub struct Awaiting(Arc<AtomicU32>);
+
+impl Drop for Awaiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

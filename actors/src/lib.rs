@@ -20,6 +20,7 @@ mod poison;
 pub mod ports;
 mod prober;
 mod root;
+pub mod roster;
 pub mod snapshot;
 pub mod topology;
 

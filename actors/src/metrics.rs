@@ -1,6 +1,8 @@
 //! Prometheus metrics of one node. The first nine keep the names and labels of the original program,
 //! so existing dashboards go on; docs/METRICS.md explains each.
 
+mod states;
+
 use llm_router_logic::backend::BackendSpec;
 use llm_router_logic::report::Health;
 use prometheus::{
@@ -8,9 +10,13 @@ use prometheus::{
     Registry,
 };
 
+pub use states::States;
+
 /// All metrics of a node, in a registry of their own (several nodes may live in one process).
 #[derive(Clone, Debug)]
 pub struct Metrics {
+    /// Those of standing, experiments and predictions.
+    pub states: States,
     /// Where they are registered.
     pub registry: Registry,
     /// `llm_router_requests_total{cluster,status}`
@@ -106,6 +112,7 @@ impl Metrics {
             HistogramOpts::new(format!("llm_router_{name}"), help).buckets(buckets.to_vec())
         };
         Ok(Self {
+            states: States::new(&registry)?,
             requests_total: register!(IntCounterVec::new(
                 opts("requests_total", "Requests answered, by the backend that served them and HTTP status."),
                 &["cluster", "status"]
@@ -286,6 +293,7 @@ impl Metrics {
 
     /// Forgets the gauges of a backend that a reload removed.
     pub(crate) fn forget(&self, spec: &BackendSpec) {
+        self.states.forget(spec);
         // An absent series is what we want: removal of one that never was is no error.
         let cluster = [spec.id.as_str(), spec.provider(), spec.region()];
         let _ = self.cluster_health.remove_label_values(&cluster);
@@ -321,8 +329,8 @@ mod tests {
             };
             starts.map(word).filter(|name| !name.is_empty()).collect()
         };
-        let source = include_str!("metrics.rs");
-        let fields = names(source.split("#[cfg(test)]").next().unwrap(), "/// `llm_router_");
+        let own = include_str!("metrics.rs").split("#[cfg(test)]").next().unwrap();
+        let fields = names(&[own, include_str!("metrics/states.rs")].concat(), "/// `llm_router_");
         let documented = names(include_str!("../../docs/METRICS.md"), "| `llm_router_");
         assert_eq!(fields, documented);
         assert!(fields.len() > 20);

@@ -2,6 +2,7 @@
 
 use futures_util::future::BoxFuture;
 use llm_router_logic::backend::{BackendSpec, ServedModel};
+use llm_router_logic::ids::BackendId;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,26 @@ pub trait Probe: Send + Sync + 'static {
         backend: Arc<BackendSpec>,
         model: String,
     ) -> BoxFuture<'static, Result<Speed, String>>;
+}
+
+/// Calls clusters that are scaled to zero.
+pub trait Wake: Send + Sync + 'static {
+    /// Asks for a machine once; `false` where there is nothing to call, since demand alone brings it.
+    ///
+    /// # Errors
+    /// Why the call failed, in words for the log.
+    fn wake(&self, order: WakeOrder) -> BoxFuture<'static, Result<bool, String>>;
+}
+
+/// What a call says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WakeOrder {
+    /// The cluster to be woken.
+    pub backend: BackendId,
+    /// Requests of the last window, on all nodes, that wanted it.
+    pub requests: u32,
+    /// How long it is given to come.
+    pub cold_start: Duration,
 }
 
 /// What a probe read. Figures a backend does not tell are `None`.

@@ -13,13 +13,15 @@ use crate::gate::{DEFAULT_LIMIT, Gate};
 use crate::gossip::{self, Gossip};
 use crate::metrics::Metrics;
 use crate::poison::poison;
-use crate::ports::{Draw, GossipTransport, Probe};
+use crate::ports::{Draw, GossipTransport, Probe, Wake};
+use crate::roster::{self, Roll, Roster, Word};
 use crate::snapshot::{Door, Snapshot};
 use crate::topology::{GossipSettings, Topology};
 use arc_swap::ArcSwap;
-use llm_router_logic::backend::BackendSpec;
+use llm_router_logic::backend::{BackendSpec, Placement};
 use llm_router_logic::guard::restart::Restarts;
 use llm_router_logic::ids::BackendId;
+use llm_router_logic::money::Money;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +47,9 @@ pub(crate) struct Shared {
     pub(crate) gossip: Address<gossip::Msg>,
     pub(crate) facts: Facts,
     pub(crate) cost: Address<cost::Msg>,
+    pub(crate) wake: Arc<dyn Wake>,
+    pub(crate) roll: Arc<ArcSwap<Roll>>,
+    pub(crate) roster: Address<roster::Msg>,
 }
 
 impl Shared {
@@ -54,6 +59,7 @@ impl Shared {
         let open = || Door {
             gate: Gate::new(self.clock, spec.slots.unwrap_or(DEFAULT_LIMIT), spec.rate_limit),
             actor: Address::vacant(),
+            waiting: Arc::default(),
         };
         doors.entry(spec.id.clone()).or_insert_with(open).clone()
     }
@@ -70,6 +76,7 @@ pub(crate) enum Child {
     Dispatcher,
     Gossip,
     Cost,
+    Roster,
     Backend(BackendId),
 }
 
@@ -79,6 +86,7 @@ impl Child {
             Self::Dispatcher => "dispatcher",
             Self::Gossip => "gossip",
             Self::Cost => "cost",
+            Self::Roster => "roster",
             Self::Backend(_) => "backend",
         }
     }
@@ -111,7 +119,7 @@ impl Actor for Root {
     async fn pre_start(&self, me: ActorRef<Msg>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
         let mut state = State { shared, children: BTreeMap::new(), restarts: Vec::new() };
         let backends = state.shared.topology.load_full().backends.clone();
-        let all = [Child::Dispatcher, Child::Gossip, Child::Cost].into_iter();
+        let all = [Child::Dispatcher, Child::Gossip, Child::Cost, Child::Roster].into_iter();
         for child in all.chain(backends.iter().map(|spec| Child::Backend(spec.id.clone()))) {
             state.spawn(&me, child).await?;
         }
@@ -185,6 +193,7 @@ impl State {
                     clock: shared.clock,
                     metrics: shared.metrics.clone(),
                     published: Arc::clone(&shared.published),
+                    roll: Arc::clone(&shared.roll),
                 };
                 let (actor, _) =
                     Actor::spawn_linked(None, Dispatcher, (arguments, topology, doors), supervisor).await?;
@@ -221,6 +230,21 @@ impl State {
                     topology: Arc::clone(&shared.topology),
                 };
                 let (actor, _) = Actor::spawn_linked(None, Cost, arguments, supervisor).await?;
+                actor.get_cell()
+            }
+            Child::Roster => {
+                let arguments = roster::Arguments {
+                    me: shared.roster.clone(),
+                    facts: shared.facts.clone(),
+                    dispatcher: shared.dispatcher.clone(),
+                    wake: Arc::clone(&shared.wake),
+                    clock: shared.clock,
+                    metrics: shared.metrics.clone(),
+                    topology: Arc::clone(&shared.topology),
+                    published: Arc::clone(&shared.published),
+                    roll: Arc::clone(&shared.roll),
+                };
+                let (actor, _) = Actor::spawn_linked(None, Roster, arguments, supervisor).await?;
                 actor.get_cell()
             }
             Child::Backend(id) => {
@@ -267,6 +291,9 @@ impl State {
             || before.policy.guards != topology.policy.guards;
         for old in &before.backends {
             let new = topology.backends.iter().find(|spec| spec.id == old.id);
+            if let Some(price) = new.and_then(|new| price_change(old, new)) {
+                self.shared.roster.send(roster::Msg::Say(old.id.clone(), Word::Price(Some(price))));
+            }
             if new.is_some_and(|new| new == old) && !pace_changed {
                 continue;
             }
@@ -297,5 +324,15 @@ impl State {
                 self.respawn_later(me, child);
             }
         }
+    }
+}
+
+/// A price that a reload changed is the last word on it, here and at peers that have not reloaded yet.
+fn price_change(old: &BackendSpec, new: &BackendSpec) -> Option<Money> {
+    match (&old.placement, &new.placement) {
+        (Placement::Cluster { cost_per_hour: before, .. }, Placement::Cluster { cost_per_hour: now, .. }) => {
+            (before != now).then_some(*now)
+        }
+        _ => None,
     }
 }

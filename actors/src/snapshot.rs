@@ -6,6 +6,7 @@ use crate::gate::Gate;
 use llm_router_logic::route::{Loads, LocalLoad, Policy, PreparedView};
 use llm_router_logic::time::Moment;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 /// An immutable picture of the cluster, published by the dispatcher.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub struct Snapshot {
     pub view: PreparedView,
     /// Routing settings the view was published under.
     pub policy: Arc<Policy>,
+    /// The view as it would be were no cluster asleep; `None` where none is.
+    pub awake: Option<PreparedView>,
     /// One door per backend of the view, in the same order.
     pub(crate) doors: Vec<Door>,
 }
@@ -23,6 +26,8 @@ pub struct Snapshot {
 pub(crate) struct Door {
     pub(crate) gate: Arc<Gate>,
     pub(crate) actor: Address<backend::Msg>,
+    /// Requests that wait for it to wake.
+    pub(crate) waiting: Arc<AtomicU32>,
 }
 
 impl Loads for Snapshot {

@@ -24,6 +24,8 @@ pub struct Topology {
     pub metrics_update_interval: Duration,
     /// Whether a cluster of unknown throughput is measured with one tiny generation.
     pub calibrate_throughput: bool,
+    /// Whether prices and notices that peers tell count here.
+    pub heed_words: bool,
 }
 
 /// How a node gossips.

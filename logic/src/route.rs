@@ -9,6 +9,7 @@ pub mod prepared;
 pub mod score;
 pub mod shortlist;
 pub mod strategy;
+pub mod unit_costs;
 pub mod wanted;
 
 pub use eligible::Refusal;

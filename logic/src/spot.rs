@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A machine that is healthy this long past its announced end was not taken away.
-const OVERDUE: Duration = Duration::from_secs(120);
+pub const OVERDUE: Duration = Duration::from_secs(120);
 
 /// A value that the last word wins, whoever said it.
 ///

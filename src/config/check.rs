@@ -8,6 +8,7 @@ mod address;
 mod backend;
 mod edge;
 mod guard;
+mod lifecycle;
 mod model;
 mod prices;
 mod router;
@@ -75,6 +76,7 @@ impl Check<'_> {
         );
         let named = file.node.as_ref().is_some_and(|node| node.name.is_some());
         let node = self.node(file.node);
+        let heed_prices = file.gossip.as_ref().and_then(|gossip| gossip.heed_prices).unwrap_or(true);
         let gossip = self.gossip(file.gossip, &node, named);
         let router = self.router(&file.router.unwrap_or_default());
         let prices = self.prices(file.prices_file.as_deref());
@@ -88,6 +90,7 @@ impl Check<'_> {
             server: self.server(&file.server.unwrap_or_default()),
             node,
             gossip,
+            heed_prices,
             admin: file.admin.and_then(|admin| self.admin(admin)),
             policy: router.policy,
             stickiness_window: router.stickiness_window,

@@ -16,8 +16,17 @@ use std::collections::BTreeSet;
 const WRONG_VALUES_MAX: usize = 200;
 
 /// Keys whose values are never shown.
-const SECRET_KEYS: [&str; 8] =
-    ["apiKey", "sharedSecret", "password", "token", "upstreamApiKey", "secret", "key", "metricsToken"];
+const SECRET_KEYS: [&str; 9] = [
+    "apiKey",
+    "sharedSecret",
+    "password",
+    "token",
+    "upstreamApiKey",
+    "secret",
+    "key",
+    "metricsToken",
+    "wakeSecret",
+];
 
 /// Reads `tree`; `substituted` are the places whose text came from the environment. `None` where so much
 /// is wrong that judging the rest would only mislead.

@@ -192,6 +192,47 @@ pub(super) struct ClusterFile {
     /// Requests at once. Default: the cluster is asked.
     #[schemars(range(min = 1))]
     pub slots: Option<u32>,
+    /// For a cluster that may have no machine at times: it is then asleep and not ill.
+    pub scale_to_zero: Option<ScaleToZeroFile>,
+    /// For machines whose price changes and that may be taken away.
+    pub spot: Option<SpotFile>,
+}
+
+/// For a cluster that may have no machine at times: it is then asleep and not ill.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct ScaleToZeroFile {
+    /// How long it takes from the call to the first request it can serve. Required.
+    pub cold_start: Option<Span>,
+    /// Demand is the number of requests that wanted the cluster in this time, at least `5s`. Default `60s`.
+    pub demand_window: Option<Span>,
+    /// It is not woken for fewer requests in the window. Default 1.
+    #[schemars(range(min = 1))]
+    pub wake_at_requests: Option<u32>,
+    /// Nor while the window's requests would have saved less there than the cold start costs and this on top.
+    /// Default 0. What nothing else can serve wakes it in any case.
+    #[schemars(range(min = 0))]
+    pub wake_at_saving_usd: Option<f64>,
+    /// Aggregate output tokens per second to price it with before it was ever measured.
+    #[schemars(range(min = 0))]
+    pub tokens_per_second: Option<f64>,
+    /// Address that is called to wake it. Default: nothing is called, and whoever scales it reads the metric
+    /// `llm_router_cluster_demand`.
+    pub wake_url: Option<String>,
+    /// Secret that signs the call (HMAC v1), best as `${NAME}`.
+    #[schemars(with = "Option<String>")]
+    pub wake_secret: Option<SecretString>,
+}
+
+/// For machines whose price changes and that may be taken away.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct SpotFile {
+    /// JSON file with the price now and the notice of an end, looked at four times a second; relative to this
+    /// file's directory. Required.
+    pub notice_file: Option<String>,
 }
 
 /// An external provider, paid by the token.
@@ -427,6 +468,8 @@ pub(super) struct GossipFile {
     /// Certificate this node proves itself with; gossip then travels over QUIC with mutual TLS, without
     /// it over plain UDP.
     pub identity: Option<IdentityFile>,
+    /// Whether prices and preemption notices that peers tell count here. Default true.
+    pub heed_prices: Option<bool>,
 }
 
 /// Certificate this node proves itself with: PEM files, as `llm-router certs issue` makes them. Changed

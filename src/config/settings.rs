@@ -5,7 +5,7 @@
 
 use crate::identity::IdentityFiles;
 use llm_router_logic::backend::{BackendSpec, Kind};
-use llm_router_logic::ids::{KeyId, NodeId, Region, TenantId};
+use llm_router_logic::ids::{BackendId, KeyId, NodeId, Region, TenantId};
 use llm_router_logic::money::Money;
 use llm_router_logic::route::Policy;
 use llm_router_logic::sim::Behaviour;
@@ -25,6 +25,8 @@ pub struct Config {
     pub node: Node,
     /// How it talks to its peers; `None` = it runs alone.
     pub gossip: Option<Gossip>,
+    /// Whether prices and notices that peers tell count here.
+    pub heed_prices: bool,
     /// The operators' listener; `None` = not opened.
     pub admin: Option<Admin>,
     /// Who may ask.
@@ -52,6 +54,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The notice files of backends that have one.
+    pub fn notice_files(&self) -> Vec<(BackendId, PathBuf)> {
+        let files = self.backends.iter();
+        files.filter_map(|one| Some((one.spec.id.clone(), one.notice_file.clone()?))).collect()
+    }
+
     /// How many clusters and how many providers there are.
     pub fn counts(&self) -> (usize, usize) {
         let clusters = self.backends.iter().filter(|b| b.spec.is_cluster()).count();
@@ -194,6 +202,8 @@ pub struct Backend {
     pub spec: Arc<BackendSpec>,
     /// How to reach it.
     pub connection: Connection,
+    /// File with its price now and the notice of its end.
+    pub notice_file: Option<PathBuf>,
 }
 
 /// How a backend is reached.
@@ -204,6 +214,24 @@ pub struct Connection {
     pub base_url: String,
     /// How the router proves itself.
     pub auth: Auth,
+    /// What is called while it sleeps; `None` = nothing.
+    pub wake: Option<WakeHook>,
+}
+
+/// What wakes a cluster.
+#[derive(Clone, Debug)]
+pub struct WakeHook {
+    /// The address.
+    pub url: String,
+    /// Secret of the signature; `None` = the call is not signed.
+    pub secret: Option<SecretString>,
+}
+
+impl PartialEq for WakeHook {
+    fn eq(&self, other: &Self) -> bool {
+        let secret = |hook: &Self| hook.secret.as_ref().map(|secret| secret.expose_secret().to_owned());
+        self.url == other.url && secret(self) == secret(other)
+    }
 }
 
 /// How the router proves itself to a backend.

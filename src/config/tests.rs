@@ -216,7 +216,7 @@ fn simulated_clusters_are_there_only_while_mocking_is_on() {
     let config = loaded(&text).config;
     assert_eq!(
         config.backends[0].connection,
-        Connection { base_url: "mock://gpu".to_owned(), auth: Auth::None }
+        Connection { base_url: "mock://gpu".to_owned(), auth: Auth::None, wake: None }
     );
     let mocking = config.smart_mocking.unwrap();
     assert_eq!(mocking.cluster_latency, Duration::from_millis(150));

@@ -1,7 +1,7 @@
 //! The operators' listener: the view, the decisions, the books, a reload. Every request carries the
 //! admin token.
 
-use super::{App, chat, health};
+use super::{App, chat, health, standing};
 use crate::explain;
 use axum::Json;
 use axum::Router;
@@ -34,6 +34,9 @@ pub fn router(app: App) -> Router {
         .route("/admin/explain", post(explain))
         .route("/admin/reload", post(reload))
         .route("/metrics", get(health::metrics))
+        .route("/admin/backends/{id}/price", post(standing::price))
+        .route("/admin/backends/{id}/preempt", post(standing::preempt).delete(standing::spare))
+        .route("/admin/backends/{id}/preempt/cancel", post(standing::spare))
         .layer(from_fn_with_state(app.clone(), authorise))
         .with_state(app)
 }
@@ -48,7 +51,7 @@ async fn authorise(State(app): State<App>, request: Request, next: Next) -> Resp
     }
 }
 
-fn told(status: StatusCode, message: &str) -> Response {
+pub(super) fn told(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({"error": {"message": message}}))).into_response()
 }
 
@@ -65,6 +68,8 @@ struct View {
 #[derive(Serialize)]
 struct BackendFacts {
     name: BackendId,
+    #[serde(flatten)]
+    standing: standing::StandingView,
     own: Option<Aged>,
     peers: Vec<Said>,
 }
@@ -108,8 +113,10 @@ async fn view(State(app): State<App>) -> Json<View> {
         backends: view
             .backends
             .iter()
-            .map(|backend| BackendFacts {
+            .zip(standing::standings(&snapshot, &app.handle.roll(), now))
+            .map(|(backend, standing)| BackendFacts {
                 name: backend.spec.id.clone(),
+                standing,
                 own: backend.own.as_ref().map(|own| Aged {
                     report: own.report,
                     models: own.models.iter().map(|model| model.name.to_string()).collect(),

@@ -8,6 +8,7 @@ use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use llm_router_actors::Handle;
 use llm_router_logic::report::Health;
+use llm_router_logic::view::BackendView;
 use prometheus::TextEncoder;
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,10 +48,11 @@ impl Readiness {
         {
             return Some("waiting for the first gossip round");
         }
-        let reachable =
-            snapshot.view.backends.iter().any(|backend| {
-                backend.facts(now).is_some_and(|facts| facts.report.health == Health::Healthy)
-            });
+        let reachable = snapshot.view.backends.iter().any(|backend| {
+            // What sleeps is woken by the requests that come here.
+            backend.spec.scale_to_zero.is_some()
+                || backend.facts(now).is_some_and(|facts| facts.report.health == Health::Healthy)
+        });
         (!reachable).then_some("no healthy backend")
     }
 }
@@ -77,12 +79,18 @@ pub(super) async fn health(State(app): State<App>) -> Response {
     let (healthy_clusters, total_clusters) = count(true);
     let (healthy_providers, total_providers) = count(false);
     let (healthy, total) = (healthy_clusters + healthy_providers, total_clusters + total_providers);
-    let status = match healthy {
+    // A cluster scaled to zero is asleep and not ill; it is what demand wakes.
+    let asleep = |backend: &&BackendView| {
+        backend.spec.scale_to_zero.is_some()
+            && backend.facts(now).is_none_or(|facts| facts.report.health != Health::Healthy)
+    };
+    let asleep = snapshot.view.backends.iter().filter(asleep).count();
+    let status = match healthy + asleep {
         0 => "unhealthy",
-        _ if healthy < total => "degraded",
+        served if served < total => "degraded",
         _ => "healthy",
     };
-    let code = if healthy == 0 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let code = if healthy + asleep == 0 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let timestamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let summary =
         Summary { status, healthy_clusters, total_clusters, healthy_providers, total_providers, timestamp };

@@ -7,8 +7,9 @@ use super::{NodeError, topology};
 use crate::config::Config;
 use crate::decisions::Decisions;
 use crate::http::{App, Auth, Fixed, Readiness, Sessions};
-use crate::outbound::{Carrier, HttpProbe, Outbound};
+use crate::outbound::{Carrier, HttpProbe, HttpWake, Outbound};
 use crate::relay::Relay;
+use crate::spot::Notices;
 use arc_swap::ArcSwap;
 use llm_router_actors::clock::Clock;
 use llm_router_actors::handle::Setup;
@@ -56,6 +57,7 @@ impl Core {
         let handle = llm_router_actors::start(Setup {
             topology: topology(config),
             probe: Arc::new(HttpProbe::new(Arc::clone(&outbound))),
+            wake: Arc::new(HttpWake::new(Arc::clone(&outbound))),
             gossip: world.gossip,
             draw: world.draw,
             metrics: world.metrics,
@@ -75,7 +77,9 @@ impl Core {
         let auth = Arc::new(Auth::new(config.access.clone(), random, handle.metrics().clone()));
         // One reload waiting is enough: it reads the newest file.
         let (reload, reloads) = mpsc::channel(1);
+        let notices = Notices::watch(handle.clone(), config.notice_files());
         let app = App {
+            notices: Arc::new(notices),
             handle,
             relay: Arc::new(ArcSwap::from_pointee(relay)),
             decisions,

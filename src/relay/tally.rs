@@ -1,7 +1,7 @@
 //! What one request came to: its decision record, metrics and settlement, booked exactly once.
 
 use super::estimate::Estimates;
-use crate::decisions::{Attempt, Decision, Decisions, Outcome, PassedOver, Stopped};
+use crate::decisions::{Attempt, Circumstances, Decision, Decisions, Outcome, PassedOver, Stopped};
 use llm_router_actors::Handle;
 use llm_router_actors::handle::Settlement;
 use llm_router_actors::snapshot::Snapshot;
@@ -81,6 +81,7 @@ impl Tally {
             refused: plan.refused.clone(),
             ejection: plan.ejection,
             not_looked_at: Vec::new(),
+            circumstances: Circumstances::default(),
         };
         if let Some(first) = plan.steps.first() {
             let kind =
@@ -100,6 +101,11 @@ impl Tally {
             rest_of: (plan.not_looked_at > 0).then(|| request.clone()),
             booked: false,
         }
+    }
+
+    /// Notes what else bore on the decision.
+    pub(super) fn note(&mut self, circumstances: Circumstances) {
+        self.record.circumstances = circumstances;
     }
 
     /// Id of the decision record.

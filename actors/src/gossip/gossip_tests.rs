@@ -4,7 +4,7 @@
 use crate::clock::Clock;
 use crate::handle::{Handle, Setup};
 use crate::metrics::Metrics;
-use crate::ports::{Probe, Reading, Speed};
+use crate::ports::{Probe, Reading, Speed, Wake, WakeOrder};
 use crate::topology::{GossipSettings, Topology};
 use chitchat::transport::ChannelTransport;
 use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
@@ -36,6 +36,12 @@ impl Probe for Well {
 
     fn calibrate(&self, _: Arc<BackendSpec>, _: String) -> BoxFuture<'static, Result<Speed, String>> {
         async { Err("never".to_owned()) }.boxed()
+    }
+}
+
+impl Wake for Well {
+    fn wake(&self, _: WakeOrder) -> BoxFuture<'static, Result<bool, String>> {
+        async { Ok(false) }.boxed()
     }
 }
 
@@ -76,8 +82,10 @@ async fn node(network: &ChannelTransport, look: Duration) -> Handle {
             health_check_interval: look,
             metrics_update_interval: look,
             calibrate_throughput: false,
+            heed_words: true,
         },
         probe: Arc::new(Well),
+        wake: Arc::new(Well),
         gossip: Some((settings, Arc::new(network.clone()))),
         draw: Arc::new(move || draw.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed)),
         metrics: Metrics::new().unwrap(),

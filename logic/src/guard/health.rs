@@ -45,6 +45,12 @@ impl HealthTracker {
         self.health
     }
 
+    /// Nothing is there: unhealthy without a second look.
+    pub fn gone(&mut self) {
+        self.failures = FAILURES_IN_A_ROW;
+        self.health = Health::Unhealthy;
+    }
+
     /// The health after the last sighting.
     pub fn health(&self) -> Health {
         self.health

@@ -13,6 +13,7 @@ use crate::route::score::score;
 use crate::route::{CostBasis, Policy, Reason, Strategy};
 use crate::time::{Moment, millis};
 use crate::view::BackendView;
+use crate::warmth::Warmth;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
@@ -93,6 +94,12 @@ pub struct FactNote {
     pub tokens_per_second: Option<f32>,
     /// p95 of TTFT, in milliseconds.
     pub latency_p95_ms: Option<u32>,
+    /// `cold`, `waking` or `warm`; absent for what does not scale to zero.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmth: Option<&'static str>,
+    /// Time until its machine is taken away; absent without a notice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preempted_in_ms: Option<u64>,
 }
 
 /// Explains `plan`, which was made on `view` for `request` under `policy`.
@@ -154,8 +161,20 @@ fn would_cost(
 }
 
 fn fact_note(backend: &BackendView, now: Moment) -> FactNote {
+    let scales = backend.spec.scale_to_zero.is_some();
+    let awake = backend.facts(now).is_some_and(|facts| facts.report.health == Health::Healthy);
+    let warmth = match backend.standing.warmth {
+        _ if awake => "warm",
+        Warmth::Warm => "cold",
+        warmth => warmth.as_str(),
+    };
+    let standing = FactNote {
+        warmth: scales.then_some(warmth),
+        preempted_in_ms: backend.standing.preempted_at.map(|at| millis(at.since(now))),
+        ..FactNote::default()
+    };
     let Some(facts) = backend.facts(now) else {
-        return FactNote::default();
+        return standing;
     };
     FactNote {
         health: facts.report.health,
@@ -164,6 +183,7 @@ fn fact_note(backend: &BackendView, now: Moment) -> FactNote {
         queue_depth: Some(facts.report.queue_depth),
         tokens_per_second: facts.report.tokens_per_second,
         latency_p95_ms: facts.report.latency_p95_ms,
+        ..standing
     }
 }
 
@@ -236,6 +256,12 @@ impl fmt::Display for RefusedNote {
 
 impl fmt::Display for FactNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(warmth) = self.warmth {
+            write!(f, "{warmth}, ")?;
+        }
+        if let Some(ms) = self.preempted_in_ms {
+            write!(f, "taken away in {} s, ", ms / 1_000)?;
+        }
         let Some(age_ms) = self.age_ms else {
             return f.write_str("nothing known yet");
         };

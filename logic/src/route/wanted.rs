@@ -1,20 +1,20 @@
 //! Which sleeping cluster a request would have gone to.
 //!
-//! Asks [`plan`] a second time, on a view in which every sleeping cluster is awake. Only where the first
-//! answer refused one for being asleep: a fleet that is awake pays nothing.
+//! Asks [`plan`] a second time, on a view in which every sleeping cluster is awake. Only where one is: a fleet
+//! that is awake pays nothing.
 
 use crate::ids::BackendId;
 use crate::money::Money;
 use crate::report::{Health, Report};
 use crate::request::Request;
-use crate::route::eligible::{Refusal, known_models};
+use crate::route::eligible::known_models;
 use crate::route::plan::{Loads, Plan, plan};
 use crate::route::prepared::PreparedView;
 use crate::route::strategy::Policy;
 use crate::standing::Standing;
 use crate::time::Moment;
 use crate::view::{BackendView, ClusterView, OwnFact};
-use crate::warmth::Want;
+use crate::warmth::{Want, Warmth};
 use std::sync::Arc;
 
 /// `view` with every cluster that is asleep as it would be awake and idle; `None` where none is.
@@ -52,34 +52,28 @@ fn awoken(backend: &BackendView, now: Moment) -> BackendView {
     BackendView { spec, own: Some(own), peers: Vec::new(), standing: Standing::default() }
 }
 
-/// The sleeping cluster that `request` would have gone to before the first step of `made`, and what going
+/// The cluster asleep in `view` that `request` would have gone to before the first step of `made`, and what going
 /// elsewhere cost it. One that is waking goes before one that sleeps on, so that what one machine will do
-/// wakes no second one.
+/// wakes no second one. The two views are the one of `made` and the same [`awake`].
 pub fn wanted(
     made: &Plan,
-    awake: &PreparedView,
+    (view, awake): (&ClusterView, &PreparedView),
     loads: &impl Loads,
     request: &Request,
     policy: &Policy,
     draw: u64,
     now: Moment,
 ) -> Option<(BackendId, Want)> {
-    let waking = |id: &BackendId| {
-        let refusal = made.refused.iter().find(|(refused, _)| refused == id).map(|(_, refusal)| refusal);
-        match refusal {
-            Some(Refusal::Waking { .. }) => Some(true),
-            Some(Refusal::Cold { .. }) => Some(false),
-            _ => None,
-        }
+    let waking = |index: usize| {
+        let backend = &view.backends[index];
+        let waking = matches!(backend.standing.warmth, Warmth::Waking { .. });
+        is_asleep(backend, now).then_some(waking)
     };
-    if !made.refused.iter().any(|(id, _)| waking(id).is_some()) {
-        return None;
-    }
     let dreamt = plan(awake, loads, request, policy, draw, now);
     let chosen = made.steps.first();
     let before =
         dreamt.steps.iter().take_while(|step| chosen.is_none_or(|chosen| chosen.backend != step.backend));
-    let sleeping: Vec<_> = before.filter_map(|step| Some((step, waking(&step.backend)?))).collect();
+    let sleeping: Vec<_> = before.filter_map(|step| Some((step, waking(step.index)?))).collect();
     let first = sleeping.iter().find(|(_, waking)| *waking).or(sleeping.first());
     let (step, _) = first?;
     let want = match chosen {

@@ -36,7 +36,7 @@ fn wants(parts: &[Part], request: &Request) -> Option<(String, Want)> {
     let (now_view, loads) = view(parts);
     let made = planned(parts, request, &Policy::default(), 7);
     let awake = awake(&now_view, &Policy::default(), NOW)?;
-    let (id, want) = wanted(&made, &awake, &loads, request, &Policy::default(), 7, NOW)?;
+    let (id, want) = wanted(&made, (&now_view, &awake), &loads, request, &Policy::default(), 7, NOW)?;
     Some((id.to_string(), want))
 }
 

@@ -1,7 +1,8 @@
 //! Average and marginal cost: what a request costs, and what it adds to the bill.
 
-use crate::scene::{Part, chat_by, cluster, planned, provider};
+use crate::scene::{NOW, Part, chat_by, cluster, planned, provider, view};
 use llm_router_logic::money::Money;
+use llm_router_logic::route::unit_costs::{UnitCosts, unit_costs};
 use llm_router_logic::route::{CostBasis, Plan, Policy, Strategy};
 
 const FULL: u32 = 4;
@@ -78,4 +79,29 @@ fn the_threshold_of_hybrid_stays_on_the_average() {
 fn among_idle_machines_the_least_loaded_goes_first() {
     let parts = [running(cluster("a", 0.1, 10.0), 3), running(cluster("b", 9.0, 10.0), 1)];
     assert_eq!(order(&plan_on(CostBasis::Marginal, &parts, Strategy::Cost)), ["b", "a"]);
+}
+
+#[test]
+fn unit_costs_are_reported_on_both_bases() {
+    let costs = |parts: &[Part]| {
+        let (view, loads) = view(parts);
+        unit_costs(&view, &loads, &Policy::default(), NOW)
+    };
+    let other = cluster("other", 0.1, 10.0).model(|model| model.name = "else".into());
+    let parts = [cluster("gpu", 0.36, 10.0), provider("dear", 5.0, 5.0), provider("api", 0.5, 1.5), other];
+    let idle = costs(&parts);
+    let list_price = Money::from_usd(0.001);
+    assert_eq!((idle[0].average, idle[0].marginal), (Money::from_usd(0.011), Some(Money::ZERO)));
+    assert_eq!((idle[2].average, idle[2].marginal), (list_price, list_price));
+    let mut busy = parts.clone();
+    busy[0] = running(busy[0].clone(), FULL);
+    let full = costs(&busy);
+    assert_eq!(full[0].average, idle[0].average, "what it makes on average does not change");
+    assert_eq!(
+        full[0].marginal, list_price,
+        "the next best that serves the model, not the idle cluster that does not"
+    );
+    assert_eq!(costs(&busy[..1])[0].marginal, idle[0].average, "without a next best the average counts");
+    assert_eq!(costs(&[cluster("ill", 0.36, 10.0).ill()])[0].marginal, None);
+    assert_eq!(costs(&[cluster("new", 0.36, 10.0).unpriced()])[0], UnitCosts::default());
 }

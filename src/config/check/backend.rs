@@ -141,6 +141,9 @@ impl Check<'_> {
         let default_model = file.default_model.or_else(|| models.first().map(|model| model.name.to_string()));
         let capabilities = self.capabilities(&at.key("capabilities"), file.capabilities);
         let slots = self.count(&at.key("slots"), file.slots);
+        let (scale_to_zero, wake) =
+            self.scale_to_zero(&at.key("scaleToZero"), file.scale_to_zero, !models.is_empty());
+        let notice_file = self.spot(&at.key("spot"), file.spot);
         let placement = Placement::Cluster {
             cloud,
             region: Region::new(region),
@@ -155,9 +158,10 @@ impl Check<'_> {
             capabilities,
             rate_limit: None,
             slots,
-            scale_to_zero: None,
+            scale_to_zero,
         };
-        Some(Backend { spec: Arc::new(spec), connection: Connection { base_url: base_url?, auth } })
+        let connection = Connection { base_url: base_url?, auth, wake };
+        Some(Backend { spec: Arc::new(spec), connection, notice_file })
     }
 
     fn cluster_auth(&mut self, at: &Path, file: &ClusterFile, base_url: Option<&str>, mocking: bool) -> Auth {
@@ -302,7 +306,8 @@ impl Check<'_> {
             scale_to_zero: None,
         };
         let auth = api_key.map_or(Auth::None, Auth::ApiKey);
-        Some(Backend { spec: Arc::new(spec), connection: Connection { base_url: base_url?, auth } })
+        let connection = Connection { base_url: base_url?, auth, wake: None };
+        Some(Backend { spec: Arc::new(spec), connection, notice_file: None })
     }
 
     /// The account's limits; `None` where neither is given, since then there is nothing to hold to.
