@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,37 @@ RELEASES = {"llm-server": "llama"}
 Object = dict[str, Any]
 
 
+# In the place of a chart that cannot be fetched here: shows the values that it would have got.
+STUB = """apiVersion: v1
+kind: ConfigMap
+metadata: {name: {{ .Chart.Name }}-values}
+data:
+  version: {{ .Chart.Version }}
+  values: |
+    {{- toYaml .Values | nindent 4 }}
+"""
+
+
+@functools.lru_cache
+def complete(chart: str) -> Path:
+    """A chart's folder; where it depends on others' charts, a copy with stubs of them."""
+    folder = CHARTS / chart
+    dependencies = yaml.safe_load((folder / "Chart.yaml").read_text()).get("dependencies", [])
+    if not dependencies:
+        return folder
+    place = Path(tempfile.mkdtemp(prefix="chart-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    copy = place / chart
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("charts"))
+    for dependency in dependencies:
+        stub = copy / "charts" / dependency["name"]
+        (stub / "templates").mkdir(parents=True)
+        about = {"apiVersion": "v2", "name": dependency["name"], "version": dependency["version"]}
+        (stub / "Chart.yaml").write_text(yaml.safe_dump(about))
+        (stub / "templates" / "values.yaml").write_text(STUB)
+    return copy
+
+
 @dataclass(frozen=True)
 class Case:
     """A chart with one values file, or with none."""
@@ -32,7 +66,7 @@ class Case:
     @property
     def arguments(self) -> list[str]:
         """What Helm is told of it."""
-        folder = CHARTS / self.chart
+        folder = complete(self.chart)
         return [str(folder), *(["--values", str(folder / self.values)] if self.values else [])]
 
 
