@@ -35,7 +35,8 @@ export function identities(ctx: Context, cluster: Cluster, stores: Stores, key: 
     const { stem, region, account } = ctx;
     const useKey: Statement = { Sid: "Key", Effect: "Allow", Action: ["kms:Decrypt", "kms:DescribeKey"], Resource: [key.arn] };
 
-    grant(ctx, cluster, "router", namespaces.router, serviceAccounts.router, [
+    // The router itself calls no cloud: its secrets are brought to it.
+    grant(ctx, cluster, "secrets", namespaces.platform, serviceAccounts.secrets, [
         {
             Sid: "Secrets",
             Effect: "Allow",

@@ -33,7 +33,7 @@ export function identities(ctx: Context, cluster: Cluster, stores: Stores, secre
         assign(ctx, name, identity.principalId, role, scope);
         clients[what] = identity.clientId;
     };
-    give("router", namespaces.router, serviceAccounts.router, "secretsUser", secrets.vault.id);
+    give("secrets", namespaces.platform, serviceAccounts.secretReader, "secretsUser", secrets.vault.id);
     give("models", namespaces.models, serviceAccounts.models, "blobReader", stores.container.id);
     give("dns", namespaces.platform, serviceAccounts.dns, "dnsZoneContributor", stores.zone.id);
     give("certificates", namespaces.platform, serviceAccounts.certificates, "dnsZoneContributor", stores.zone.id);

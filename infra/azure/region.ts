@@ -24,6 +24,7 @@ export interface Outputs {
     outbound: pulumi.Input<string>[];
     gossipAddressNames: pulumi.Input<string>[];
     vault: pulumi.Input<string>;
+    tenantId: string;
     clientIds: Record<string, pulumi.Input<string>>;
     peers: string[];
 }
@@ -48,6 +49,7 @@ export function azureRegion(platform: Platform, env: Env, region: string, accoun
         outbound: net.natAddresses.map((address) => address.ipAddress.apply((ip) => ip ?? "")),
         gossipAddressNames: net.gossipAddresses.map((address) => address.name),
         vault: vault.vault.name,
+        tenantId: account.tenantId,
         clientIds,
         peers: peerSources(addresses),
     };

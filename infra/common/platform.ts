@@ -82,7 +82,7 @@ export interface Platform {
         pools: Record<Pool, string>;
         namespaces: Record<"router" | "models" | "platform" | "monitoring", string>;
         serviceAccounts: Record<
-            "router" | "models" | "dns" | "certificates" | "autoscaler" | "loadBalancer",
+            "router" | "models" | "secrets" | "secretReader" | "dns" | "certificates" | "autoscaler" | "loadBalancer",
             string
         >;
     };
@@ -208,9 +208,9 @@ export function envOf(stack: string): Env {
     return env;
 }
 
-/** The addresses setup has recorded for an environment; none before it has. */
+/** The addresses among what setup has recorded of an environment's stacks; none before it has. */
 export function loadAddresses(env: Env): Addresses {
-    const path = join(__dirname, `addresses.${env}.json`);
+    const path = join(__dirname, `outputs.${env}.json`);
     return existsSync(path) ? (JSON.parse(readFileSync(path, "utf8")) as Addresses) : {};
 }
 

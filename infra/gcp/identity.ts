@@ -15,7 +15,7 @@ function principal(ctx: Context, namespace: string, serviceAccount: string): str
     return `principal://iam.googleapis.com/projects/${projectNumber}/locations/global/workloadIdentityPools/${project}.svc.id.goog/subject/ns/${namespace}/sa/${serviceAccount}`;
 }
 
-/** Grants what the router, the model servers, external-dns and cert-manager need. */
+/** Grants what the secrets operator, the model servers, external-dns and cert-manager need. */
 export function identities(ctx: Context, cluster: Cluster, stores: Stores): void {
     const { stem, account, platform } = ctx;
     const { namespaces, serviceAccounts } = platform.names;
@@ -34,7 +34,7 @@ export function identities(ctx: Context, cluster: Cluster, stores: Stores): void
                 project: account.project,
                 secretId: made.secretId,
                 role: "roles/secretmanager.secretAccessor",
-                member: principal(ctx, namespaces.router, serviceAccounts.router),
+                member: principal(ctx, namespaces.platform, serviceAccounts.secrets),
             },
             opts,
         );

@@ -14,6 +14,7 @@ import { watch } from "./watch";
 /** What `deploy/scripts/setup` writes into the charts' values and into the other regions' firewalls. */
 export interface Outputs {
     cluster: pulumi.Input<string>;
+    project: string;
     registry: pulumi.Input<string>;
     models: pulumi.Input<string>;
     zone: string;
@@ -34,6 +35,7 @@ export function gcpRegion(platform: Platform, env: Env, region: string, account:
     watch(ctx);
     return {
         cluster: gke.cluster.name,
+        project: account.project,
         registry: pulumi.interpolate`${ctx.region.region}-docker.pkg.dev/${account.project}/${kept.registry.repositoryId}/llm-router`,
         models: kept.models.name,
         zone: regionZone(platform, env, region),

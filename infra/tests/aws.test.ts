@@ -19,7 +19,7 @@ const made = regionSuite("aws", [
     { what: "machines without tags", type: TEMPLATE, change: (i) => i.tagSpecifications.pop(), check: "untagged", says: /network-interface of .* lacks the tag/ },
     { what: "a budget of another amount", type: "aws:budgets/budget:Budget", change: (i) => (i.limitAmount = "1"), check: "budget", says: /the budget is 1, not/ },
     { what: "a budget that tells nobody", type: "aws:budgets/budget:Budget", change: (i) => (i.notifications[0].subscriberEmailAddresses = []), check: "budget", says: /tells nobody/ },
-    { what: "a wildcard for an action", type: "aws:iam/rolePolicy:RolePolicy", name: /-router$/, change: (i) => (i.policy = i.policy.replace("secretsmanager:GetSecretValue", "secretsmanager:*")), check: "wildcards", says: /allows secretsmanager:\*/ },
+    { what: "a wildcard for an action", type: "aws:iam/rolePolicy:RolePolicy", name: /-secrets$/, change: (i) => (i.policy = i.policy.replace("secretsmanager:GetSecretValue", "secretsmanager:*")), check: "wildcards", says: /allows secretsmanager:\*/ },
     { what: "a change allowed on everything", type: "aws:iam/rolePolicy:RolePolicy", name: /-dns$/, change: (i) => (i.policy = i.policy.replace(/"Resource":\["[^"*]+"\]/, '"Resource":["*"]')), check: "wildcards", says: /ChangeResourceRecordSets on everything/ },
     { what: "IMDSv1", type: TEMPLATE, change: (i) => (i.metadataOptions.httpTokens = "optional"), check: "hardening", says: /IMDSv1/ },
     { what: "a disk in the clear", type: TEMPLATE, change: (i) => (i.blockDeviceMappings[0].ebs.encrypted = "false"), check: "hardening", says: /disk in the clear/ },
@@ -54,10 +54,10 @@ it("lets a workload be what its service account says and nothing else", () => {
         .sort();
     expect(bound).toEqual([
         "llm-models/llm-server",
-        "llm-router/llm-router",
         "platform/aws-load-balancer-controller",
         "platform/cert-manager",
         "platform/cluster-autoscaler",
         "platform/external-dns",
+        "platform/external-secrets",
     ]);
 });

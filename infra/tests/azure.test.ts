@@ -41,9 +41,9 @@ it("trusts a service account of one namespace per identity", () => {
         .sort();
     expect(subjects).toEqual([
         "system:serviceaccount:llm-models:llm-server",
-        "system:serviceaccount:llm-router:llm-router",
         "system:serviceaccount:platform:cert-manager",
         "system:serviceaccount:platform:external-dns",
+        "system:serviceaccount:platform:secret-reader",
     ]);
 });
 

@@ -52,5 +52,5 @@ it("gives the same names everywhere, and valid ones where names are the whole wo
     expect(name).toMatch(/^[a-z0-9]{5,24}$/);
     expect(name).not.toBe(worldName(platform, "dev", "azure-eastus", "acr", "sub"));
     expect(tags(platform, "dev", "aws-us-west-2")).toMatchObject({ environment: "dev", region: "aws-us-west-2", project: "llm-router" });
-    expect(poolTaints(platform, "gpu").map((taint) => taint.key)).toEqual(["llm-router.dev/spot", "nvidia.com/gpu"]);
+    expect(poolTaints(platform, "gpu").map((taint) => taint.key)).toEqual(["llm-router/spot", "nvidia.com/gpu"]);
 });
