@@ -24,10 +24,17 @@ SECRETS = {
 }
 PROVIDERS = [
     {"name": "openai", "type": "openai", "apiKey": "${OPENAI_API_KEY}", "defaultModel": "gpt-4o-mini"},
-    {"name": "anthropic", "type": "claude", "apiKey": "${ANTHROPIC_API_KEY}", "defaultModel": "claude-3-5-haiku-latest"},
+    {
+        "name": "anthropic",
+        "type": "claude",
+        "apiKey": "${ANTHROPIC_API_KEY}",
+        "defaultModel": "claude-3-5-haiku-latest",
+    },
     {"name": "gemini", "type": "gemini", "apiKey": "${GEMINI_API_KEY}", "defaultModel": "gemini-1.5-flash"},
 ]
 STORE = "llm-router"
+CLIENT_KEYS = "client-keys"
+OBJECTS = ["secrets.yaml", "client-keys.yaml", "shared-certificate.yaml", "region-certificate.yaml"]
 STORAGE_CLASS = {"aws": "gp3", "gcp": "balanced", "azure": "premium"}
 # Spot machines say that they go: AWS two minutes ahead, Google and Azure thirty seconds.
 SPOT_NOTICE_SECONDS = {"aws": 120, "gcp": 30, "azure": 30}
@@ -93,6 +100,9 @@ class Overlay:
             "llm-server-cpu.yaml": self.server("cpu"),
             "llm-server-gpu.yaml": self.server("gpu"),
             "secrets.yaml": self.cluster_secret(),
+            "client-keys.yaml": self.client_keys(),
+            "shared-certificate.yaml": self.shared_certificate(),
+            "region-certificate.yaml": self.region_certificate(),
         }
         if store := self.store():
             made["secret-store.yaml"] = store
@@ -107,7 +117,7 @@ class Overlay:
         return {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
-            "resources": [f"../{self.env}", *stores, "secrets.yaml"],
+            "resources": [f"../{self.env}", *stores, *OBJECTS],
             "components": [f"../../components/{self.cloud}"],
             "labels": [{"pairs": {"llm-router/environment": self.env, "llm-router/region": self.key}}],
         }
@@ -129,6 +139,8 @@ class Overlay:
                 "clusters": [entry for key in self.platform["regions"] for entry in self.clusters(key)],
                 "externalProviders": PROVIDERS,
             },
+            "auth": {"mode": "keys", "apiKey": {"name": CLIENT_KEYS, "key": "api-key"}},
+            "priorityClassName": "llm-router",
             "externalSecrets": {
                 "enabled": True,
                 "store": {"name": STORE, "kind": "ClusterSecretStore"},
@@ -140,9 +152,15 @@ class Overlay:
                 "prometheusRule": {"enabled": True},
                 "dashboards": {"enabled": True},
             },
-            "ingress": self.ingress(
-                [f"{self.platform['health']['host']}.{domain(self.platform, self.env, self.key)}", self.geo_name()], "router-tls"
-            ),
+            "ingress": {
+                "enabled": True,
+                "className": "traefik",
+                "hosts": [self.region_name(), self.geo_name()],
+                "tls": [
+                    {"secretName": "region-tls", "hosts": [self.region_name()]},
+                    {"secretName": "shared-tls", "hosts": [self.geo_name()]},
+                ],
+            },
         }
         if registry := self.own.get("registry"):
             values["image"] = {"repository": registry}
@@ -152,15 +170,9 @@ class Overlay:
         """The name that leads to the nearest region."""
         return f"{self.platform['health']['host']}.{domain(self.platform, self.env)}"
 
-    def ingress(self, hosts: list[str], secret: str) -> Json:
-        """How charts/router wants its ingress."""
-        return {
-            "enabled": True,
-            "className": "traefik",
-            "annotations": {"cert-manager.io/cluster-issuer": "letsencrypt"},
-            "hosts": hosts,
-            "tls": [{"secretName": secret, "hosts": hosts}],
-        }
+    def region_name(self) -> str:
+        """The name of this region's routers alone: health checks ask for it."""
+        return f"{self.platform['health']['host']}.{domain(self.platform, self.env, self.key)}"
 
     def gossip(self) -> Json:
         """Gossip among this region's routers; with the others once addresses are recorded."""
@@ -243,7 +255,11 @@ class Overlay:
                     "storageClassName": STORAGE_CLASS[self.cloud],
                 },
             },
-            "llama": {"slots": served["slots"], "contextWindow": served["contextWindow"], "threads": machine["vcpus"] - 1},
+            "llama": {
+                "slots": served["slots"],
+                "contextWindow": served["contextWindow"],
+                "threads": machine["vcpus"] - 1,
+            },
             "sidecar": {"secret": {"name": "cluster-secret", "key": "cluster"}},
             "autoscaling": {
                 "kind": "keda",
@@ -253,6 +269,7 @@ class Overlay:
             },
             "drain": {"longestStreamSeconds": max(notice - 20, 15), "preStopSeconds": 5},
             "serviceAccount": {"name": names["serviceAccounts"]["models"]},
+            "priorityClassName": "llm-models",
             "nodeSelector": {scheduling["poolLabel"]: pool},
             "tolerations": [
                 {"key": taint["key"], "operator": "Equal", "value": taint["value"], "effect": taint["effect"]}
@@ -341,16 +358,42 @@ class Overlay:
         }
 
     def cluster_secret(self) -> Json:
-        """The routers' shared secret, for the sidecars."""
+        """The secret that routers sign with, for the sidecars."""
+        return self.fetched("models", "cluster-secret", {"cluster": SECRETS["CLUSTER_SECRET"]})
+
+    def client_keys(self) -> Json:
+        """The clients' first key, for the routers."""
+        return self.fetched("router", CLIENT_KEYS, {"api-key": "api-key"})
+
+    def shared_certificate(self) -> Json:
+        """The certificate of the name all regions share: no region alone can prove that it owns that name."""
+        return self.fetched("router", "shared-tls", {"tls.crt": "shared-tls-crt", "tls.key": "shared-tls-key"})
+
+    def region_certificate(self) -> Json:
+        """The certificate of this region's own name, proven in this region's own zone."""
+        return {
+            "apiVersion": "cert-manager.io/v1",
+            "kind": "Certificate",
+            "metadata": {"name": "region-tls", "namespace": self.platform["names"]["namespaces"]["router"]},
+            "spec": {
+                "secretName": "region-tls",
+                "dnsNames": [self.region_name()],
+                "issuerRef": {"name": "letsencrypt", "kind": "ClusterIssuer"},
+                "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
+            },
+        }
+
+    def fetched(self, namespace: str, name: str, data: dict[str, str]) -> Json:
+        """A Secret that the operator fetches: its keys, and what the store calls them."""
         return {
             "apiVersion": "external-secrets.io/v1",
             "kind": "ExternalSecret",
-            "metadata": {"name": "cluster-secret", "namespace": self.platform["names"]["namespaces"]["models"]},
+            "metadata": {"name": name, "namespace": self.platform["names"]["namespaces"][namespace]},
             "spec": {
                 "refreshInterval": "1h",
                 "secretStoreRef": {"name": STORE, "kind": "ClusterSecretStore"},
-                "target": {"name": "cluster-secret"},
-                "data": [{"secretKey": "cluster", "remoteRef": {"key": self.secret(SECRETS["CLUSTER_SECRET"])}}],
+                "target": {"name": name} | ({"template": {"type": "kubernetes.io/tls"}} if "tls.crt" in data else {}),
+                "data": [{"secretKey": key, "remoteRef": {"key": self.secret(kept)}} for key, kept in data.items()],
             },
         }
 

@@ -22,7 +22,7 @@ export function identities(ctx: Context, cluster: Cluster, stores: Stores): void
     // The pool exists once a cluster uses it.
     const opts: pulumi.CustomResourceOptions = { ...ctx.opts, dependsOn: [cluster.cluster] };
 
-    for (const secret of ["openai", "anthropic", "gemini", "admin-token", "cluster-secret"]) {
+    for (const secret of ["openai", "anthropic", "gemini", "api-key", "cluster-secret", "shared-tls-crt", "shared-tls-key"]) {
         const made = new gcp.secretmanager.Secret(
             `${stem}-${secret}`,
             { secretId: `${stem}-${secret}`, replication: { userManaged: { replicas: [{ location: ctx.region.region }] } }, labels: ctx.labels },
