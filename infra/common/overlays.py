@@ -99,6 +99,7 @@ class Overlay:
             "router.yaml": self.router(),
             "llm-server-cpu.yaml": self.server("cpu"),
             "llm-server-gpu.yaml": self.server("gpu"),
+            "exporters.yaml": self.exporters(),
             "secrets.yaml": self.cluster_secret(),
             "client-keys.yaml": self.client_keys(),
             "shared-certificate.yaml": self.shared_certificate(),
@@ -146,7 +147,6 @@ class Overlay:
                 "store": {"name": STORE, "kind": "ClusterSecretStore"},
                 "data": {variable: {"key": self.secret(name)} for variable, name in SECRETS.items()},
             },
-            "ledger": {"enabled": True, "storageClassName": STORAGE_CLASS[self.cloud]},
             "monitoring": {
                 "serviceMonitor": {"enabled": True},
                 "prometheusRule": {"enabled": True},
@@ -301,6 +301,11 @@ class Overlay:
         if registry := self.own.get("registry"):
             values["sidecar"]["image"] = {"repository": registry}
         return values
+
+    def exporters(self) -> Json:
+        """Values of charts/exporters: every server here has a sidecar, so only its rules are wanted."""
+        pool = self.platform["scheduling"]["poolLabel"]
+        return {"targets": [], "nodeSelector": {pool: "system"}, "monitoring": {"prometheusRule": {"enabled": True}}}
 
     def model_uri(self, model: Json) -> str:
         """The region's own copy once its bucket is known; before that where the world has it."""

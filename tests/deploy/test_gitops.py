@@ -174,6 +174,7 @@ def every_release(helm: Path, folder: Path, key: str) -> dict[str, list[Object]]
         "router": render(helm, "router", "llm-router", "llm-router", folder / "router.yaml"),
         "cpu": render(helm, "llm-server", "cpu", "llm-models", folder / "llm-server-cpu.yaml"),
         "gpu": render(helm, "llm-server", "gpu", "llm-models", gpu, folder / "llm-server-gpu.yaml"),
+        "exporters": render(helm, "exporters", "exporters", "monitoring", folder / "exporters.yaml"),
     }
 
 
