@@ -3,6 +3,8 @@
 //! [`http`] takes requests in, [`relay`] carries them through a plan to a backend over [`outbound`] and
 //! the answer back; [`node`] puts one router together from a [`config`].
 
+#![forbid(unsafe_code)]
+
 pub mod certs;
 pub mod cli;
 pub mod config;

@@ -1,5 +1,7 @@
 //! The program: reads the command line and hands each command to its owner.
 
+#![forbid(unsafe_code)]
+
 use llm_router::cli::{self, Command};
 use llm_router::config::watch::Watcher;
 use llm_router::mock::{self, Faults, MockConfig};

@@ -26,12 +26,14 @@ pub use fault::{Action, Faults, FaultsError, Match, Rule, Wait};
 pub use text::{answer, input_tokens};
 
 use app::App;
+use axum::body::Body;
 use llm_router_logic::backend::Kind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
+use tower::ServiceExt;
 
 /// How long [`Mock::shutdown`] lets running answers finish.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
@@ -124,6 +126,51 @@ pub async fn start(listen: SocketAddr, config: MockConfig, faults: Faults) -> an
     let routes = app.routes();
     let task = AbortOnDropHandle::new(tokio::spawn(server::serve(listener, routes, stopped, SHUTDOWN_GRACE)));
     Ok(Mock { addr, app, stop, task })
+}
+
+/// A mock that nobody can reach but through [`call`](InProcess::call): for a network simulated in the
+/// same process, on whatever clock its runtime has.
+#[derive(Clone, Debug)]
+pub struct InProcess {
+    app: Arc<App>,
+    routes: axum::Router,
+}
+
+/// The mock closed the connection without an answer, as a fault rule wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HungUp;
+
+impl InProcess {
+    /// A mock without a listener.
+    pub fn new(config: MockConfig, faults: Faults) -> Self {
+        let app = Arc::new(App::new(config, faults));
+        Self { routes: app.routes(), app }
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// [`HungUp`] where it closes the connection instead.
+    pub async fn call(&self, request: http::Request<Body>) -> Result<http::Response<Body>, HungUp> {
+        let Ok(response) = self.routes.clone().oneshot(request).await;
+        let hangs_up = response.extensions().get::<server::HangUp>().is_some();
+        if hangs_up { Err(HungUp) } else { Ok(response) }
+    }
+
+    /// What it counted so far.
+    pub fn books(&self) -> Books {
+        self.app.books()
+    }
+
+    /// Replaces the fault rules; their counters start afresh.
+    pub fn set_faults(&self, faults: Faults) {
+        self.app.set_faults(faults);
+    }
+
+    /// Changes the pace, also of answers under way.
+    pub fn set_speed(&self, speed: Speed) {
+        self.app.set_speed(speed);
+    }
 }
 
 impl Mock {

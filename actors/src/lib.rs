@@ -5,6 +5,8 @@
 //! request path reads that and never waits for a mailbox. What the actors need of the outside world
 //! they ask for through the traits in [`ports`].
 
+#![forbid(unsafe_code)]
+
 mod address;
 mod backend;
 pub mod clock;

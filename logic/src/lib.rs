@@ -3,6 +3,8 @@
 //! Every function here takes time, random draws and facts as arguments and returns a value, so that
 //! production, replay, demo and simulation run the very same code. See `docs/ARCHITECTURE.md`.
 
+#![forbid(unsafe_code)]
+
 pub mod api_key;
 pub mod backend;
 pub mod capability;
