@@ -365,7 +365,7 @@ impl Network {
         let trial = state.handles.get(&node).is_some_and(|handle| {
             let snapshot = handle.snapshot();
             let own = snapshot.view.backends.get(backend).and_then(|view| view.own.as_ref());
-            own.is_some_and(|own| !own.trial_models.is_empty())
+            own.is_some_and(|own| own.on_trial("tiny", handle.clock().now()))
         });
         drop(state);
         let known_dead_ms = known.filter(|_| dead);
