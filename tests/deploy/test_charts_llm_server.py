@@ -314,6 +314,7 @@ def test_a_gpu_server_scales_from_nothing_on_the_routers_demand(case: Case, helm
     assert f'llm_router_cluster_demand{{backend="{cluster}"}}' in demand["query"]
     assert f'llm_sidecar_in_flight{{cluster="{cluster}"' in load["query"]
     assert demand["activationThreshold"] == "0"
+    assert all(isinstance(value, str) for value in (demand | load).values())
     llama = _container(objects, "llama")
     assert llama["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert "cuda" in llama["image"]
