@@ -56,6 +56,9 @@ def test_the_real_binary_accepts_every_router_s_configuration(
 ) -> None:
     objects = render(helm, case)
     for pod in _pods(objects):
+        for item in of_kind(objects, "ConfigMap"):
+            for name, text in item["data"].items():
+                (tmp_path / name).write_text(text)
         file = tmp_path / f"{pod}.yaml"
         file.write_text(_configuration(objects, pod))
         run = subprocess.run(
@@ -225,6 +228,12 @@ REFUSED = {
     "config.timeouts.total=5m": "set that",
     "config.clusters[0].sharedSecret=${NOBODY}": "${NOBODY}, which nothing sets: add NOBODY to secretEnv",
     "env.A=b,secretEnv.A.name=x,secretEnv.A.key=y": "A is in env and is a secret too",
+    "config.clusters=null": "nobody to ask",
+    "config.clusters[0].authType=hmac": "has authType hmac and no sharedSecret",
+    "config.clusters[0].authType=mtls": "has authType mtls and no certFile",
+    "config.externalProviders[0].name=llama": "config names `llama` twice",
+    "files.router\\.yaml=x": "files has router.yaml, which the chart makes itself",
+    "gossip.identity=null": "missing property 'identity'",
     "auth.mode=maybe": "value must be one of 'keys', 'none'",
     "auth.apiKey.name=": "name the Secret with the clients' first key",
     "admin.enabled=true": "admin.tokenSecret.name is empty",

@@ -46,6 +46,11 @@
 {{- if lt (len .public.aws.eipAllocations) $max -}}
 {{- fail (printf "gossip.public.aws.eipAllocations has %d entries for up to %d routers: each load balancer needs the allocation of its Elastic IP" (len .public.aws.eipAllocations) $max) -}}
 {{- end -}}
+{{- with $.Values.networkPolicy -}}
+{{- if and .enabled .ingressFrom (not .healthCheckCIDRs) -}}
+{{- fail "networkPolicy.ingressFrom keeps out the health checks of the gossip load balancers: name their subnets in networkPolicy.healthCheckCIDRs" -}}
+{{- end -}}
+{{- end -}}
 {{- if lt (len .public.aws.subnets) $max -}}
 {{- fail (printf "gossip.public.aws.subnets has %d entries for up to %d routers: each load balancer stands in one public subnet" (len .public.aws.subnets) $max) -}}
 {{- end -}}
@@ -88,6 +93,26 @@
 {{- fail "config.server.drainTimeout and config.timeouts.total follow from drain.longestStreamSeconds: set that" -}}
 {{- end -}}
 
+{{/* What makes the router refuse its file, as far as it can be seen from here. */}}
+{{- $names := list -}}
+{{- range concat ($config.clusters | default list) ($config.externalProviders | default list) -}}
+{{- if and .name (has .name $names) -}}{{- fail (printf "config names `%s` twice: each cluster and provider needs a name of its own" .name) -}}{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- range $config.clusters -}}
+{{- if and (eq (toString .authType) "hmac") (not .sharedSecret) -}}
+{{- fail (printf "config.clusters: `%s` has authType hmac and no sharedSecret" (default "without a name" .name)) -}}
+{{- end -}}
+{{- if and (eq (toString .authType) "mtls") (not (and .certFile .keyFile)) -}}
+{{- fail (printf "config.clusters: `%s` has authType mtls and no certFile and keyFile: name files under /etc/llm-router/secrets (secretFiles)" (default "without a name" .name)) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $_ := .Values.files -}}
+{{- if or (eq $name "router.yaml") (hasPrefix (printf "%s-" (include "router.fullname" $)) $name) -}}
+{{- fail (printf "files has %s, which the chart makes itself" $name) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Every ${NAME} without a default, except in what is switched off, has to be given. */}}
 {{- $used := deepCopy $config -}}
 {{- $on := list -}}
@@ -95,6 +120,9 @@
 {{- if ne (toString .enabled) "false" -}}{{- $on = append $on . -}}{{- end -}}
 {{- end -}}
 {{- $_ := set $used "externalProviders" $on -}}
+{{- if not (concat ($config.clusters | default list) $on) -}}
+{{- fail "config has no cluster and no enabled provider: there would be nobody to ask" -}}
+{{- end -}}
 {{- if eq (toString (dig "demo" "enabled" false $used)) "false" -}}{{- $_ := unset $used "demo" -}}{{- end -}}
 {{- $given := concat (list "POD_NAME" "POD_IP") (keys (include "router.ownSecrets" . | fromJson)) (keys .Values.env) (keys .Values.secretEnv) -}}
 {{- if .Values.externalSecrets.enabled -}}{{- $given = concat $given (keys .Values.externalSecrets.data) -}}{{- end -}}
