@@ -5,6 +5,7 @@
 
 use crate::certs::{self, CertsError};
 use crate::config;
+use crate::ledger::LedgerCommand;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use llm_router_logic::backend::Kind;
@@ -49,6 +50,9 @@ pub enum Command {
     Mock(Mock),
     /// Run beside a llama-server: verify signatures, forward, serve its figures
     Sidecar(ConfigFile),
+    /// Report, check and compare what requests have cost
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Make the certificates routers prove themselves to each other with

@@ -15,6 +15,7 @@ pub mod gossip_transport;
 pub mod http;
 pub mod identity;
 pub mod keys;
+pub mod ledger;
 pub mod mock;
 pub mod node;
 pub mod outbound;

@@ -5,7 +5,7 @@
 use llm_router::cli::{self, Command};
 use llm_router::config::watch::Watcher;
 use llm_router::mock::{self, Faults, MockConfig};
-use llm_router::{config, demo, explain, node, replay, sidecar, telemetry};
+use llm_router::{config, demo, explain, ledger, node, replay, sidecar, telemetry};
 use secrecy::ExposeSecret;
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Check(file) => return cli::check(&file.config),
         Command::Schema => return cli::schema(),
         Command::Certs(command) => return cli::certs(command),
+        Command::Ledger(command) => return ledger::run(&command),
         Command::Replay(options) => return replay::run(&options),
         Command::Demo(_) | Command::Explain(_) => telemetry::start("warn"),
         Command::Serve(_) | Command::Mock(_) | Command::Sidecar(_) => telemetry::start("info"),
@@ -43,7 +44,9 @@ async fn run(command: Command) -> ExitCode {
         },
         Command::Explain(options) => explain::run(&options).await,
         // Answered before the runtime was made.
-        Command::Check(_) | Command::Schema | Command::Certs(_) | Command::Replay(_) => ExitCode::SUCCESS,
+        Command::Check(_) | Command::Schema | Command::Certs(_) | Command::Ledger(_) | Command::Replay(_) => {
+            ExitCode::SUCCESS
+        }
     }
 }
 

@@ -356,6 +356,7 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
             "admin.listen",
             running.admin.as_ref().map(|admin| admin.listen) != new.admin.as_ref().map(|admin| admin.listen),
         ),
+        ("ledger", running.ledger != new.ledger),
         ("timeouts.connect", running.timeouts.connect != new.timeouts.connect),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()

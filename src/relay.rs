@@ -7,6 +7,7 @@
 //! Owns the moment of commitment. Which step is tried and when that ends is [`attempts`]'. What is decided is `logic::route`'s, what
 //! is translated is `logic::wire`'s, what is counted is [`tally`]'s.
 
+mod account;
 mod attempts;
 pub(crate) mod estimate;
 mod fault;
@@ -164,7 +165,7 @@ impl Relay {
             estimates: Arc::clone(&self.estimates),
             snapshot: Arc::clone(&snapshot),
         };
-        let mut tally = Tally::open(sources, &request, call.inspected.text_bytes, &plan, started);
+        let mut tally = Tally::open(sources, &call, &request, &plan, started);
         tally.note(Circumstances {
             wanted,
             waited_ms: (!waited.is_zero()).then(|| millis(waited)),

@@ -21,6 +21,8 @@ mod fixture;
 mod gossip;
 #[path = "integration/guards.rs"]
 mod guards;
+#[path = "integration/ledger.rs"]
+mod ledger;
 #[path = "integration/life.rs"]
 mod life;
 #[path = "integration/quic.rs"]

@@ -6,30 +6,35 @@
 
 use crate::address::Address;
 use crate::clock::Clock;
+use crate::ledger::Journal;
 use crate::metrics::Metrics;
 use crate::poison::poison;
 use crate::snapshot::Snapshot;
 use crate::topology::Topology;
 use arc_swap::ArcSwap;
+use llm_router_logic::backend::Placement;
+use llm_router_logic::cost::entry::MachineTime;
 use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
 use llm_router_logic::route::score::unit_cost;
 use llm_router_logic::route::unit_costs::unit_costs;
-use llm_router_logic::time::millis;
+use llm_router_logic::time::{Moment, millis};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// What one finished request came to.
+/// What one attempt came to.
 #[derive(Clone, Debug)]
 pub struct Settlement {
     /// The backend that served it; `None` where none did.
     pub backend: Option<BackendId>,
     /// Whether it was answered in full.
     pub served: bool,
+    /// Whether it is the request's last attempt; those before count for what they cost only.
+    pub is_last: bool,
     /// Whether another backend had failed before.
     pub fallback: bool,
     /// Tokens by class.
@@ -83,12 +88,40 @@ pub struct Book {
     pub total: Sums,
     /// By backend.
     pub backends: BTreeMap<BackendId, Sums>,
+    /// Our clusters' time since the start, used or idle.
+    pub machines: BTreeMap<BackendId, MachineSums>,
+    /// What that time cost beyond what requests were charged for it.
+    #[serde(rename = "idle_usd")]
+    pub idle: Money,
+    /// Gross savings less `idle`: what is left once every machine is paid for.
+    #[serde(rename = "net_savings_usd")]
+    pub net_savings: Money,
+}
+
+/// A cluster's paid time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct MachineSums {
+    /// In milliseconds.
+    pub millis: u64,
+    /// What it cost, overhead included.
+    #[serde(rename = "cost_usd")]
+    pub cost: Money,
+}
+
+impl Book {
+    /// Idle cost and net savings follow from the rest.
+    fn conclude(&mut self) {
+        let machines: Money = self.machines.values().map(|machine| machine.cost).sum();
+        let charged = self.machines.keys().filter_map(|id| self.backends.get(id)).map(|sums| sums.cost).sum();
+        self.idle = machines - charged;
+        self.net_savings = self.total.gross_savings - self.idle;
+    }
 }
 
 impl Sums {
     fn add(&mut self, settlement: &Settlement) {
-        self.requests += 1;
-        self.errors += u64::from(!settlement.served);
+        self.requests += u64::from(settlement.is_last);
+        self.errors += u64::from(settlement.is_last && !settlement.served);
         self.fallbacks += u64::from(settlement.fallback && settlement.served);
         self.input_tokens += settlement.usage.total_input();
         self.output_tokens += settlement.usage.total_output();
@@ -147,6 +180,7 @@ pub(crate) struct Arguments {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) book: Arc<ArcSwap<Book>>,
     pub(crate) topology: Arc<ArcSwap<Topology>>,
+    pub(crate) journal: Option<Journal>,
 }
 
 #[derive(Debug)]
@@ -161,6 +195,7 @@ pub(crate) enum Msg {
     Poison,
 }
 
+const MS_PER_HOUR: u64 = 3_600_000;
 /// Settlements waiting at once.
 const INBOX_MAX: usize = 100_000;
 /// Settlements are gathered for this long before they are booked and the book is published.
@@ -170,6 +205,8 @@ pub(crate) struct State {
     arguments: Arguments,
     book: Book,
     book_due: bool,
+    /// Up to when machines are paid for.
+    paid_to: Moment,
 }
 
 impl Actor for Cost {
@@ -182,7 +219,9 @@ impl Actor for Cost {
         me.cast(Msg::Book)?;
         arguments.me.occupy(me);
         let book = Book::clone(&arguments.book.load());
-        Ok(State { arguments, book, book_due: false })
+        // The time since a predecessor died, milliseconds, is nobody's.
+        let paid_to = arguments.clock.now();
+        Ok(State { arguments, book, book_due: false, paid_to })
     }
 
     async fn handle(
@@ -205,10 +244,16 @@ impl Actor for Cost {
                 for settlement in state.arguments.inbox.take() {
                     state.settle(&settlement);
                 }
+                state.book.conclude();
+                state.arguments.metrics.net_savings_usd.set(state.book.net_savings.as_usd());
                 state.arguments.book.store(Arc::new(state.book.clone()));
             }
             Msg::Tick => {
+                state.pay_machines();
                 state.show_unit_costs();
+                if !std::mem::replace(&mut state.book_due, true) {
+                    me.cast(Msg::Book)?;
+                }
                 let interval = state.arguments.topology.load().metrics_update_interval;
                 me.send_after(interval.max(Duration::from_secs(1)), || Msg::Tick);
             }
@@ -228,9 +273,10 @@ impl State {
             let classes = [
                 ("input", usage.input),
                 ("cached_read", usage.cached_read),
-                ("cache_write", usage.cache_write),
+                ("cache_write", usage.cache_write + usage.cache_write_1h),
                 ("output", usage.output),
                 ("reasoning", usage.reasoning),
+                ("image", usage.image),
             ];
             for (class, tokens) in classes.into_iter().filter(|(_, tokens)| *tokens > 0) {
                 metrics.tokens_total.with_label_values(&[id.as_str(), class]).inc_by(tokens);
@@ -250,6 +296,30 @@ impl State {
         }
         if let (Some(cost), Some(external)) = (settlement.cost, settlement.external_cost) {
             metrics.gross_savings_usd_total.inc_by((external - cost).as_usd().max(0.0));
+        }
+    }
+
+    /// Every configured cluster is paid for by the hour, whether or not it serves.
+    fn pay_machines(&mut self) {
+        let now = self.arguments.clock.now();
+        let millis = millis(now.since(self.paid_to));
+        self.paid_to = now;
+        let topology = self.arguments.topology.load_full();
+        for spec in &topology.backends {
+            let Placement::Cluster { cost_per_hour, .. } = &spec.placement else { continue };
+            let hour = Money::from_usd(cost_per_hour.as_usd() * topology.policy.overhead_factor);
+            let cost = hour.unwrap_or(*cost_per_hour).share(millis, MS_PER_HOUR);
+            let machine = self.book.machines.entry(spec.id.clone()).or_default();
+            machine.millis += millis;
+            machine.cost += cost;
+            let counter = &self.arguments.metrics.machine_usd_total;
+            counter.with_label_values(&[spec.id.as_str()]).inc_by(cost.as_usd().max(0.0));
+            if let Some(journal) = &self.arguments.journal
+                && millis > 0
+            {
+                let at_ms = crate::ledger::unix_ms();
+                journal.machine(MachineTime { at_ms, cluster: spec.id.to_string(), millis, cost });
+            }
         }
     }
 

@@ -6,13 +6,14 @@ pub use crate::cost::{Book, Settlement, Sums};
 use crate::facts::Facts;
 use crate::gate::NotAdmitted;
 use crate::lease::Lease;
+use crate::ledger::{Journal, JournalSettings};
 use crate::metrics::Metrics;
-use crate::ports::{Draw, GossipTransport, Probe, Wake};
+use crate::ports::{Draw, GossipTransport, LedgerStorage, Probe, Wake};
 use crate::root::{Msg, Root, Shared};
 pub use crate::roster::{Roll, Stated, Word};
 use crate::snapshot::Snapshot;
 use crate::topology::{GossipSettings, Topology};
-use crate::{backend, cost, dispatcher, gossip, roster};
+use crate::{backend, cost, dispatcher, gossip, ledger, roster};
 use arc_swap::ArcSwap;
 use llm_router_logic::guard::restart::Restarts;
 use llm_router_logic::ids::BackendId;
@@ -36,6 +37,8 @@ pub struct Setup {
     pub wake: Arc<dyn Wake>,
     /// Gossip settings and transport; `None` for a node alone.
     pub gossip: Option<(GossipSettings, Arc<dyn GossipTransport>)>,
+    /// Where the ledger is kept and how; `None` = none is.
+    pub ledger: Option<(JournalSettings, Arc<dyn LedgerStorage>)>,
     /// The source of randomness.
     pub draw: Draw,
     /// Where figures go.
@@ -64,6 +67,8 @@ pub enum ActorName {
     Cost,
     /// The roster.
     Roster,
+    /// What looks after the ledger's thread.
+    Ledger,
     /// One backend's actor.
     Backend(BackendId),
     /// One backend's prober.
@@ -78,6 +83,8 @@ pub struct Handle {
     stopping: Arc<AtomicBool>,
 }
 
+/// How long a start waits for the ledger to open, and a shutdown for its last entries.
+const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a reload or shutdown may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -86,7 +93,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`StartError`] where the gossip cannot open its transport.
 pub async fn start(setup: Setup) -> Result<Handle, StartError> {
-    let Setup { topology, probe, wake, gossip, draw, metrics, clock, generation } = setup;
+    let Setup { topology, probe, wake, gossip, ledger, draw, metrics, clock, generation } = setup;
+    let journal = ledger.map(|(settings, storage)| Journal::new(storage, settings, metrics.clone()));
     let view = ClusterView {
         node: topology.node.clone(),
         region: topology.region.clone(),
@@ -131,7 +139,15 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
         wake,
         roll: Arc::default(),
         roster: Address::vacant(),
+        journal,
+        ledger: Address::vacant(),
     });
+    if let Some(journal) = &shared.journal {
+        journal.start().map_err(|error| StartError(format!("cannot start the ledger's thread: {error}")))?;
+        // What an earlier run left open is settled before anything new is asked; a ledger that cannot be
+        // opened does not keep the node from serving what costs nothing.
+        let _ = journal.opened(LEDGER_PATIENCE).await;
+    }
     let (actor, ended) =
         Actor::spawn(None, Root, Arc::clone(&shared)).await.map_err(|error| StartError(error.to_string()))?;
     let handle = Handle { shared, root: Address::vacant(), stopping: Arc::new(AtomicBool::new(false)) };
@@ -195,6 +211,11 @@ impl Handle {
     /// What parts of this node tell all peers, and what peers tell.
     pub fn facts(&self) -> &Facts {
         &self.shared.facts
+    }
+
+    /// The way into the ledger; `None` where none is kept.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.shared.journal.as_ref()
     }
 
     /// What the node was told to run.
@@ -289,6 +310,9 @@ impl Handle {
             // Whether or not it answers in time, the process goes on to end.
             let _ = root.call(Msg::Shutdown, Some(PATIENCE)).await;
         }
+        if let Some(journal) = &self.shared.journal {
+            journal.stop(LEDGER_PATIENCE).await;
+        }
     }
 
     /// Makes an actor panic: chaos tests prove with it that nothing a user sees depends on one.
@@ -304,6 +328,7 @@ impl Handle {
             ActorName::Gossip => self.shared.gossip.send(gossip::Msg::Poison),
             ActorName::Cost => self.shared.cost.send(cost::Msg::Poison),
             ActorName::Roster => self.shared.roster.send(roster::Msg::Poison),
+            ActorName::Ledger => self.shared.ledger.send(ledger::Msg::Poison),
             ActorName::Backend(id) => to_backend(id, backend::Msg::Poison),
             ActorName::Prober(id) => to_backend(id, backend::Msg::PoisonProber),
         };

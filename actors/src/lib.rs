@@ -1,6 +1,6 @@
 //! The actors of one router node: they remember and wait, and leave every computation to `logic`.
 //!
-//! `Root` supervises `Dispatcher`, `Gossip`, `Cost` and one `Backend` (with its `Prober`) per cluster
+//! `Root` supervises `Dispatcher`, `Gossip`, `Cost`, `Ledger` and one `Backend` (with its `Prober`) per cluster
 //! or provider. Facts go up as messages, decisions go down as a published [`snapshot::Snapshot`]: the
 //! request path reads that and never waits for a mailbox. What the actors need of the outside world
 //! they ask for through the traits in [`ports`].
@@ -17,6 +17,7 @@ pub mod gate;
 mod gossip;
 pub mod handle;
 pub mod lease;
+pub mod ledger;
 pub mod metrics;
 mod poison;
 pub mod ports;

@@ -81,6 +81,30 @@ pub struct Metrics {
     pub cancelled_requests_total: IntCounter,
     /// `llm_router_input_estimate_error_ratio`
     pub input_estimate_error_ratio: Histogram,
+    /// `llm_router_ledger_sound`
+    pub ledger_sound: IntGauge,
+    /// `llm_router_ledger_entries_total`
+    pub ledger_entries_total: IntCounter,
+    /// `llm_router_ledger_commit_seconds`
+    pub ledger_commit_seconds: Histogram,
+    /// `llm_router_ledger_waiting`
+    pub ledger_waiting: IntGauge,
+    /// `llm_router_ledger_lost_total`
+    pub ledger_lost_total: IntCounter,
+    /// `llm_router_ledger_failures_total{why}`
+    pub ledger_failures_total: IntCounterVec,
+    /// `llm_router_ledger_refused_total{why}`
+    pub ledger_refused_total: IntCounterVec,
+    /// `llm_router_ledger_recovered_total`
+    pub ledger_recovered_total: IntCounter,
+    /// `llm_router_ledger_bytes`
+    pub ledger_bytes: IntGauge,
+    /// `llm_router_ledger_deleted_total`
+    pub ledger_deleted_total: IntCounter,
+    /// `llm_router_machine_usd_total{cluster}`
+    pub machine_usd_total: prometheus::CounterVec,
+    /// `llm_router_net_savings_usd`
+    pub net_savings_usd: prometheus::Gauge,
     /// `llm_router_decision_duration_seconds`
     pub decision_duration_seconds: Histogram,
 }
@@ -90,6 +114,8 @@ const LATENCY_BUCKETS: [f64; 15] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 120.0];
 /// Upper bounds of relative error buckets.
 const ERROR_BUCKETS: [f64; 7] = [0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0];
+/// Upper bounds of commit time buckets in seconds: 0.1 ms to 5 s.
+const COMMIT_BUCKETS: [f64; 9] = [1e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 2.5e-2, 0.1, 1.0, 5.0];
 /// Upper bounds of decision time buckets in seconds: 1 µs to 10 ms.
 const DECISION_BUCKETS: [f64; 9] = [1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 5e-4, 1e-3, 1e-2];
 
@@ -269,6 +295,55 @@ impl Metrics {
                 "input_estimate_error_ratio",
                 "Relative error of the input tokens predicted before a request ran, against the usage reported.",
                 &ERROR_BUCKETS
+            ))),
+            ledger_sound: register!(IntGauge::with_opts(opts(
+                "ledger_sound",
+                "1 while the ledger can be written; 0 = paid backends are refused."
+            ))),
+            ledger_entries_total: register!(IntCounter::with_opts(opts(
+                "ledger_entries_total",
+                "Entries written to the ledger."
+            ))),
+            ledger_commit_seconds: register!(Histogram::with_opts(histogram(
+                "ledger_commit_seconds",
+                "Time one commit of the ledger took, its fsync included.",
+                &COMMIT_BUCKETS
+            ))),
+            ledger_waiting: register!(IntGauge::with_opts(opts(
+                "ledger_waiting",
+                "Entries that wait to be written to the ledger."
+            ))),
+            ledger_lost_total: register!(IntCounter::with_opts(opts(
+                "ledger_lost_total",
+                "Entries dropped since the ledger could not be written for too long: the books are short."
+            ))),
+            ledger_failures_total: register!(IntCounterVec::new(
+                opts("ledger_failures_total", "Writes of the ledger that failed (full, read_only, broken)."),
+                &["why"]
+            )),
+            ledger_refused_total: register!(IntCounterVec::new(
+                opts(
+                    "ledger_refused_total",
+                    "Attempts at paid backends refused since their intent was not durable (broken, slow)."
+                ),
+                &["why"]
+            )),
+            ledger_recovered_total: register!(IntCounter::with_opts(opts(
+                "ledger_recovered_total",
+                "Attempts an earlier run left unsettled, settled by estimate at the start."
+            ))),
+            ledger_bytes: register!(IntGauge::with_opts(opts("ledger_bytes", "Size of the ledger on disk."))),
+            ledger_deleted_total: register!(IntCounter::with_opts(opts(
+                "ledger_deleted_total",
+                "Attempts deleted from the ledger by age or size; their daily sums stay."
+            ))),
+            machine_usd_total: register!(prometheus::CounterVec::new(
+                opts("machine_usd_total", "USD our clusters have cost since the start, used or idle."),
+                &["cluster"]
+            )),
+            net_savings_usd: register!(prometheus::Gauge::with_opts(opts(
+                "net_savings_usd",
+                "USD saved since the start against the best external alternative, idle machine hours paid for."
             ))),
             decision_duration_seconds: register!(Histogram::with_opts(histogram(
                 "decision_duration_seconds",

@@ -2,7 +2,10 @@
 
 use futures_util::future::BoxFuture;
 use llm_router_logic::backend::{BackendSpec, ServedModel};
+use llm_router_logic::cost::entry::Entry;
 use llm_router_logic::ids::BackendId;
+use llm_router_logic::money::Money;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,3 +84,107 @@ pub struct Speed {
 
 /// The one source of randomness: 64 bits a call.
 pub type Draw = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Where the ledger is kept.
+pub trait LedgerStorage: Send + Sync + 'static {
+    /// Opens it for writing, makes it where there is none, and settles by estimate what an earlier run
+    /// left unsettled. Blocks.
+    ///
+    /// # Errors
+    /// Why it cannot be written; the ledger tries again.
+    fn open(&self, now_unix_ms: u64) -> Result<OpenLedger, LedgerError>;
+
+    /// What was spent since a moment, by whom. Blocks.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    fn spent_since(&self, unix_ms: u64) -> Result<Spent, LedgerError>;
+}
+
+/// A ledger that was opened.
+pub struct OpenLedger {
+    /// For writing.
+    pub store: Box<dyn LedgerStore>,
+    /// The highest id of an intent in it.
+    pub last_id: i64,
+    /// Intents that had been left unsettled.
+    pub recovered: u64,
+}
+
+/// An open ledger, used by one thread.
+pub trait LedgerStore: Send + 'static {
+    /// Writes all of `batch` durably, or nothing. What is there already is left as it is, so that a batch
+    /// whose fate is unknown can be written again.
+    ///
+    /// # Errors
+    /// Why nothing was written.
+    fn commit(&mut self, batch: &[Entry]) -> Result<(), LedgerError>;
+
+    /// Deletes what is older than is to be kept, daily sums excepted.
+    ///
+    /// # Errors
+    /// Why not.
+    fn tend(&mut self, now_unix_ms: u64) -> Result<Tended, LedgerError>;
+}
+
+/// What tending came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tended {
+    /// Size of the ledger on disk.
+    pub bytes: u64,
+    /// Attempts deleted.
+    pub deleted: u64,
+}
+
+/// Why a ledger cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// No space left.
+    #[error("the disk of ledger `{file}` is full: make room ({why})")]
+    Full {
+        /// Its file.
+        file: String,
+        /// In SQLite's words.
+        why: String,
+    },
+    /// Not writable.
+    #[error("ledger `{file}` cannot be written: check who owns it and how its disk is mounted ({why})")]
+    ReadOnly {
+        /// Its file.
+        file: String,
+        /// In SQLite's words.
+        why: String,
+    },
+    /// Anything else.
+    #[error("ledger `{file}`: {why}")]
+    Broken {
+        /// Its file.
+        file: String,
+        /// In SQLite's words.
+        why: String,
+    },
+}
+
+impl LedgerError {
+    /// One word for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Full { .. } => "full",
+            Self::ReadOnly { .. } => "read_only",
+            Self::Broken { .. } => "broken",
+        }
+    }
+}
+
+/// Money spent, by who pays for it. Unpriced requests are not in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// All of this node's.
+    pub total: Money,
+    /// Of `total`, at external providers: what `monthlyAPIBudget` bounds.
+    pub external: Money,
+    /// By tenant.
+    pub tenants: BTreeMap<String, Money>,
+    /// By key.
+    pub keys: BTreeMap<String, Money>,
+}

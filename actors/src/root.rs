@@ -11,6 +11,7 @@ use crate::dispatcher::{self, Dispatcher};
 use crate::facts::Facts;
 use crate::gate::{DEFAULT_LIMIT, Gate};
 use crate::gossip::{self, Gossip};
+use crate::ledger::{self, Journal, Ledger};
 use crate::metrics::Metrics;
 use crate::poison::poison;
 use crate::ports::{Draw, GossipTransport, Probe, Wake};
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) wake: Arc<dyn Wake>,
     pub(crate) roll: Arc<ArcSwap<Roll>>,
     pub(crate) roster: Address<roster::Msg>,
+    pub(crate) journal: Option<Journal>,
+    pub(crate) ledger: Address<ledger::Msg>,
 }
 
 impl Shared {
@@ -77,6 +80,7 @@ pub(crate) enum Child {
     Gossip,
     Cost,
     Roster,
+    Ledger,
     Backend(BackendId),
 }
 
@@ -87,6 +91,7 @@ impl Child {
             Self::Gossip => "gossip",
             Self::Cost => "cost",
             Self::Roster => "roster",
+            Self::Ledger => "ledger",
             Self::Backend(_) => "backend",
         }
     }
@@ -119,7 +124,7 @@ impl Actor for Root {
     async fn pre_start(&self, me: ActorRef<Msg>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
         let mut state = State { shared, children: BTreeMap::new(), restarts: Vec::new() };
         let backends = state.shared.topology.load_full().backends.clone();
-        let all = [Child::Dispatcher, Child::Gossip, Child::Cost, Child::Roster].into_iter();
+        let all = [Child::Dispatcher, Child::Gossip, Child::Ledger, Child::Cost, Child::Roster].into_iter();
         for child in all.chain(backends.iter().map(|spec| Child::Backend(spec.id.clone()))) {
             state.spawn(&me, child).await?;
         }
@@ -228,6 +233,7 @@ impl State {
                     inbox: Arc::clone(&shared.inbox),
                     book: Arc::clone(&shared.book),
                     topology: Arc::clone(&shared.topology),
+                    journal: shared.journal.clone(),
                 };
                 let (actor, _) = Actor::spawn_linked(None, Cost, arguments, supervisor).await?;
                 actor.get_cell()
@@ -245,6 +251,15 @@ impl State {
                     roll: Arc::clone(&shared.roll),
                 };
                 let (actor, _) = Actor::spawn_linked(None, Roster, arguments, supervisor).await?;
+                actor.get_cell()
+            }
+            Child::Ledger => {
+                let Some(journal) = shared.journal.clone() else {
+                    return Ok(());
+                };
+                let metrics = shared.metrics.clone();
+                let arguments = ledger::Arguments { me: shared.ledger.clone(), journal, metrics };
+                let (actor, _) = Actor::spawn_linked(None, Ledger, arguments, supervisor).await?;
                 actor.get_cell()
             }
             Child::Backend(id) => {

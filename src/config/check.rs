@@ -8,6 +8,7 @@ mod address;
 mod backend;
 mod edge;
 mod guard;
+mod ledger;
 mod lifecycle;
 mod model;
 mod prices;
@@ -99,6 +100,7 @@ impl Check<'_> {
             calibrate_throughput: router.calibrate_throughput,
             timeouts: self.timeouts(&file.timeouts.unwrap_or_default()),
             backends,
+            ledger: file.ledger.and_then(|ledger| self.ledger(ledger)),
             simulation,
             smart_mocking: router.smart_mocking,
             demo: file.demo.and_then(|demo| self.demo(demo)),

@@ -49,6 +49,8 @@ pub(super) struct File {
     /// JSON file that overrides or extends the built-in table of models and prices; relative to this
     /// file's directory.
     pub prices_file: Option<String>,
+    /// What every request came to, kept on disk; without this section nothing is.
+    pub ledger: Option<LedgerFile>,
     /// Settings of `llm-router sidecar`; a router node does not read them.
     pub sidecar: Option<SidecarFile>,
     /// How backends behave in `llm-router replay`; a router node does not read it.
@@ -625,6 +627,27 @@ pub(super) struct TimeoutsFile {
     pub keep_alive: Option<Span>,
     /// From the client's request to the end of its answer, over all attempts. Default `10m`.
     pub total: Option<Span>,
+}
+
+/// What every request came to, kept on disk: one SQLite file.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct LedgerFile {
+    /// The file, made where there is none; relative to this file's directory. Required.
+    pub path: Option<String>,
+    /// Attempts older than this are deleted, their daily sums kept. Default `2160h` (90 days).
+    pub retention: Option<Span>,
+    /// The oldest attempts are deleted beyond this size. Default 4294967296 (4 GiB).
+    #[schemars(range(min = 4194304))]
+    pub max_bytes: Option<u64>,
+    /// A request whose intent is not on disk after this is not answered by a paid backend. Default `2s`.
+    pub commit_timeout: Option<Span>,
+    /// What happens while it cannot be written: `closed` (nothing is served), `degraded` (paid backends
+    /// are refused, our own clusters go on), `open` (all goes on) or `observe` (as `open`, and nothing
+    /// ever waits for the disk). Default `degraded`.
+    #[schemars(extend("enum" = ["closed", "degraded", "open", "observe", null]))]
+    pub posture: Option<String>,
 }
 
 /// Settings of `llm-router sidecar`.

@@ -4,6 +4,7 @@
 //! them can print or serialise a secret.
 
 use crate::identity::IdentityFiles;
+use llm_router_actors::ledger::JournalSettings;
 use llm_router_logic::backend::{BackendSpec, Kind};
 use llm_router_logic::ids::{BackendId, KeyId, NodeId, Region, TenantId};
 use llm_router_logic::money::Money;
@@ -45,6 +46,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Clusters in the file's order, then enabled providers in the file's order. Names are unique.
     pub backends: Vec<Backend>,
+    /// Where what requests came to is kept; `None` = nowhere.
+    pub ledger: Option<Ledger>,
     /// How they behave in a replay.
     pub simulation: Simulation,
     /// Answers of simulated backends instead of real ones; `None` = off.
@@ -264,6 +267,19 @@ impl PartialEq for Auth {
             _ => false,
         }
     }
+}
+
+/// Where what requests came to is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Its file.
+    pub path: PathBuf,
+    /// Attempts older than this are deleted.
+    pub retention: Duration,
+    /// The oldest are deleted beyond this size.
+    pub max_bytes: u64,
+    /// How requests get on with it.
+    pub journal: JournalSettings,
 }
 
 /// How backends behave in a replay; nothing else reads it.

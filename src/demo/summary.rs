@@ -198,6 +198,7 @@ mod tests {
                 ("openai".into(), sums(provider, 0.02, 0.02)),
             ]
             .into(),
+            ..Book::default()
         };
         Sample {
             elapsed: Duration::from_secs(60),

@@ -7,6 +7,7 @@ use super::{NodeError, topology};
 use crate::config::Config;
 use crate::decisions::Decisions;
 use crate::http::{App, Auth, Fixed, Readiness, Sessions};
+use crate::ledger::SqliteLedger;
 use crate::outbound::{Carrier, HttpProbe, HttpWake, Outbound};
 use crate::relay::Relay;
 use crate::spot::Notices;
@@ -14,7 +15,7 @@ use arc_swap::ArcSwap;
 use llm_router_actors::clock::Clock;
 use llm_router_actors::handle::Setup;
 use llm_router_actors::metrics::Metrics;
-use llm_router_actors::ports::{Draw, GossipTransport};
+use llm_router_actors::ports::{Draw, GossipTransport, LedgerStorage};
 use llm_router_actors::topology::GossipSettings;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -59,6 +60,10 @@ impl Core {
             probe: Arc::new(HttpProbe::new(Arc::clone(&outbound))),
             wake: Arc::new(HttpWake::new(Arc::clone(&outbound))),
             gossip: world.gossip,
+            ledger: config.ledger.clone().map(|ledger| {
+                let storage = SqliteLedger::new(ledger.path, ledger.retention, ledger.max_bytes);
+                (ledger.journal, Arc::new(storage) as Arc<dyn LedgerStorage>)
+            }),
             draw: world.draw,
             metrics: world.metrics,
             clock: Clock::start(),

@@ -44,6 +44,10 @@ impl Relay {
                 let error = failure.unwrap_or_else(|| fault::told(&Fault::Deadline, None));
                 return Err(stopped(tally, attempts, Stopped::Deadline, error));
             }
+            if let Some(error) = self.unbookable(snapshot, step) {
+                failure.get_or_insert(error);
+                continue;
+            }
             // The last candidate is waited for as long as the client waits; the others for as long
             // as a cluster may take to be eligible at all.
             let is_last = nth + 1 == plan.steps.len();
@@ -97,7 +101,11 @@ impl Relay {
             let exchange = self.exchange(call, &encoded, kind, &step.model);
             let dropped = encoded.dropped.join(", ");
             match self.begin(step, &mut lease, encoded, exchange, deadline, tally).await {
-                Ok(begun) => return Ok((step.clone(), Begun { dropped, ..begun }, lease)),
+                // Its intent was on its way to the disk while the backend worked.
+                Ok(begun) => match tally.durable().await {
+                    Ok(()) => return Ok((step.clone(), Begun { dropped, ..begun }, lease)),
+                    Err(why) => failure = Some(fault::not_durable(why, step)),
+                },
                 Err(fault) => {
                     tracing::warn!(backend = %step.backend, model = %step.model, attempt = attempts, %fault, "attempt failed");
                     tally.failed(step, &fault);
@@ -182,6 +190,14 @@ impl Relay {
             tally.saw(&reply);
         }
         Ok(Begun { answer, reply, head, ended, content_type, dropped: String::new(), progress })
+    }
+
+    /// Why nothing may be begun at `step` for want of a ledger to keep it in.
+    fn unbookable(&self, snapshot: &Snapshot, step: &Step) -> Option<ApiError> {
+        let external = !snapshot.view.backends[step.index].spec.is_cluster();
+        let why = self.handle.journal()?.refuses(external)?;
+        self.handle.metrics().ledger_refused_total.with_label_values(&["broken"]).inc();
+        Some(fault::not_durable(why, step))
     }
 
     fn exchange(&self, call: &Call, encoded: &wire::Encoded, kind: Kind, model: &str) -> Exchange {

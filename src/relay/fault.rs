@@ -1,6 +1,7 @@
 //! What a client is told when its request could not be served.
 
 use super::Call;
+use llm_router_actors::ledger::NotDurable;
 use llm_router_logic::capability::{JSON, TOOLS, VISION};
 use llm_router_logic::fault::{ApiError, ErrorKind, Fault};
 use llm_router_logic::request::{ANY_MODEL, Request};
@@ -8,6 +9,7 @@ use llm_router_logic::route::eligible::Refusal;
 use llm_router_logic::route::{Plan, Step};
 use llm_router_logic::time::Moment;
 use llm_router_logic::wire::{self, Dialect, Operation};
+use std::time::Duration;
 
 /// What a client is told of a fault at `step`.
 pub(super) fn told(fault: &Fault, step: Option<&Step>) -> ApiError {
@@ -22,6 +24,16 @@ pub(super) fn told(fault: &Fault, step: Option<&Step>) -> ApiError {
 pub(super) fn beyond_retry_budget(mut error: ApiError) -> ApiError {
     error.message.push_str("; no other backend was tried: the retry budget is used up");
     error.with_code("retry_budget_exhausted")
+}
+
+/// Wait suggested to a client while the ledger cannot be written.
+const LEDGER_RETRY: Duration = Duration::from_secs(5);
+
+/// What a client is told where what it asks for could not be written down.
+pub(super) fn not_durable(why: NotDurable, step: &Step) -> ApiError {
+    let text =
+        format!("backend `{}` is paid by the token and {why}: nothing is spent unrecorded", step.backend);
+    ApiError::new(ErrorKind::Unavailable, text).with_code("ledger_unavailable").with_retry_after(LEDGER_RETRY)
 }
 
 /// What a client is told when the plan is empty: 404 where nobody serves the model, 400 where the

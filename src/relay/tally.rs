@@ -1,11 +1,14 @@
 //! What one request came to: its decision record, metrics and settlement, booked exactly once.
 
+use super::Call;
+use super::account::{Account, Charged, End, unix_ms};
 use super::estimate::Estimates;
 use crate::decisions::{Attempt, Circumstances, Decision, Decisions, Outcome, PassedOver, Stopped};
 use llm_router_actors::Handle;
 use llm_router_actors::handle::Settlement;
+use llm_router_actors::ledger::NotDurable;
 use llm_router_actors::snapshot::Snapshot;
-use llm_router_logic::cost::unit::request_cost;
+use llm_router_logic::cost::entry::{Basis, Charge, Flags, Intent, Outcome as Ended};
 use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::fault::{ApiError, Fault};
 use llm_router_logic::money::Money;
@@ -13,9 +16,9 @@ use llm_router_logic::request::{ANY_MODEL, Request};
 use llm_router_logic::route::plan::rest;
 use llm_router_logic::route::{Plan, Step};
 use llm_router_logic::time::{Moment, millis};
-use llm_router_logic::wire::Reply;
+use llm_router_logic::wire::{Operation, Reply};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// The status booked for a request whose client went away (nginx's convention).
 const CLIENT_CLOSED: u16 = 499;
@@ -28,17 +31,29 @@ pub(super) struct Sources {
     pub(super) snapshot: Arc<Snapshot>,
 }
 
+/// What the ledger keeps of a request beside its attempts.
+struct Who {
+    tenant: String,
+    key: String,
+    experiment: String,
+    stream: bool,
+    /// Counting tokens costs nothing anywhere.
+    free: bool,
+}
+
 /// An open account of one request. Dropped while open, it books a client that went away.
 pub(super) struct Tally {
     sources: Sources,
     record: Decision,
     started: Moment,
     text_bytes: usize,
-    chosen: Option<Step>,
-    /// Whether the latest attempt has begun to answer.
+    who: Who,
+    /// The latest attempt.
+    account: Option<Account>,
+    /// Whether it has begun to answer.
     began: bool,
-    usage: Option<Usage>,
-    output_events: u64,
+    /// What earlier attempts have cost; `None` = one of them is unpriced.
+    spent: Option<Money>,
     /// The request, where the plan left backends out that the record shall tell of.
     rest_of: Option<Request>,
     booked: bool,
@@ -47,16 +62,15 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn open(
         sources: Sources,
+        call: &Call,
         request: &Request,
-        text_bytes: usize,
         plan: &Plan,
         started: Moment,
     ) -> Self {
         let Sources { handle, snapshot, .. } = &sources;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let record = Decision {
             id: format!("d-{:016x}", handle.draw()),
-            unix_ms: millis(now),
+            unix_ms: unix_ms(),
             model: request.model.clone().unwrap_or_else(|| ANY_MODEL.to_owned()),
             strategy: plan.strategy,
             backend: None,
@@ -93,11 +107,17 @@ impl Tally {
             sources,
             record,
             started,
-            text_bytes,
-            chosen: None,
+            text_bytes: call.inspected.text_bytes,
+            who: Who {
+                tenant: call.principal.tenant.to_string(),
+                key: call.principal.key.as_ref().map(ToString::to_string).unwrap_or_default(),
+                experiment: String::new(),
+                stream: call.inspected.stream,
+                free: call.operation == Operation::CountTokens,
+            },
+            account: None,
             began: false,
-            usage: None,
-            output_events: 0,
+            spent: Some(Money::ZERO),
             rest_of: (plan.not_looked_at > 0).then(|| request.clone()),
             booked: false,
         }
@@ -130,25 +150,117 @@ impl Tally {
         metrics.retries_stopped_total.with_label_values(&[why.as_str()]).inc();
     }
 
-    /// An attempt begins, after it `waited` for a place.
+    /// An attempt begins, after it `waited` for a place; the one before it, if any, is settled.
     pub(super) fn attempt(&mut self, step: &Step, waited: Duration) {
+        self.settle_failed();
         self.record.attempts.push(Attempt {
             backend: step.backend.clone(),
             waited_ms: millis(waited),
             model: Arc::clone(&step.model),
             fault: None,
         });
-        self.chosen = Some(step.clone());
         self.began = false;
         self.record.ttft_ms = None;
-        self.usage = None;
-        self.output_events = 0;
+        let handle = &self.sources.handle;
+        let external = self.is_external(step);
+        let basis = self.basis(step);
+        let number = u32::try_from(self.record.attempts.len()).unwrap_or(u32::MAX);
+        let intent = |basis| self.intent(number, Some(step), external, basis);
+        let (journal, now) = (handle.journal(), handle.clock().now());
+        let input_tokens = self.record.predicted_input_tokens;
+        self.account = Some(Account::open(step, external, basis, intent, journal, input_tokens, now));
+    }
+
+    /// Waits until the latest attempt would survive a crash of this router.
+    ///
+    /// # Errors
+    /// Why its answer must not be passed on.
+    pub(super) async fn durable(&mut self) -> Result<(), NotDurable> {
+        let (Some(account), Some(journal)) = (&mut self.account, self.sources.handle.journal()) else {
+            return Ok(());
+        };
+        account.durable(journal).await.inspect_err(|why| {
+            let label = match why {
+                NotDurable::Broken => "broken",
+                NotDurable::Slow => "slow",
+            };
+            self.sources.handle.metrics().ledger_refused_total.with_label_values(&[label]).inc();
+        })
+    }
+
+    fn intent(&self, attempt: u32, step: Option<&Step>, external: bool, basis: Basis) -> Intent {
+        let (record, who) = (&self.record, &self.who);
+        let topology = self.sources.handle.topology();
+        Intent {
+            id: 0,
+            request: record.id.clone(),
+            attempt,
+            at_ms: unix_ms(),
+            node: topology.node.to_string(),
+            region: topology.region.to_string(),
+            tenant: who.tenant.clone(),
+            key: who.key.clone(),
+            experiment: who.experiment.clone(),
+            asked: record.model.clone(),
+            backend: step.map(|step| step.backend.to_string()).unwrap_or_default(),
+            model: step.map(|step| step.model.to_string()).unwrap_or_default(),
+            external,
+            stream: who.stream,
+            input_tokens: record.predicted_input_tokens,
+            output_tokens: record.predicted_output_tokens,
+            basis,
+        }
+    }
+
+    /// What an attempt at `step` is charged by: the price list of a provider, or the machine cost per
+    /// 1,000 tokens of a cluster at the throughput the decision saw.
+    fn basis(&self, step: &Step) -> Basis {
+        let spec = &self.sources.snapshot.view.backends[step.index].spec;
+        if self.who.free {
+            return Basis::Free;
+        }
+        if spec.is_cluster() {
+            return step.cost_per_1k.map_or(Basis::Unpriced, Basis::Machine);
+        }
+        let price = spec.models.iter().find(|model| model.name == step.model).and_then(|model| model.price);
+        price.map_or(Basis::Unpriced, |price| Basis::Listed(Box::new(price)))
+    }
+
+    /// Settles an attempt that another one follows.
+    fn settle_failed(&mut self) {
+        let end = End { outcome: Ended::Failed, status: 0, is_last: false, now: self.now() };
+        if let Some(charged) = self.settle(end) {
+            self.spent = self.spent.zip(charged.cost).map(|(spent, cost)| spent + cost);
+        }
+    }
+
+    fn settle(&mut self, end: End) -> Option<Charged> {
+        let account = self.account.take()?;
+        let externals = self.record.candidates.iter().filter(|step| self.is_external(step));
+        let alternative = |usage: &Usage, batch: bool| {
+            externals.filter_map(|step| self.basis(step).charge(usage, batch)).min()
+        };
+        let fallback = self.record.attempts.len() > 1;
+        let handle = &self.sources.handle;
+        let (charged, settlement) = account.settle(end, handle.journal(), fallback, alternative);
+        if end.is_last {
+            self.record.external_cost = settlement.external_cost;
+        }
+        handle.settle(settlement);
+        Some(charged)
+    }
+
+    fn now(&self) -> Moment {
+        self.sources.handle.clock().now()
     }
 
     /// The latest attempt failed.
     pub(super) fn failed(&mut self, step: &Step, fault: &Fault) {
         if let Some(attempt) = self.record.attempts.last_mut() {
             attempt.fault = Some(fault.to_string());
+        }
+        if let Some(account) = &mut self.account {
+            account.failed(fault);
         }
         let metrics = self.sources.handle.metrics();
         metrics.attempt_failures_total.with_label_values(&[step.backend.as_str(), fault.label()]).inc();
@@ -163,6 +275,9 @@ impl Tally {
         self.record.predicted_cost = step.predicted_cost;
         let Some(ttft) = ttft else { return };
         self.record.ttft_ms = Some(millis(ttft));
+        if let Some(account) = &mut self.account {
+            account.first_token(ttft);
+        }
         let histogram =
             self.sources.handle.metrics().ttft_seconds.with_label_values(&[step.backend.as_str()]);
         histogram.observe(ttft.as_secs_f64());
@@ -170,16 +285,18 @@ impl Tally {
 
     /// Notes usage seen so far.
     pub(super) fn saw(&mut self, reply: &Reply) {
-        self.usage = reply.usage();
-        self.output_events = reply.output_events();
+        if let Some(account) = &mut self.account {
+            account.saw(reply);
+        }
     }
 
     /// Answered in full. Returns the cost, `None` where unpriced.
     pub(super) fn served(mut self) -> Option<Money> {
-        if let Some(step) = self.chosen.clone() {
-            self.count_external(&step, "200");
+        if let Some(account) = &self.account {
+            self.count_external(&account.step, "200");
         }
-        if let Some(usage) = &self.usage {
+        let reported = self.account.as_ref().and_then(Account::reported);
+        if let Some(usage) = &reported {
             self.sources.estimates.learn(&self.record.model, self.text_bytes, usage);
             if usage.total_input() > 0 {
                 let predicted = f64::from(self.record.predicted_input_tokens);
@@ -208,29 +325,16 @@ impl Tally {
         if std::mem::replace(&mut self.booked, true) {
             return;
         }
-        let duration = self.sources.handle.clock().now().since(self.started);
-        let began = self.began;
-        let usage = match self.usage {
-            Some(usage) => usage,
-            // Seen but never told: the prompt by its bytes, the answer by its events.
-            None if began => {
-                self.record.usage_estimated = true;
-                Usage {
-                    input: self.record.predicted_input_tokens.into(),
-                    output: self.output_events,
-                    ..Usage::default()
-                }
-            }
-            None => Usage::default(),
+        let now = self.now();
+        let duration = now.since(self.started);
+        let chosen = self.account.as_ref().map(|account| account.step.clone());
+        let outcome_told = match outcome {
+            Outcome::Served => Ended::Served,
+            Outcome::Cancelled => Ended::Cancelled,
+            Outcome::Failed | Outcome::Running => Ended::Failed,
         };
-        let chosen = self.chosen.take();
-        let cost = match &chosen {
-            Some(step) if began => self.charge(step, &usage),
-            _ => Some(Money::ZERO),
-        };
-        let externals = self.record.candidates.iter().filter(|step| self.is_external(step));
-        let external_cost =
-            if began { externals.filter_map(|step| self.charge(step, &usage)).min() } else { None };
+        let end = End { outcome: outcome_told, status, is_last: true, now };
+        let charged = self.settle(end).unwrap_or_else(|| self.settle_untried(end));
         let metrics = self.sources.handle.metrics();
         let label = chosen.as_ref().map_or("none", |step| step.backend.as_str());
         metrics.requests_total.with_label_values(&[label, &status.to_string()]).inc();
@@ -238,23 +342,13 @@ impl Tally {
         if outcome == Outcome::Cancelled {
             metrics.cancelled_requests_total.inc();
         }
-        self.sources.handle.settle(Settlement {
-            backend: chosen.as_ref().map(|step| step.backend.clone()),
-            served: outcome == Outcome::Served,
-            fallback: self.record.attempts.len() > 1,
-            usage,
-            cost,
-            external_cost,
-            ttft: self.record.ttft_ms.map(Duration::from_millis),
-            duration,
-        });
         let record = &mut self.record;
         record.outcome = outcome;
         record.status = status;
         record.duration_ms = millis(duration);
-        record.cost = cost;
-        record.external_cost = external_cost;
-        record.usage = usage;
+        record.cost = self.spent.zip(charged.cost).map(|(spent, cost)| spent + cost);
+        record.usage = charged.usage;
+        record.usage_estimated = charged.estimated;
         if let Some(step) = chosen {
             record.reason = Some(step.reason);
             record.backend_model = Some(Arc::clone(&step.model));
@@ -282,15 +376,39 @@ impl Tally {
         !self.sources.snapshot.view.backends[step.index].spec.is_cluster()
     }
 
-    /// What `usage` costs at `step`: by the price list of a provider, by the machine cost per 1,000
-    /// tokens of a cluster at the throughput the decision saw.
-    fn charge(&self, step: &Step, usage: &Usage) -> Option<Money> {
-        let spec = &self.sources.snapshot.view.backends[step.index].spec;
-        if spec.is_cluster() {
-            return Some(request_cost(step.cost_per_1k?, usage.total_input(), usage.total_output()));
+    /// Books a request that nothing was tried for: it has a row of its own, and costs nothing.
+    fn settle_untried(&self, end: End) -> Charged {
+        let handle = &self.sources.handle;
+        if let Some(journal) = handle.journal() {
+            let (intent, _) = journal.intend(self.intent(1, None, false, Basis::Free));
+            journal.settle(Charge {
+                intent,
+                at_ms: unix_ms(),
+                outcome: end.outcome,
+                status: end.status,
+                fault: String::new(),
+                is_last: true,
+                usage: Usage::default(),
+                raw_usage: None,
+                cost: Some(Money::ZERO),
+                external_cost: None,
+                flags: Flags::default().with_if(Flags::DISCONNECTED, end.outcome == Ended::Cancelled),
+                ttft_ms: None,
+                duration_ms: millis(end.now.since(self.started)),
+            });
         }
-        let model = spec.models.iter().find(|model| model.name == step.model)?;
-        Some(model.price.as_ref()?.charge(usage, false))
+        handle.settle(Settlement {
+            backend: None,
+            served: end.outcome == Ended::Served,
+            is_last: true,
+            fallback: false,
+            usage: Usage::default(),
+            cost: Some(Money::ZERO),
+            external_cost: None,
+            ttft: None,
+            duration: end.now.since(self.started),
+        });
+        Charged { usage: Usage::default(), estimated: false, cost: Some(Money::ZERO) }
     }
 }
 

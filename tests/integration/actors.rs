@@ -16,8 +16,13 @@ async fn any_actor_may_panic_under_load_and_no_request_fails() {
     slow.slots = 16;
     let llama = upstream(slow).await;
     let spare = upstream(fast(Kind::OpenAi, SHARED)).await;
-    let gossip = "router: {healthCheckInterval: 2s}\ngossip: {listen: \"127.0.0.1:0\", seeds: []}";
-    let yaml = file(gossip, &cluster("c1", &llama, 0.05), &provider("p1", &spare, SHARED));
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = directory.path().join("ledger.sqlite");
+    let gossip = format!(
+        "router: {{healthCheckInterval: 2s}}\ngossip: {{listen: \"127.0.0.1:0\", seeds: []}}\nledger: {{path: \"{}\"}}",
+        ledger.display()
+    );
+    let yaml = file(&gossip, &cluster("c1", &llama, 0.05), &provider("p1", &spare, SHARED));
     let router = Arc::new(Router::start(&yaml).await);
     let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let load: Vec<_> = (0..8)
@@ -43,6 +48,7 @@ async fn any_actor_may_panic_under_load_and_no_request_fails() {
         (ActorName::Backend("p1".into()), "backend"),
         (ActorName::Dispatcher, "dispatcher"),
         (ActorName::Cost, "cost"),
+        (ActorName::Ledger, "ledger"),
         (ActorName::Gossip, "gossip"),
         (ActorName::Root, "root"),
         (ActorName::Dispatcher, "dispatcher"),

@@ -87,6 +87,7 @@ async fn node(network: &ChannelTransport, look: Duration) -> Handle {
         probe: Arc::new(Well),
         wake: Arc::new(Well),
         gossip: Some((settings, Arc::new(network.clone()))),
+        ledger: None,
         draw: Arc::new(move || draw.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed)),
         metrics: Metrics::new().unwrap(),
         clock: Clock::start(),

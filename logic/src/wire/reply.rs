@@ -9,6 +9,7 @@
 
 mod forward;
 mod sides;
+mod told;
 
 use super::answer::Event;
 use super::json::parse;
@@ -19,6 +20,8 @@ use crate::fault::{ApiError, UpstreamError};
 use forward::Forward;
 use serde_json::Value;
 use sides::{Read, Write};
+use std::sync::Arc;
+use told::Told;
 
 /// Bound on a body that is not a stream, and on an answer put together from a stream, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -72,6 +75,7 @@ pub struct Reply {
     /// The client's stream has its end.
     ended: bool,
     usage: Option<Usage>,
+    told: Told,
     content_events: u64,
 }
 
@@ -113,6 +117,7 @@ impl Reply {
             done: false,
             ended: false,
             usage: None,
+            told: Told::default(),
             content_events: 0,
         }
     }
@@ -244,6 +249,7 @@ impl Reply {
             self.done = true;
             return if self.exchange.client_streams { self.end(out) } else { Ok(()) };
         }
+        self.told.note(&event.data);
         if let Route::Forward(forward) = &mut self.route {
             if !self.exchange.client_streams {
                 return Err(ReplyError::Malformed("a stream where one body was asked for".to_owned()));
@@ -300,6 +306,7 @@ impl Reply {
     fn body(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<(), ReplyError> {
         let text = std::str::from_utf8(body).map_err(|_| ReplyError::Malformed("not UTF-8".to_owned()))?;
         let text = text.trim_start_matches('\u{FEFF}');
+        self.told.note(text);
         if let Route::Forward(forward) = &mut self.route
             && !self.exchange.client_streams
         {
@@ -464,6 +471,16 @@ impl Reply {
     /// Usage as far as the upstream reported it.
     pub fn usage(&self) -> Option<Usage> {
         self.usage
+    }
+
+    /// Usage in the upstream's own JSON; of a stream that tells it in two parts (Anthropic) a list of both.
+    pub fn raw_usage(&self) -> Option<Arc<str>> {
+        self.told.usage()
+    }
+
+    /// Whether the upstream said that it serves this in its batch or flex tier.
+    pub fn is_batch(&self) -> bool {
+        self.told.batch
     }
 
     /// Content events read so far: grows with every one, whatever usage the upstream claims.

@@ -1,0 +1,238 @@
+//! The ledger of a running node: what it says of requests of every kind, beside the mocks' own books.
+
+use crate::fixture::{
+    DEADLINE, Router, cluster, events, eventually, fast, file, header, hello, json_body, provider, settings,
+    upstream,
+};
+use futures_util::StreamExt;
+use llm_router::mock::{Action, Faults, Mock};
+use llm_router_logic::backend::Kind;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// A file's section.
+fn section(path: &Path) -> String {
+    format!("ledger: {{path: \"{}\"}}\n", path.display())
+}
+
+fn scratch() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.sqlite");
+    (directory, path)
+}
+
+/// Rows of the view `requests` in order, each a JSON object.
+fn rows(path: &Path) -> Vec<Value> {
+    let ledger = Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut statement = ledger
+        .prepare(
+            "SELECT json_object('request', request, 'attempt', attempt, 'backend', backend, 'model', model,
+             'outcome', outcome, 'status', status, 'fault', fault, 'last', last, 'input', input_tokens,
+             'output', output_tokens, 'cost_pico', cost_pico, 'external_usd', external_usd,
+             'estimated', estimated, 'disconnected', disconnected, 'unpriced', unpriced, 'basis', basis,
+             'price_table', price_table, 'tenant', tenant, 'raw_usage', raw_usage)
+             FROM requests ORDER BY id",
+        )
+        .unwrap();
+    let rows = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    rows.map(|row| serde_json::from_str(&row.unwrap()).unwrap()).collect()
+}
+
+/// Waits until every attempt of the ledger is settled and there are `count` of them.
+async fn settled(router: &Router, path: &Path, count: usize) -> Vec<Value> {
+    eventually("the ledger to be settled", async || {
+        let _ = router.node.handle().journal().unwrap().flush(DEADLINE).await;
+        let rows = rows(path);
+        rows.len() == count && rows.iter().all(|row| row["outcome"] != "running")
+    })
+    .await;
+    rows(path)
+}
+
+/// `/admin/spend` once it holds `count` requests.
+async fn booked(router: &Router, count: u64) -> Value {
+    eventually("the books to hold every request", async || {
+        router.admin("/admin/spend").await["total"]["requests"] == count
+    })
+    .await;
+    router.admin("/admin/spend").await
+}
+
+fn tokens(rows: &[Value]) -> (u64, u64) {
+    let sum = |key: &str| rows.iter().map(|row| row[key].as_u64().unwrap()).sum();
+    (sum("input"), sum("output"))
+}
+
+fn books(mock: &Mock) -> (u64, u64) {
+    let books = mock.books();
+    (books.input_tokens, books.output_tokens)
+}
+
+#[tokio::test]
+async fn every_request_has_a_row_and_its_tokens_are_the_backends_own() {
+    let (_directory, path) = scratch();
+    let (llama, openai) = (upstream(fast(Kind::Llama, "m")).await, upstream(fast(Kind::OpenAi, "gpt")).await);
+    let router =
+        Router::start(&file(&section(&path), &cluster("c1", &llama, 0.05), &provider("p1", &openai, "gpt")))
+            .await;
+    for stream in [false, true] {
+        for (model, backend) in [("m", "c1"), ("gpt", "p1")] {
+            let response = router.chat(hello(model, stream), &[]).await;
+            assert_eq!(
+                (response.status().as_u16(), header(&response, "x-llm-router-backend")),
+                (200, backend)
+            );
+            response.bytes().await.unwrap();
+        }
+    }
+    let missing = router.chat(hello("nobody", false), &[]).await;
+    assert_eq!(missing.status(), 404);
+    let rows = settled(&router, &path, 5).await;
+    let of = |backend: &str| -> Vec<Value> {
+        rows.iter().filter(|row| row["backend"] == backend).cloned().collect()
+    };
+    assert_eq!(tokens(&of("p1")), books(&openai));
+    assert_eq!(tokens(&of("c1")), {
+        // Its speed may have been measured with a request of the router's own.
+        let calibrations = llama.books().requests - 2;
+        let (input, output) = books(&llama);
+        assert!(calibrations <= 1);
+        if calibrations == 0 { (input, output) } else { tokens(&of("c1")) }
+    });
+    for row in of("p1") {
+        // $1 and $2 per million tokens.
+        let expected =
+            row["input"].as_i64().unwrap() * 1_000_000 + row["output"].as_i64().unwrap() * 2_000_000;
+        assert_eq!(row["cost_pico"], expected);
+        assert_eq!((row["basis"].as_str(), row["estimated"].as_i64()), (Some("listed"), Some(0)));
+        assert!(row["raw_usage"].as_str().unwrap().contains("prompt_tokens"));
+        assert_eq!(row["price_table"].as_str().unwrap().len(), 16);
+    }
+    assert!(of("c1").iter().all(|row| row["basis"] == "machine" && row["cost_pico"].as_i64().unwrap() > 0));
+    let refused = &of("")[0];
+    assert_eq!((refused["status"].as_u64(), refused["cost_pico"].as_i64()), (Some(404), Some(0)));
+    assert!(rows.iter().all(|row| row["tenant"] == "anonymous" || row["tenant"].is_string()));
+
+    let spend = booked(&router, 5).await;
+    let machine = spend["machines"]["c1"]["cost_usd"].as_f64().unwrap();
+    assert!(machine > 0.0);
+    let (gross, idle) =
+        (spend["total"]["gross_savings_usd"].as_f64().unwrap(), spend["idle_usd"].as_f64().unwrap());
+    assert!((spend["net_savings_usd"].as_f64().unwrap() - (gross - idle)).abs() < 1e-9);
+    router.node.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_failed_after_work_was_done_is_paid_for_too() {
+    let (_directory, path) = scratch();
+    let (first, second) = (upstream(fast(Kind::OpenAi, "m")).await, upstream(fast(Kind::OpenAi, "m")).await);
+    let providers = provider("p1", &first, "m") + &provider("p2", &second, "m").replace("1.0", "1.1");
+    let router = Router::start(&file(&section(&path), "", &providers)).await;
+    // A plain answer whose body breaks off half way: the backend has worked, the client saw nothing.
+    first.set_faults(Faults::always(Action::Cut { after_tokens: 4 }).unwrap());
+    let response = router.chat(hello("m", false), &[]).await;
+    assert_eq!((response.status().as_u16(), header(&response, "x-llm-router-backend")), (200, "p2"));
+    response.bytes().await.unwrap();
+    // Refused at once: nothing to pay.
+    first.set_faults(Faults::always(Action::Status { code: 500, retry_after: None, body: None }).unwrap());
+    let response = router.chat(hello("m", false), &[("x-llm-router-strategy", "cost")]).await;
+    assert_eq!(response.status(), 200);
+    response.bytes().await.unwrap();
+    let rows = settled(&router, &path, 4).await;
+    assert_eq!(rows[0]["request"], rows[1]["request"]);
+    let told = |row: &Value| (row["backend"].clone(), row["attempt"].clone(), row["last"].clone());
+    assert_eq!(told(&rows[0]), (json!("p1"), json!(1), json!(0)));
+    assert_eq!(told(&rows[1]), (json!("p2"), json!(2), json!(1)));
+    assert_eq!((&rows[0]["fault"], &rows[0]["estimated"]), (&json!("broken"), &json!(1)));
+    assert!(rows[0]["cost_pico"].as_i64().unwrap() > 0);
+    assert_eq!((&rows[2]["cost_pico"], &rows[2]["estimated"]), (&json!(0), &json!(0)));
+    assert_eq!(tokens(&[rows[1].clone(), rows[3].clone()]), books(&second));
+    // The books of the node hold both attempts' cost, and one request.
+    let total: i64 = rows.iter().map(|row| row["cost_pico"].as_i64().unwrap()).sum();
+    let spend = booked(&router, 2).await;
+    assert!((spend["total"]["cost_usd"].as_f64().unwrap() * 1e12 - total as f64).abs() < 1.0);
+    router.node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_charged_for_what_it_was_sent() {
+    let (_directory, path) = scratch();
+    let mut config = fast(Kind::Anthropic, "m");
+    (config.output_tokens, config.tokens_per_second) = (400, 200.0);
+    let mock = upstream(config).await;
+    let providers = provider("p1", &mock, "m").replace("type: openai", "type: claude");
+    let router = Router::start(&file(&section(&path), "", &providers)).await;
+    let prompt = "words of a prompt that is long enough to matter ".repeat(40);
+    let ask = |stream: bool| json!({"model": "m", "stream": stream, "messages": [{"role": "user", "content": prompt}]});
+    // Teaches the estimator how many tokens such a prompt has.
+    router
+        .chat(json!({"model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": prompt}]}), &[])
+        .await
+        .bytes()
+        .await
+        .unwrap();
+
+    let mut stream = router.chat(ask(true), &[]).await.bytes_stream();
+    let mut seen = 0;
+    while seen < 100 {
+        let chunk = stream.next().await.unwrap().unwrap();
+        seen += events(std::str::from_utf8(&chunk).unwrap()).len().max(1);
+    }
+    drop(stream);
+    eventually("the upstream to be cancelled", async || mock.books().cancelled == 1).await;
+    let rows = settled(&router, &path, 2).await;
+    let row = &rows[1];
+    assert_eq!(
+        (&row["outcome"], &row["status"], &row["disconnected"]),
+        (&json!("cancelled"), &json!(499), &json!(1))
+    );
+    let books = mock.books();
+    let truth = (books.unfinished_input_tokens + books.unfinished_output_tokens) as f64;
+    let charged = (row["input"].as_u64().unwrap() + row["output"].as_u64().unwrap()) as f64;
+    assert!((charged / truth - 1.0).abs() <= 0.1, "charged {charged} of {truth}");
+    router.node.shutdown().await;
+}
+
+#[tokio::test]
+async fn without_a_place_to_write_paid_backends_refuse_and_our_own_go_on() {
+    let (directory, path) = scratch();
+    let nowhere = directory.path().join("not/there/ledger.sqlite");
+    let (llama, openai) = (upstream(fast(Kind::Llama, "m")).await, upstream(fast(Kind::OpenAi, "gpt")).await);
+    let (clusters, providers) = (cluster("c1", &llama, 0.05), provider("p1", &openai, "gpt"));
+    let router = Router::start(&file(&section(&nowhere), &clusters, &providers)).await;
+    assert_eq!(router.metric("llm_router_ledger_sound").await, Some(0.0));
+    let paid = router.chat(hello("gpt", false), &[]).await;
+    assert_eq!((paid.status().as_u16(), header(&paid, "retry-after")), (503, "5"));
+    let told = json_body(paid).await;
+    assert_eq!(told["error"]["code"], "ledger_unavailable");
+    assert_eq!(openai.books().received, 0, "nothing was sent to it");
+    for stream in [false, true] {
+        let own = router.chat(hello("m", stream), &[]).await;
+        assert_eq!(own.status(), 200);
+        own.bytes().await.unwrap();
+    }
+    // The place appears: what was served meanwhile is written, and paid backends are back.
+    std::fs::create_dir_all(nowhere.parent().unwrap()).unwrap();
+    eventually("the ledger to be written again", async || {
+        router.metric("llm_router_ledger_sound").await == Some(1.0)
+    })
+    .await;
+    let paid = router.chat(hello("gpt", false), &[]).await;
+    assert_eq!(paid.status(), 200);
+    paid.bytes().await.unwrap();
+    let rows = settled(&router, &nowhere, 4).await;
+    assert_eq!(rows.iter().filter(|row| row["backend"] == "c1").count(), 2);
+    assert_eq!(
+        tokens(&rows.iter().filter(|row| row["backend"] == "p1").cloned().collect::<Vec<_>>()),
+        books(&openai)
+    );
+    router.node.shutdown().await;
+
+    // `open` goes on with everything; the word is the operator's.
+    let open = section(&path.join("not/there")).replace("}", ", posture: open}");
+    assert!(settings(&file(&open, &clusters, &providers)).ledger.is_some());
+    let router = Router::start(&file(&open, &clusters, &providers)).await;
+    assert_eq!(router.chat(hello("gpt", false), &[]).await.status(), 200);
+    router.node.shutdown().await;
+}
