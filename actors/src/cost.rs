@@ -20,6 +20,7 @@ use llm_router_logic::money::Money;
 use llm_router_logic::route::score::unit_cost;
 use llm_router_logic::route::unit_costs::unit_costs;
 use llm_router_logic::time::{Moment, millis};
+use llm_router_logic::warmth::Warmth;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -299,13 +300,18 @@ impl State {
         }
     }
 
-    /// Every configured cluster is paid for by the hour, whether or not it serves.
+    /// Every cluster that has a machine is paid for by the hour, whether or not it serves.
     fn pay_machines(&mut self) {
         let now = self.arguments.clock.now();
         let millis = millis(now.since(self.paid_to));
         self.paid_to = now;
         let topology = self.arguments.topology.load_full();
-        for spec in &topology.backends {
+        let snapshot = self.arguments.published.load_full();
+        let is_cold = |id: &BackendId| {
+            let view = snapshot.view.backends.iter().find(|backend| backend.spec.id == *id);
+            view.is_some_and(|backend| matches!(backend.standing.warmth, Warmth::Cold { .. }))
+        };
+        for spec in topology.backends.iter().filter(|spec| !is_cold(&spec.id)) {
             let Placement::Cluster { cost_per_hour, .. } = &spec.placement else { continue };
             let hour = Money::from_usd(cost_per_hour.as_usd() * topology.policy.overhead_factor);
             let cost = hour.unwrap_or(*cost_per_hour).share(millis, MS_PER_HOUR);
