@@ -12,6 +12,7 @@ use crate::relay::estimate::Estimates;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use llm_router_actors::ports::{Probe, Reading};
+use llm_router_logic::guard::policy::GuardPolicy;
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::report::{Health, Report};
 use llm_router_logic::route::{Explanation, Loads, LocalLoad, PreparedView, Reason, explain, plan};
@@ -241,7 +242,7 @@ impl Loads for Idle<'_> {
         let backend = self.0.backends.get(index);
         let told = backend.and_then(|backend| backend.own.as_ref()?.report.slots);
         let slots = backend.and_then(|backend| backend.spec.slots).or(told);
-        LocalLoad { limit: slots.unwrap_or(llm_router_actors::gate::DEFAULT_LIMIT), ..LocalLoad::default() }
+        LocalLoad { limit: slots.unwrap_or(GuardPolicy::default().concurrency_max), ..LocalLoad::default() }
     }
 }
 

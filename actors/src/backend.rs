@@ -108,6 +108,7 @@ impl Actor for Backend {
     async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
         me.cast(Msg::RestartProber)?;
         arguments.door.actor.occupy(me);
+        arguments.door.gate.set_guards(&arguments.guards);
         arguments.metrics.show_health(&arguments.spec, Health::Unknown);
         Ok(State {
             arguments,
@@ -233,12 +234,17 @@ impl State {
             Verdict::Neutral => return,
         };
         self.observed_at = Some(now);
-        if self.breakers.len() < BREAKERS_MAX || self.breakers.contains_key(&ended.model) {
-            let breaker = self
-                .breakers
-                .entry(ended.model)
-                .or_insert_with(|| Breaker::new(self.arguments.guards.breaker));
-            breaker.record(ok, now);
+        if self.breakers.len() >= BREAKERS_MAX && !self.breakers.contains_key(&ended.model) {
+            return;
+        }
+        let policy = self.arguments.guards.breaker;
+        let breaker = self.breakers.entry(ended.model).or_insert_with(|| Breaker::new(policy));
+        let before = breaker.state(now);
+        breaker.record(ok, now);
+        let recovered = before != BreakerState::Closed && breaker.state(now) == BreakerState::Closed;
+        // Where its other models were well all the while, its places are not cold.
+        if recovered && self.models().len() <= 1 {
+            self.arguments.door.gate.warm_up();
         }
     }
 
@@ -282,6 +288,10 @@ impl State {
         let after = self.health.health();
         if before != after {
             tracing::info!(backend = %spec.id, ?before, ?after, "health changed");
+            let was_away = matches!(before, Health::Unhealthy | Health::Loading);
+            if after == Health::Healthy && was_away {
+                self.arguments.door.gate.warm_up();
+            }
         }
     }
 
@@ -377,6 +387,17 @@ impl State {
                 guards.push(ModelGuard { model: model.clone(), breaker: state, cause, closed_until: None });
             }
         }
+        for (model, until) in door.gate.closed_models() {
+            match guards.iter_mut().find(|guard| guard.model == model) {
+                Some(guard) => guard.closed_until = Some(until),
+                None => guards.push(ModelGuard {
+                    model,
+                    breaker: BreakerState::Closed,
+                    cause: None,
+                    closed_until: Some(until),
+                }),
+            }
+        }
         let open = |guard: &ModelGuard| matches!(guard.breaker, BreakerState::Open { .. });
         let any_open = guards.iter().any(open);
         let is_open =
@@ -402,6 +423,7 @@ impl State {
         metrics.show_health(spec, report.health);
         metrics.backend_in_flight.with_label_values(&[id]).set(i64::from(report.in_flight));
         metrics.backend_queue_depth.with_label_values(&[id]).set(i64::from(report.queue_depth));
+        metrics.backend_limit.with_label_values(&[id]).set(i64::from(load.limit));
         metrics.backend_breaker_open.with_label_values(&[id]).set(i64::from(any_open));
         if let Some(rate) = tokens_per_second {
             metrics.backend_tokens_per_second.with_label_values(&[id]).set(rate);

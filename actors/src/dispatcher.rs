@@ -6,7 +6,6 @@
 
 use crate::address::Address;
 use crate::clock::Clock;
-use crate::gate::DEFAULT_LIMIT;
 use crate::gossip;
 use crate::metrics::Metrics;
 use crate::poison::poison;
@@ -16,6 +15,7 @@ use crate::topology::Topology;
 use arc_swap::ArcSwap;
 use llm_router_logic::backend::ServedModel;
 use llm_router_logic::gossip::pace::{self, Pace};
+use llm_router_logic::guard::share::share;
 use llm_router_logic::ids::{BackendId, NodeId};
 use llm_router_logic::report::Report;
 use llm_router_logic::route::PreparedView;
@@ -259,9 +259,13 @@ impl State {
                 standing: stated.map(|stated| stated.standing).unwrap_or_default(),
             });
         }
+        let mut waiting = 0;
         for (backend, door) in backends.iter().zip(&self.doors) {
-            door.gate.set_limit(share(backend, now));
+            let load = door.gate.load(0, now);
+            waiting += i64::from(load.waiting);
+            door.gate.set_places(places(backend, load.in_flight, now));
         }
+        self.arguments.metrics.queue_waiting.set(waiting);
         let foreign = self
             .peers
             .iter()
@@ -287,15 +291,17 @@ impl State {
     }
 }
 
-/// How many requests this node may run at a backend at once: its slots less what fresh peers run
-/// there, but never none, so that no router is starved by another.
-fn share(backend: &BackendView, now: llm_router_logic::time::Moment) -> u32 {
-    let told = backend.own.as_ref().and_then(|own| own.report.slots).or_else(|| {
-        let fresh = backend.peers.iter().filter(|fact| fact.counts(now));
-        fresh.filter_map(|fact| fact.report.slots).next_back()
-    });
-    match backend.spec.slots.or(told) {
-        Some(slots) => slots.saturating_sub(backend.peers_in_flight(now)).max(1),
-        None => DEFAULT_LIMIT,
-    }
+/// How many requests this node may run at a backend at once: its part of the places the backend tells of
+/// or is configured with; `None` where nobody knows.
+fn places(backend: &BackendView, own: u32, now: llm_router_logic::time::Moment) -> Option<u32> {
+    let fresh = || backend.peers.iter().filter(|fact| fact.counts(now));
+    let told = backend.own.as_ref().and_then(|own| own.report.slots);
+    let told = told.or_else(|| fresh().filter_map(|fact| fact.report.slots).next_back());
+    // What a peer has not told again for a while fades, and our part grows back step by step.
+    let faded = |fact: &PeerFact| {
+        let thousandths = u64::from(fact.report.in_flight) * u64::from(fact.weight(now));
+        u32::try_from(thousandths.div_ceil(1_000)).unwrap_or(u32::MAX)
+    };
+    let peers: Vec<u32> = fresh().map(faded).collect();
+    backend.spec.slots.or(told).map(|slots| share(slots, own, &peers))
 }

@@ -2,19 +2,27 @@
 //! closed.
 //!
 //! A gate belongs to no actor: it outlives restarts of the `Backend` actor, so that running requests
-//! keep their slots whatever dies. Every operation is a short critical section without I/O.
+//! keep their slots whatever dies. Every operation is a short critical section without I/O. What is
+//! computed here is `logic::guard`'s; the gate owns the state and the waking.
 
 use crate::clock::Clock;
-use llm_router_logic::guard::limit::{Limiter, RateLimit};
+use llm_router_logic::guard::concurrency::LearntLimit;
+use llm_router_logic::guard::limit::{Limiter, RateLimit, ThrottleScope};
+use llm_router_logic::guard::policy::GuardPolicy;
+use llm_router_logic::guard::queue::{Ticket, WaitQueue, estimated_wait};
+use llm_router_logic::guard::warm_up::{WarmUp, part};
 use llm_router_logic::route::LocalLoad;
 use llm_router_logic::time::Moment;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Requests at once where neither the configuration nor the backend states a number.
-pub const DEFAULT_LIMIT: u32 = 256;
+/// Share of the latest in the average time a place is held.
+const HOLD_SHARE: f64 = 0.1;
+/// Models closed by themselves at once; beyond it the whole backend is closed.
+const CLOSED_MODELS_MAX: usize = 64;
 
 /// Admission to one backend.
 #[derive(Debug)]
@@ -26,12 +34,36 @@ pub struct Gate {
 #[derive(Debug)]
 struct State {
     in_flight: u32,
-    limit: u32,
-    next_ticket: u64,
-    waiting: VecDeque<(u64, oneshot::Sender<Slot>)>,
+    /// This node's part of the backend's places; `None` where nobody knows how many it has.
+    places: Option<u32>,
+    learnt: LearntLimit,
+    warm_up: WarmUp,
+    slow_start: Duration,
+    queue: WaitQueue<oneshot::Sender<Result<Slot, NotAdmitted>>>,
     limiter: Option<Limiter>,
+    throttle: ThrottleScope,
     backoff_until: Option<Moment>,
+    closed_models: BTreeMap<String, Moment>,
     trial_taken: bool,
+    /// How long a place is held on average; `None` until one was given back.
+    hold: Option<Duration>,
+}
+
+/// Who asks for a place, and how long it would wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Places are shared fairly between tenants.
+    pub tenant: &'a str,
+    /// The model, by the backend's own name.
+    pub model: &'a str,
+    /// Estimated tokens, taken from the rate limit.
+    pub tokens: u32,
+    /// Whether it is the one trial of a half-open breaker.
+    pub trial: bool,
+    /// The longest wait; zero = not at all.
+    pub max_wait: Duration,
+    /// How many may wait in all.
+    pub max_waiting: u32,
 }
 
 /// One request's place at a backend; dropping it gives the place to the next in line.
@@ -39,6 +71,7 @@ struct State {
 pub struct Slot {
     gate: Arc<Gate>,
     trial: bool,
+    since: Moment,
 }
 
 /// Why no slot was given.
@@ -46,27 +79,87 @@ pub struct Slot {
 pub enum NotAdmitted {
     /// Closed by a rate limit or `Retry-After` until then.
     Closed(Moment),
-    /// As many wait as may wait.
-    QueueFull,
+    /// As many wait as may wait; the wait would be about so long.
+    QueueFull(Duration),
+    /// None is expected to become free in time; the wait would be about so long.
+    TooLate(Duration),
     /// None became free in time.
     TimedOut(Duration),
+    /// The queue was full and another tenant had fewer requests in it.
+    Displaced,
     /// The breaker is half-open and its one trial is under way.
     TrialTaken,
 }
 
+impl NotAdmitted {
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed(_) => "closed",
+            Self::QueueFull(_) => "queue_full",
+            Self::TooLate(_) => "too_late",
+            Self::TimedOut(_) => "timed_out",
+            Self::Displaced => "displaced",
+            Self::TrialTaken => "trial_taken",
+        }
+    }
+}
+
+impl fmt::Display for NotAdmitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(_) => f.write_str("takes no more requests for now"),
+            Self::QueueFull(wait) => write!(f, "is busy and its queue is full, the wait is about {wait:.1?}"),
+            Self::TooLate(wait) => write!(f, "is busy, the wait of about {wait:.1?} is too long"),
+            Self::TimedOut(waited) => write!(f, "had no free slot within {waited:.1?}"),
+            Self::Displaced => f.write_str("is busy and its queue is full of this tenant's requests"),
+            Self::TrialTaken => f.write_str("is being tried after an outage"),
+        }
+    }
+}
+
+impl State {
+    /// Requests at once.
+    fn limit(&self, now: Moment) -> u32 {
+        let all = self.places.unwrap_or_else(|| self.learnt.limit());
+        part(all, self.warm_up.percent(self.slow_start, now))
+    }
+
+    /// Until when no request for `model` is let in.
+    fn closed_until(&self, model: &str, now: Moment) -> Option<Moment> {
+        let until = self.backoff_until.max(self.closed_models.get(model).copied());
+        until.filter(|until| *until > now)
+    }
+
+    fn estimated_wait(&self, tenant: &str, deadline: Moment, now: Moment) -> Duration {
+        let ahead = self.queue.ahead(tenant, deadline);
+        estimated_wait(ahead, self.limit(now), self.hold.unwrap_or_default())
+    }
+}
+
 impl Gate {
-    /// A gate for `limit` requests at once.
-    pub fn new(clock: Clock, limit: u32, rate_limit: Option<RateLimit>) -> Arc<Self> {
+    /// A gate to a backend of `slots`, where that is configured.
+    pub fn new(
+        clock: Clock,
+        slots: Option<u32>,
+        rate_limit: Option<RateLimit>,
+        guards: &GuardPolicy,
+    ) -> Arc<Self> {
         Arc::new(Self {
             clock,
             state: Mutex::new(State {
                 in_flight: 0,
-                limit: limit.max(1),
-                next_ticket: 0,
-                waiting: VecDeque::new(),
+                places: slots,
+                learnt: LearntLimit::new(guards.concurrency_max),
+                warm_up: WarmUp::default(),
+                slow_start: guards.slow_start,
+                queue: WaitQueue::default(),
                 limiter: rate_limit.map(Limiter::new),
+                throttle: rate_limit.map_or_else(ThrottleScope::default, |limit| limit.scope),
                 backoff_until: None,
+                closed_models: BTreeMap::new(),
                 trial_taken: false,
+                hold: None,
             }),
         })
     }
@@ -76,65 +169,92 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a slot, in order of arrival, at most `max_wait` and behind at most `max_waiting`
-    /// others. Takes `tokens` from the rate limit.
+    /// Takes a slot, or waits for one where it can be expected in time. Takes the tokens from the rate
+    /// limit.
     ///
     /// # Errors
-    /// [`NotAdmitted`]; nothing is taken then.
-    pub async fn admit(
-        self: &Arc<Self>,
-        tokens: u32,
-        trial: bool,
-        max_wait: Duration,
-        max_waiting: u32,
-    ) -> Result<Slot, NotAdmitted> {
+    /// [`NotAdmitted`], at once where waiting is no use; nothing is taken then.
+    pub async fn admit(self: &Arc<Self>, ask: Ask<'_>) -> Result<Slot, NotAdmitted> {
         let waiter = {
             let mut state = self.state();
             let now = self.clock.now();
-            if let Some(until) = state.backoff_until.filter(|until| *until > now) {
+            if let Some(until) = state.closed_until(ask.model, now) {
                 return Err(NotAdmitted::Closed(until));
             }
-            if trial && state.trial_taken {
+            if ask.trial && state.trial_taken {
                 return Err(NotAdmitted::TrialTaken);
             }
             if let Some(limiter) = &mut state.limiter {
-                limiter.admit(tokens, now).map_err(NotAdmitted::Closed)?;
+                limiter.admit(ask.tokens, now).map_err(NotAdmitted::Closed)?;
             }
-            if state.in_flight < state.limit && state.waiting.is_empty() {
+            if state.in_flight < state.limit(now) && state.queue.is_empty() {
                 state.in_flight += 1;
-                state.trial_taken |= trial;
-                return Ok(Slot { gate: Arc::clone(self), trial });
+                state.trial_taken |= ask.trial;
+                return Ok(Slot { gate: Arc::clone(self), trial: ask.trial, since: now });
             }
-            if trial || max_wait.is_zero() || state.waiting.len() >= max_waiting as usize {
-                if let Some(limiter) = &mut state.limiter {
-                    limiter.settle(tokens, 0, now);
+            match self.join(&mut state, ask, now) {
+                Ok(waiter) => waiter,
+                Err(refused) => {
+                    if let Some(limiter) = &mut state.limiter {
+                        limiter.settle(ask.tokens, 0, now);
+                    }
+                    return Err(refused);
                 }
-                return Err(NotAdmitted::QueueFull);
             }
-            let ticket = state.next_ticket;
-            state.next_ticket += 1;
-            let (give, given) = oneshot::channel();
-            state.waiting.push_back((ticket, give));
-            Waiter { gate: Arc::clone(self), ticket, given }
         };
-        let slot = waiter.wait(max_wait).await;
+        let slot = waiter.wait(ask.max_wait).await;
         if slot.is_err()
             && let Some(limiter) = &mut self.state().limiter
         {
-            limiter.settle(tokens, 0, self.clock.now());
+            limiter.settle(ask.tokens, 0, self.clock.now());
         }
         slot
     }
 
-    /// Sets how many requests may run at once; waiting ones move up at once.
-    pub fn set_limit(self: &Arc<Self>, limit: u32) {
-        self.state().limit = limit.max(1);
+    /// Joins the queue.
+    fn join(self: &Arc<Self>, state: &mut State, ask: Ask<'_>, now: Moment) -> Result<Waiter, NotAdmitted> {
+        let deadline = now + ask.max_wait;
+        let wait = state.estimated_wait(ask.tenant, deadline, now);
+        if ask.trial || ask.max_wait.is_zero() || wait > ask.max_wait {
+            return Err(NotAdmitted::TooLate(wait));
+        }
+        let (give, given) = oneshot::channel();
+        let max = ask.max_waiting as usize;
+        let joined = state
+            .queue
+            .join(ask.tenant, ask.tokens, deadline, give, max)
+            .map_err(|_| NotAdmitted::QueueFull(wait))?;
+        if let Some(displaced) = joined.displaced {
+            // It may have given up by itself.
+            let _ = displaced.send(Err(NotAdmitted::Displaced));
+        }
+        Ok(Waiter { gate: Arc::clone(self), ticket: joined.ticket, given })
+    }
+
+    /// Sets this node's part of the backend's places, `None` where nobody knows how many there are;
+    /// waiting requests move up at once. To be called again while a slow start goes on.
+    pub fn set_places(self: &Arc<Self>, places: Option<u32>) {
+        self.state().places = places;
         self.fill();
+    }
+
+    /// Takes over the operator's settings.
+    pub fn set_guards(&self, guards: &GuardPolicy) {
+        let mut state = self.state();
+        state.slow_start = guards.slow_start;
+        state.learnt.set_max(guards.concurrency_max);
+    }
+
+    /// The backend is back: it is given its places one after another.
+    pub fn warm_up(&self) {
+        self.state().warm_up.begin(self.clock.now());
     }
 
     /// Replaces the rate limit, with a full allowance: for a reload that changed it.
     pub fn set_rate_limit(&self, rate_limit: Option<RateLimit>) {
-        self.state().limiter = rate_limit.map(Limiter::new);
+        let mut state = self.state();
+        state.limiter = rate_limit.map(Limiter::new);
+        state.throttle = rate_limit.map_or_else(ThrottleScope::default, |limit| limit.scope);
     }
 
     /// Corrects the rate limit by what a request really used.
@@ -145,10 +265,47 @@ impl Gate {
         }
     }
 
+    /// Learns from a first token that came after `ttft`.
+    pub fn answered(&self, ttft: Duration) {
+        let mut state = self.state();
+        let in_flight = state.in_flight;
+        state.learnt.answered(ttft, in_flight);
+    }
+
+    /// Learns from a request that was refused for load, or timed out.
+    pub fn refused(&self) {
+        let mut state = self.state();
+        let in_flight = state.in_flight;
+        state.learnt.refused(in_flight, self.clock.now());
+    }
+
     /// Closes the gate until `until`, never shortening an earlier closure.
     pub fn back_off(&self, until: Moment) {
         let mut state = self.state();
         state.backoff_until = state.backoff_until.max(Some(until));
+    }
+
+    /// Closes it for `model` only.
+    pub fn back_off_model(&self, model: &str, until: Moment) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        state.closed_models.retain(|_, until| *until > now);
+        if state.closed_models.len() >= CLOSED_MODELS_MAX && !state.closed_models.contains_key(model) {
+            state.backoff_until = state.backoff_until.max(Some(until));
+            return;
+        }
+        let closed = state.closed_models.entry(model.to_owned()).or_insert(until);
+        *closed = until.max(*closed);
+    }
+
+    /// Closes it for what a 429 speaks of: the whole account, or the model where the operator said that
+    /// limits are the model's.
+    pub fn throttled(&self, model: &str, until: Moment) {
+        let scope = self.state().throttle;
+        match scope {
+            ThrottleScope::Account => self.back_off(until),
+            ThrottleScope::Model => self.back_off_model(model, until),
+        }
     }
 
     /// What is left of a closure by `Retry-After`.
@@ -156,35 +313,56 @@ impl Gate {
         self.state().backoff_until.map_or(Duration::ZERO, |until| self.clock.until(until))
     }
 
+    /// Models closed by themselves, and until when.
+    pub fn closed_models(&self) -> Vec<(String, Moment)> {
+        let now = self.clock.now();
+        let state = self.state();
+        let closed = state.closed_models.iter().filter(|(_, until)| **until > now);
+        closed.map(|(model, until)| (model.clone(), *until)).collect()
+    }
+
     /// The load as the plan reads it, for a request of `tokens` estimated tokens.
     pub fn load(&self, tokens: u32, now: Moment) -> LocalLoad {
         let state = self.state();
         let limited = state.limiter.as_ref().and_then(|limiter| limiter.check(tokens, now).err());
+        let percent = state.warm_up.percent(state.slow_start, now);
         LocalLoad {
             in_flight: state.in_flight,
-            waiting: u32::try_from(state.waiting.len()).unwrap_or(u32::MAX),
-            limit: state.limit,
+            waiting: u32::try_from(state.queue.len()).unwrap_or(u32::MAX),
+            limit: state.limit(now),
             closed_until: state.backoff_until.max(limited).filter(|until| *until > now),
             trial_taken: state.trial_taken,
+            warming_percent: (percent < 100).then_some(percent),
         }
+    }
+
+    /// How long one more request of no tenant in particular would wait here.
+    pub fn wait(&self) -> Duration {
+        let now = self.clock.now();
+        let state = self.state();
+        let hold = state.hold.unwrap_or_default();
+        estimated_wait(state.queue.len(), state.limit(now), hold)
     }
 
     /// Gives free slots to those who wait.
     fn fill(self: &Arc<Self>) {
         loop {
-            let give = {
+            let (give, now) = {
                 let mut state = self.state();
-                if state.in_flight >= state.limit {
+                let now = self.clock.now();
+                if state.in_flight >= state.limit(now) {
                     return;
                 }
-                let Some((_, give)) = state.waiting.pop_front() else {
+                // Who is late sees his own time run out.
+                let mut late = Vec::new();
+                let Some(give) = state.queue.next(now, &mut late) else {
                     return;
                 };
                 state.in_flight += 1;
-                give
+                (give, now)
             };
             // A waiter that has just given up drops the slot, which fills again.
-            let _ = give.send(Slot { gate: Arc::clone(self), trial: false });
+            let _ = give.send(Ok(Slot { gate: Arc::clone(self), trial: false, since: now }));
         }
     }
 }
@@ -192,11 +370,15 @@ impl Gate {
 impl Drop for Slot {
     fn drop(&mut self) {
         {
+            let now = self.gate.clock.now();
             let mut state = self.gate.state();
             state.in_flight = state.in_flight.saturating_sub(1);
             if self.trial {
                 state.trial_taken = false;
             }
+            let held = now.since(self.since);
+            let before = state.hold.unwrap_or(held);
+            state.hold = Some(before.mul_f64(1.0 - HOLD_SHARE) + held.mul_f64(HOLD_SHARE));
         }
         self.gate.fill();
     }
@@ -205,14 +387,14 @@ impl Drop for Slot {
 /// A place in line; dropping it leaves the line.
 struct Waiter {
     gate: Arc<Gate>,
-    ticket: u64,
-    given: oneshot::Receiver<Slot>,
+    ticket: Ticket,
+    given: oneshot::Receiver<Result<Slot, NotAdmitted>>,
 }
 
 impl Waiter {
     async fn wait(mut self, max_wait: Duration) -> Result<Slot, NotAdmitted> {
         match tokio::time::timeout(max_wait, &mut self.given).await {
-            Ok(Ok(slot)) => Ok(slot),
+            Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(NotAdmitted::TimedOut(max_wait)),
         }
     }
@@ -220,88 +402,12 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        self.gate.state().waiting.retain(|(ticket, _)| *ticket != self.ticket);
+        // Its sender is dropped after the lock is.
+        let left = self.gate.state().queue.leave(&self.ticket);
+        drop(left);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use futures_util::future::join_all;
-
-    fn gate(limit: u32) -> Arc<Gate> {
-        Gate::new(Clock::start(), limit, None)
-    }
-
-    const LONG: Duration = Duration::from_secs(60);
-
-    #[tokio::test(start_paused = true)]
-    async fn never_more_run_than_the_limit_allows_and_all_get_their_turn() {
-        let gate = gate(2);
-        let peak = Arc::new(std::sync::atomic::AtomicU32::new(0));
-        let runs = (0..20).map(|_| {
-            let (gate, peak) = (Arc::clone(&gate), Arc::clone(&peak));
-            async move {
-                let _slot = gate.admit(1, false, LONG, 100).await.unwrap();
-                peak.fetch_max(gate.load(0, Moment::ZERO).in_flight, std::sync::atomic::Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        });
-        join_all(runs).await;
-        assert_eq!(peak.load(std::sync::atomic::Ordering::SeqCst), 2);
-        assert_eq!(gate.load(0, Moment::ZERO).in_flight, 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_waiter_that_gives_up_loses_no_slot() {
-        let gate = gate(1);
-        let held = gate.admit(1, false, LONG, 10).await.unwrap();
-        let refused = gate.admit(1, false, Duration::from_secs(1), 10).await;
-        assert_eq!(refused.err(), Some(NotAdmitted::TimedOut(Duration::from_secs(1))));
-        let abandoned = tokio::spawn({
-            let gate = Arc::clone(&gate);
-            async move { gate.admit(1, false, LONG, 10).await.map(drop) }
-        });
-        tokio::task::yield_now().await;
-        assert_eq!(gate.load(0, Moment::ZERO).waiting, 1);
-        abandoned.abort();
-        let _ = abandoned.await;
-        assert_eq!(gate.load(0, Moment::ZERO).waiting, 0);
-        drop(held);
-        assert!(gate.admit(1, false, Duration::ZERO, 0).await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_queue_is_bounded_and_a_larger_limit_lets_the_next_in() {
-        let gate = gate(1);
-        let _held = gate.admit(1, false, LONG, 1).await.unwrap();
-        let next = tokio::spawn({
-            let gate = Arc::clone(&gate);
-            async move { gate.admit(1, false, LONG, 1).await.is_ok() }
-        });
-        tokio::task::yield_now().await;
-        assert_eq!(gate.admit(1, false, LONG, 1).await.err(), Some(NotAdmitted::QueueFull));
-        gate.set_limit(2);
-        assert!(next.await.unwrap());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_backend_that_asked_for_quiet_is_left_alone_until_then() {
-        let gate = gate(4);
-        let until = gate.clock.now() + Duration::from_secs(2);
-        gate.back_off(until);
-        gate.back_off(gate.clock.now() + Duration::from_secs(1));
-        assert_eq!(gate.admit(1, false, LONG, 1).await.err(), Some(NotAdmitted::Closed(until)));
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(gate.admit(1, false, LONG, 1).await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_half_open_breaker_lets_one_trial_through() {
-        let gate = gate(4);
-        let trial = gate.admit(1, true, LONG, 1).await.unwrap();
-        assert_eq!(gate.admit(1, true, LONG, 1).await.err(), Some(NotAdmitted::TrialTaken));
-        drop(trial);
-        assert!(gate.admit(1, true, LONG, 1).await.is_ok());
-    }
-}
+#[path = "gate_tests.rs"]
+mod tests;

@@ -4,15 +4,16 @@ use crate::address::Address;
 use crate::clock::Clock;
 pub use crate::cost::{Book, Settlement, Sums};
 use crate::facts::Facts;
-use crate::gate::NotAdmitted;
+use crate::gate::{Ask, NotAdmitted};
 use crate::lease::Lease;
 use crate::ledger::{Journal, JournalSettings};
 use crate::metrics::Metrics;
-use crate::ports::{Draw, GossipTransport, LedgerStorage, Probe, Wake};
+use crate::ports::{Draw, GossipTransport, LedgerStorage, Probe, Trials, Wake};
 use crate::root::{Msg, Root, Shared};
 pub use crate::roster::{Roll, Stated, Word};
 use crate::snapshot::Snapshot;
 use crate::topology::{GossipSettings, Topology};
+use crate::trial::Alone;
 use crate::{backend, cost, dispatcher, gossip, ledger, roster};
 use arc_swap::ArcSwap;
 use llm_router_logic::guard::restart::Restarts;
@@ -131,6 +132,7 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
         topology: Arc::new(ArcSwap::from_pointee(topology)),
         published: Arc::new(ArcSwap::from_pointee(Snapshot { view, policy, awake: None, doors: Vec::new() })),
         inbox: Arc::default(),
+        trials: ArcSwap::from_pointee(Arc::new(Alone) as Arc<dyn Trials>),
         book: Arc::new(ArcSwap::from_pointee(Book::default())),
         doors: Mutex::new(BTreeMap::new()),
         dispatcher: Address::vacant(),
@@ -223,23 +225,24 @@ impl Handle {
         self.shared.topology.load_full()
     }
 
-    /// Takes a place at the backend of `step`, waiting in line at most `max_wait` behind at most
-    /// `max_waiting` others.
+    /// Takes a place at the backend of `step` for a request of `tenant`, waiting in line at most
+    /// `max_wait`.
     ///
     /// # Errors
-    /// [`NotAdmitted`]; the caller goes on to the plan's next step.
+    /// [`NotAdmitted`], at once where no place can be expected in time; the caller goes on to the plan's
+    /// next step.
     pub async fn lease(
         &self,
         snapshot: &Snapshot,
         step: &Step,
+        tenant: &str,
         tokens: u32,
         max_wait: Duration,
-        max_waiting: u32,
     ) -> Result<Lease, NotAdmitted> {
         let (Some(door), Some(backend)) =
             (snapshot.doors.get(step.index), snapshot.view.backends.get(step.index))
         else {
-            return Err(NotAdmitted::QueueFull);
+            return Err(NotAdmitted::TooLate(Duration::ZERO));
         };
         door.actor.send(backend::Msg::Asked);
         let model: &str = &step.model;
@@ -250,7 +253,18 @@ impl Handle {
         if backend.spec.scale_to_zero.is_some() {
             self.want(step.backend.clone(), Want::Served);
         }
-        let slot = door.gate.admit(tokens, trial, max_wait, max_waiting).await?;
+        if trial && !self.shared.trials.load().may_try(&step.backend, model, now) {
+            return Err(NotAdmitted::TrialTaken);
+        }
+        let max_waiting = snapshot.policy.max_queue_depth;
+        let slot = door.gate.admit(Ask { tenant, model, tokens, trial, max_wait, max_waiting }).await;
+        let metrics = &self.shared.metrics;
+        let slot = slot.inspect_err(|why| {
+            let labels = [step.backend.as_str(), why.as_str()];
+            metrics.queue_refused_total.with_label_values(&labels).inc();
+        })?;
+        let waited = self.shared.clock.now().since(now);
+        metrics.queue_wait_seconds.with_label_values(&[step.backend.as_str()]).observe(waited.as_secs_f64());
         Ok(Lease::new(door.clone(), slot, self.shared.clock, model.to_owned(), tokens))
     }
 
@@ -278,6 +292,22 @@ impl Handle {
         let waiting = Arc::clone(&snapshot.doors.get(index)?.waiting);
         waiting.fetch_add(1, Ordering::Relaxed);
         Some(Awaiting(waiting))
+    }
+
+    /// How long one more request would wait at each backend of `snapshot`, the shortest of those for
+    /// which `counts`.
+    pub fn shortest_wait(
+        &self,
+        snapshot: &Snapshot,
+        counts: impl Fn(&BackendId) -> bool,
+    ) -> Option<Duration> {
+        let doors = snapshot.view.backends.iter().zip(&snapshot.doors);
+        doors.filter(|(backend, _)| counts(&backend.spec.id)).map(|(_, door)| door.gate.wait()).min()
+    }
+
+    /// Lets somebody else decide who sends the trial request of a half-open breaker.
+    pub fn set_trials(&self, trials: Arc<dyn Trials>) {
+        self.shared.trials.store(Arc::new(trials));
     }
 
     /// Books a finished request.

@@ -50,7 +50,9 @@ impl Lease {
     /// Notes that the first content byte has come; later calls change nothing.
     pub fn first_token(&mut self) {
         if self.ttft.is_none() {
-            self.ttft = Some(self.clock.now().since(self.started));
+            let ttft = self.clock.now().since(self.started);
+            self.door.gate.answered(ttft);
+            self.ttft = Some(ttft);
         }
     }
 
@@ -74,16 +76,24 @@ impl Lease {
         self.end(Verdict::Served);
     }
 
-    /// The attempt failed. A 429, or a 503 with `Retry-After`, closes the gate at once
-    /// for as long as it asked.
+    /// The attempt failed. A 429 closes the account's gate at once for as long as it asked, or the
+    /// model's where limits are per model; a 503 with `Retry-After` closes it for the model.
     pub fn fail(mut self, fault: &Fault) {
-        let wait = match fault {
-            Fault::Status { status: 429, retry_after, .. } => Some(retry_after.unwrap_or(DEFAULT_BACKOFF)),
-            Fault::Status { status: 503, retry_after, .. } => *retry_after,
-            _ => None,
-        };
-        if let Some(wait) = wait {
-            self.door.gate.back_off(self.clock.now() + wait.min(MAX_BACKOFF));
+        let gate = &self.door.gate;
+        let until = |wait: Duration| self.clock.now() + wait.min(MAX_BACKOFF);
+        match fault {
+            Fault::Status { status: 429, retry_after, .. } => {
+                gate.refused();
+                gate.throttled(&self.model, until(retry_after.unwrap_or(DEFAULT_BACKOFF)));
+            }
+            Fault::Status { status: 503, retry_after, .. } => {
+                gate.refused();
+                if let Some(wait) = retry_after {
+                    gate.back_off_model(&self.model, until(*wait));
+                }
+            }
+            Fault::FirstByteTimeout(_) => gate.refused(),
+            _ => {}
         }
         self.end(if fault.counts_against_backend() {
             Verdict::Failed { unreachable: matches!(fault, Fault::Connect(_)) }

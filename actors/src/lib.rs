@@ -26,5 +26,6 @@ mod root;
 pub mod roster;
 pub mod snapshot;
 pub mod topology;
+mod trial;
 
 pub use handle::{Handle, StartError, start};

@@ -41,6 +41,14 @@ pub struct Metrics {
     pub backend_in_flight: IntGaugeVec,
     /// `llm_router_backend_queue_depth{backend}`
     pub backend_queue_depth: IntGaugeVec,
+    /// `llm_router_queue_waiting`
+    pub queue_waiting: IntGauge,
+    /// `llm_router_queue_wait_seconds{backend}`
+    pub queue_wait_seconds: HistogramVec,
+    /// `llm_router_queue_refused_total{backend,why}`
+    pub queue_refused_total: IntCounterVec,
+    /// `llm_router_backend_limit{backend}`
+    pub backend_limit: IntGaugeVec,
     /// `llm_router_backend_tokens_per_second{backend}`
     pub backend_tokens_per_second: GaugeVec,
     /// `llm_router_backend_breaker_open{backend}`
@@ -197,6 +205,32 @@ impl Metrics {
             )),
             backend_queue_depth: register!(IntGaugeVec::new(
                 opts("backend_queue_depth", "Requests waiting at the backend or here for it."),
+                &["backend"]
+            )),
+            queue_waiting: register!(IntGauge::with_opts(opts(
+                "queue_waiting",
+                "Requests waiting on this node for a place at any backend."
+            ))),
+            queue_wait_seconds: register!(HistogramVec::new(
+                histogram(
+                    "queue_wait_seconds",
+                    "How long requests waited for the place they got at the backend.",
+                    &LATENCY_BUCKETS
+                ),
+                &["backend"]
+            )),
+            queue_refused_total: register!(IntCounterVec::new(
+                opts(
+                    "queue_refused_total",
+                    "Requests that got no place at the backend, by why (closed, queue_full, too_late, timed_out, displaced, trial_taken)."
+                ),
+                &["backend", "why"]
+            )),
+            backend_limit: register!(IntGaugeVec::new(
+                opts(
+                    "backend_limit",
+                    "Requests this node may have running at the backend: its part of the places, or learnt."
+                ),
                 &["backend"]
             )),
             backend_tokens_per_second: register!(GaugeVec::new(
@@ -376,6 +410,7 @@ impl Metrics {
         let _ = self.provider_health.remove_label_values(&[spec.id.as_str(), spec.provider()]);
         let _ = self.backend_in_flight.remove_label_values(&[spec.id.as_str()]);
         let _ = self.backend_queue_depth.remove_label_values(&[spec.id.as_str()]);
+        let _ = self.backend_limit.remove_label_values(&[spec.id.as_str()]);
         let _ = self.backend_tokens_per_second.remove_label_values(&[spec.id.as_str()]);
         let _ = self.backend_breaker_open.remove_label_values(&[spec.id.as_str()]);
         for model in &spec.models {

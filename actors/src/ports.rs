@@ -5,6 +5,7 @@ use llm_router_logic::backend::{BackendSpec, ServedModel};
 use llm_router_logic::cost::entry::Entry;
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
+use llm_router_logic::time::Moment;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +81,13 @@ pub struct Speed {
     pub tokens: u64,
     /// From the first to the last of them.
     pub elapsed: Duration,
+}
+
+/// Decides which router sends the trial request of a half-open breaker: one in the whole fleet. The gate
+/// sees to it that this node sends one at a time. Asked on the request path: it must not wait.
+pub trait Trials: Send + Sync + 'static {
+    /// Whether this node may send a trial request for `model` of `backend` now.
+    fn may_try(&self, backend: &BackendId, model: &str, now: Moment) -> bool;
 }
 
 /// The one source of randomness: 64 bits a call.

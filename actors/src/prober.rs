@@ -6,7 +6,7 @@
 use crate::address::Address;
 use crate::backend;
 use crate::clock::Clock;
-use crate::gate::Gate;
+use crate::gate::{Ask, Gate};
 use crate::poison::poison;
 use crate::ports::Probe;
 use llm_router_logic::backend::BackendSpec;
@@ -123,7 +123,15 @@ impl State {
     /// Measures speed in a slot of the gate like any request, and only when one is free at once.
     async fn calibrate(&mut self, model: String) {
         let Arguments { spec, probe, backend, gate, .. } = &self.arguments;
-        let Ok(_slot) = gate.admit(0, false, Duration::ZERO, 0).await else {
+        let ask = Ask {
+            tenant: "",
+            model: &model,
+            tokens: 0,
+            trial: false,
+            max_wait: Duration::ZERO,
+            max_waiting: 0,
+        };
+        let Ok(_slot) = gate.admit(ask).await else {
             return;
         };
         let measured =

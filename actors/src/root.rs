@@ -9,12 +9,12 @@ use crate::clock::Clock;
 use crate::cost::{self, Book, Cost, Inbox};
 use crate::dispatcher::{self, Dispatcher};
 use crate::facts::Facts;
-use crate::gate::{DEFAULT_LIMIT, Gate};
+use crate::gate::Gate;
 use crate::gossip::{self, Gossip};
 use crate::ledger::{self, Journal, Ledger};
 use crate::metrics::Metrics;
 use crate::poison::poison;
-use crate::ports::{Draw, GossipTransport, Probe, Wake};
+use crate::ports::{Draw, GossipTransport, Probe, Trials, Wake};
 use crate::roster::{self, Roll, Roster, Word};
 use crate::snapshot::{Door, Snapshot};
 use crate::topology::{GossipSettings, Topology};
@@ -42,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) topology: Arc<ArcSwap<Topology>>,
     pub(crate) published: Arc<ArcSwap<Snapshot>>,
     pub(crate) inbox: Arc<Inbox>,
+    pub(crate) trials: ArcSwap<Arc<dyn Trials>>,
     pub(crate) book: Arc<ArcSwap<Book>>,
     pub(crate) doors: Mutex<BTreeMap<BackendId, Door>>,
     pub(crate) dispatcher: Address<dispatcher::Msg>,
@@ -60,7 +61,7 @@ impl Shared {
     fn door(&self, spec: &BackendSpec) -> Door {
         let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
         let open = || Door {
-            gate: Gate::new(self.clock, spec.slots.unwrap_or(DEFAULT_LIMIT), spec.rate_limit),
+            gate: Gate::new(self.clock, spec.slots, spec.rate_limit, &self.topology.load().policy.guards),
             actor: Address::vacant(),
             waiting: Arc::default(),
         };

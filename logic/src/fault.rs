@@ -27,8 +27,6 @@ pub enum Fault {
     Broken(String),
     /// The response was not what the dialect allows (bad JSON, wrong content type, too large).
     Malformed(String),
-    /// No slot became free in time.
-    QueueTimeout(Duration),
 }
 
 /// The error object of an upstream, as far as it could be read.
@@ -52,8 +50,7 @@ impl Fault {
             | Self::FirstByteTimeout(_)
             | Self::IdleTimeout(_)
             | Self::Broken(_)
-            | Self::Malformed(_)
-            | Self::QueueTimeout(_) => true,
+            | Self::Malformed(_) => true,
             // 401, 403 and 404 are about our key or that account, not about the client's request;
             // 529 is Anthropic's "overloaded".
             Self::Status { status, .. } => matches!(status, 401 | 403 | 404 | 408 | 429 | 500..=599),
@@ -71,7 +68,7 @@ impl Fault {
             | Self::Malformed(_) => true,
             // 501 is a feature the backend lacks, not ill health.
             Self::Status { status, .. } => *status >= 500 && *status != 501,
-            Self::Deadline | Self::QueueTimeout(_) => false,
+            Self::Deadline => false,
         }
     }
 
@@ -95,7 +92,6 @@ impl Fault {
             Self::Status { .. } => "client_error",
             Self::Broken(_) => "broken",
             Self::Malformed(_) => "malformed",
-            Self::QueueTimeout(_) => "queue_timeout",
         }
     }
 }
@@ -111,7 +107,6 @@ impl std::fmt::Display for Fault {
             Self::Status { status, error, .. } => write!(f, "status {status}: {}", error.message),
             Self::Broken(why) => write!(f, "response broke off: {why}"),
             Self::Malformed(why) => write!(f, "malformed response: {why}"),
-            Self::QueueTimeout(after) => write!(f, "no free slot within {after:?}"),
         }
     }
 }

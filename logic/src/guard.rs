@@ -1,10 +1,14 @@
 //! State machines that protect a backend or a budget; each is told the time.
 
 pub mod breaker;
+pub mod concurrency;
 pub mod ejection;
 pub mod health;
 pub mod latency;
 pub mod limit;
 pub mod policy;
+pub mod queue;
 pub mod restart;
 pub mod retry;
+pub mod share;
+pub mod warm_up;

@@ -59,6 +59,7 @@ fn provider(name: &str, per_million: f64, requests_per_minute: Option<u32>) -> B
         requests_per_minute: Some(limit),
         tokens_per_minute: None,
         burst_multiplier: 1.0,
+        ..RateLimit::default()
     });
     let behaviour = Behaviour::Provider(Provider {
         ttft_p50: ms(400),

@@ -136,6 +136,13 @@ pub(super) struct RouterFile {
     pub ejected_max_percent: Option<u8>,
     /// How often another backend is tried after a failed attempt.
     pub retries: Option<RetriesFile>,
+    /// A backend that comes back is given its places one after another over this; `0s` = all at once.
+    /// Default `10s`.
+    pub slow_start: Option<Span>,
+    /// Requests this node runs at once at a backend that states no number, at most; the limit below it is
+    /// learnt from latency and refusals. Default 256.
+    #[schemars(range(min = 1))]
+    pub concurrency_max: Option<u32>,
     /// Simulated answers for clusters with `authType: mock`. Default false.
     pub enable_smart_mocking: Option<bool>,
     /// Budget for providers in USD per month. Not enforced by this version.
@@ -292,6 +299,9 @@ pub(super) struct RateLimitFile {
     /// How many seconds' share of the limits may be spent at once. Default 1.
     #[schemars(range(min = 1))]
     pub burst_multiplier: Option<f64>,
+    /// What a 429 closes: the whole `account` or the `model` asked for alone. Default `account`.
+    #[schemars(extend("enum" = ["account", "model", null]))]
+    pub scope: Option<String>,
 }
 
 /// A model: its name alone, or its name with what else is known.

@@ -113,7 +113,7 @@ impl Account {
     pub(super) fn failed(&mut self, fault: &Fault) {
         self.fault = fault.label();
         self.seen.at_work &= match fault {
-            Fault::Connect(_) | Fault::Status { .. } | Fault::QueueTimeout(_) => false,
+            Fault::Connect(_) | Fault::Status { .. } => false,
             // Who waits in silence may be charged for it; who was cut off before a byte was not served.
             Fault::Broken(_) | Fault::Malformed(_) => self.answered,
             Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) | Fault::Deadline => true,

@@ -14,12 +14,16 @@ use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::backend::Kind;
 use llm_router_logic::fault::{ApiError, ErrorKind, Fault};
 use llm_router_logic::guard::retry::RetryBudget;
+use llm_router_logic::ids::BackendId;
 use llm_router_logic::request::Request;
 use llm_router_logic::route::{Plan, Reason, Step};
 use llm_router_logic::time::Moment;
 use llm_router_logic::wire::{self, Exchange, Reply, ReplyError};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The least a client is told to stay away where all are busy.
+const RETRY_LEAST: Duration = Duration::from_secs(1);
 
 impl Relay {
     /// Tries the plan's steps in order until one begins to answer.
@@ -36,36 +40,35 @@ impl Relay {
         let retries = &snapshot.policy.guards.retries;
         self.retries().requested(clock.now());
         let tokens = request.input_tokens.saturating_add(request.output_tokens);
+        let tenant = call.principal.tenant.as_str();
         let mut failure: Option<ApiError> = None;
+        let mut refusals = Refusals::default();
         let mut attempts = 0;
-        for (nth, step) in plan.steps.iter().enumerate() {
+        let mut candidates = Candidates::new(&plan.steps);
+        while let Some((step, patience)) = candidates.next() {
             let left = clock.until(deadline);
             if left.is_zero() {
                 let error = failure.unwrap_or_else(|| fault::told(&Fault::Deadline, None));
                 return Err(stopped(tally, attempts, Stopped::Deadline, error));
             }
             if let Some(error) = self.unbookable(snapshot, step) {
+                tally.passed_over(step, error.message.clone());
                 failure.get_or_insert(error);
                 continue;
             }
-            // The last candidate is waited for as long as the client waits; the others for as long
-            // as a cluster may take to be eligible at all.
-            let is_last = nth + 1 == plan.steps.len();
-            let max_wait = match (step.reason, is_last) {
+            let max_wait = match patience {
                 // It is tried since it may be well again; nobody waits for that.
-                (Reason::LeastBad, _) => Duration::ZERO,
-                (_, true) => left,
-                (_, false) => left.min(snapshot.policy.max_latency),
+                _ if step.reason == Reason::LeastBad => Duration::ZERO,
+                Wait::Deadline => left,
+                Wait::Latency => left.min(snapshot.policy.max_latency),
             };
             let asked = clock.now();
-            let admitted =
-                self.handle.lease(snapshot, step, tokens, max_wait, snapshot.policy.max_queue_depth).await;
-            let mut lease = match admitted {
+            let mut lease = match self.handle.lease(snapshot, step, tenant, tokens, max_wait).await {
                 Ok(lease) => lease,
                 Err(refused) => {
-                    let error = not_admitted(refused, step, clock.now());
-                    tally.passed_over(step, error.message.clone());
-                    failure.get_or_insert(error);
+                    tally.passed_over(step, refused.to_string());
+                    candidates.refused(step, patience, refused, left);
+                    refusals.note(refused, clock.now());
                     continue;
                 }
             };
@@ -121,7 +124,10 @@ impl Relay {
                 }
             }
         }
-        let error = failure.unwrap_or_else(|| fault::nothing_can_serve(call, request, plan, clock.now()));
+        let error = failure.or_else(|| refusals.told()).unwrap_or_else(|| {
+            let wait = |backend: &BackendId| self.handle.shortest_wait(snapshot, |id| id == backend);
+            fault::nothing_can_serve(call, request, plan, clock.now(), wait)
+        });
         Err(stopped(tally, attempts, Stopped::NoCandidateLeft, error))
     }
 
@@ -225,19 +231,79 @@ pub(super) fn reply_fault(error: ReplyError) -> Fault {
     }
 }
 
-fn not_admitted(refused: NotAdmitted, step: &Step, now: Moment) -> ApiError {
-    let busy = |why: String| ApiError::new(ErrorKind::Unavailable, why).with_code("overloaded");
-    match refused {
-        NotAdmitted::Closed(until) => ApiError::new(
-            ErrorKind::RateLimit,
-            format!("backend `{}` takes no more requests for now", step.backend),
-        )
-        .with_code("rate_limited")
-        .with_retry_after(until.since(now)),
-        NotAdmitted::QueueFull => busy(format!("backend `{}` is busy and its queue is full", step.backend)),
-        NotAdmitted::TimedOut(waited) => {
-            busy(format!("no slot became free at backend `{}` within {waited:?}", step.backend))
+/// How long a place is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// As long as a cluster may take to be eligible at all: there are others to go to.
+    Latency,
+    /// As long as the client waits: there is nothing better.
+    Deadline,
+}
+
+/// The steps of a plan in the order they are tried: once around for a place soon, then, of those that
+/// are full, the one with the shortest queue that can be waited for.
+struct Candidates<'p> {
+    steps: std::slice::Iter<'p, Step>,
+    full: Vec<(Duration, &'p Step)>,
+}
+
+impl<'p> Candidates<'p> {
+    fn new(steps: &'p [Step]) -> Self {
+        Self { steps: steps.iter(), full: Vec::new() }
+    }
+
+    fn next(&mut self) -> Option<(&'p Step, Wait)> {
+        if let Some(step) = self.steps.next() {
+            let only = self.steps.len() == 0 && self.full.is_empty();
+            return Some((step, if only { Wait::Deadline } else { Wait::Latency }));
         }
-        NotAdmitted::TrialTaken => busy(format!("backend `{}` is being tried after an outage", step.backend)),
+        let shortest = self.full.iter().enumerate().min_by_key(|(_, (wait, _))| *wait)?.0;
+        Some((self.full.swap_remove(shortest).1, Wait::Deadline))
+    }
+
+    /// `step` had no place within `wait`.
+    fn refused(&mut self, step: &'p Step, wait: Wait, refused: NotAdmitted, left: Duration) {
+        let estimated = match refused {
+            NotAdmitted::TooLate(estimated) => estimated,
+            NotAdmitted::TimedOut(_) => Duration::ZERO,
+            _ => return,
+        };
+        if wait == Wait::Latency && step.reason != Reason::LeastBad && estimated <= left {
+            self.full.push((estimated, step));
+        }
+    }
+}
+
+/// Why candidates had no place, for the client where none had.
+#[derive(Default)]
+struct Refusals {
+    busy: Option<Duration>,
+    closed: Option<Duration>,
+}
+
+impl Refusals {
+    fn note(&mut self, refused: NotAdmitted, now: Moment) {
+        let soonest =
+            |known: Option<Duration>, wait: Duration| Some(known.map_or(wait, |known| known.min(wait)));
+        match refused {
+            NotAdmitted::Closed(until) => self.closed = soonest(self.closed, until.since(now)),
+            NotAdmitted::QueueFull(wait) | NotAdmitted::TooLate(wait) => self.busy = soonest(self.busy, wait),
+            NotAdmitted::TimedOut(_) | NotAdmitted::Displaced | NotAdmitted::TrialTaken => {
+                self.busy = soonest(self.busy, Duration::ZERO);
+            }
+        }
+    }
+
+    /// 503 with the shortest wait expected; it is not the client that is over a limit. `None` where no
+    /// candidate was without a place.
+    fn told(&self) -> Option<ApiError> {
+        let (code, why) = match (self.busy, self.closed) {
+            (None, None) => return None,
+            (None, Some(_)) => ("rate_limited", "takes no more requests for now"),
+            (Some(_), _) => ("overloaded", "is busy and cannot take it in time"),
+        };
+        let wait = self.busy.into_iter().chain(self.closed).min().unwrap_or_default().max(RETRY_LEAST);
+        let why = format!("every backend that could serve this {why}");
+        Some(ApiError::new(ErrorKind::Unavailable, why).with_code(code).with_retry_after(wait))
     }
 }

@@ -4,6 +4,7 @@ use super::Call;
 use llm_router_actors::ledger::NotDurable;
 use llm_router_logic::capability::{JSON, TOOLS, VISION};
 use llm_router_logic::fault::{ApiError, ErrorKind, Fault};
+use llm_router_logic::ids::BackendId;
 use llm_router_logic::request::{ANY_MODEL, Request};
 use llm_router_logic::route::eligible::Refusal;
 use llm_router_logic::route::{Plan, Step};
@@ -38,7 +39,13 @@ pub(super) fn not_durable(why: NotDurable, step: &Step) -> ApiError {
 
 /// What a client is told when the plan is empty: 404 where nobody serves the model, 400 where the
 /// request fits no backend as configured (with the field that asks too much), else 503 with the reasons.
-pub(super) fn nothing_can_serve(call: &Call, request: &Request, plan: &Plan, now: Moment) -> ApiError {
+pub(super) fn nothing_can_serve(
+    call: &Call,
+    request: &Request,
+    plan: &Plan,
+    now: Moment,
+    wait: impl Fn(&BackendId) -> Option<Duration>,
+) -> ApiError {
     if let Some(error) = not_allowed(request, plan) {
         return error;
     }
@@ -89,7 +96,11 @@ pub(super) fn nothing_can_serve(call: &Call, request: &Request, plan: &Plan, now
         }
         .with_code(code);
     }
-    let retry_after = plan.refused.iter().filter_map(|(_, refusal)| refusal.retry_after(now)).min();
+    let retry_after = |(backend, refusal): &(BackendId, Refusal)| match refusal {
+        Refusal::QueueTooLong { .. } => wait(backend),
+        refusal => refusal.retry_after(now),
+    };
+    let retry_after = plan.refused.iter().filter_map(retry_after).min();
     let error = ApiError::new(ErrorKind::Unavailable, format!("no backend can serve this now ({reasons})"))
         .with_code("no_backend_available");
     match retry_after {

@@ -1,9 +1,11 @@
 //! Guards through the real edge: what is taken out, what is tried all the same, and what the record says.
 
-use crate::fixture::{Router, eventually, fast, file, header, hello, json_body, provider, upstream};
+use crate::fixture::{Router, cluster, eventually, fast, file, header, hello, json_body, provider, upstream};
 use llm_router::mock::{Action, Faults, Mock};
 use llm_router_logic::backend::Kind;
 use serde_json::Value;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const SHARED: &str = "shared";
 
@@ -117,4 +119,119 @@ async fn with_every_breaker_open_half_of_the_pool_is_tried_all_the_same() {
         counted >= 1.0
     })
     .await;
+}
+
+/// A llama-server of one place that takes a second for an answer.
+async fn slow() -> Mock {
+    let mut config = fast(Kind::Llama, SHARED);
+    config.slots = 1;
+    config.tokens_per_second = 12.0;
+    upstream(config).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_all_are_full_the_client_is_told_at_once_when_to_come_again() {
+    let mock = slow().await;
+    let yaml =
+        file("router: {maxQueueDepth: 2, calibrateThroughput: false}", &cluster("own", &mock, 0.05), "");
+    let router = Arc::new(Router::start_unready(&yaml).await);
+    router.wait_for("health", |view| view["backends"][0]["own"]["health"] == "healthy").await;
+    assert_eq!(
+        router.chat(hello(SHARED, false), &[]).await.status(),
+        200,
+        "it learns how long a place is held"
+    );
+    let asks: Vec<_> = (0..3)
+        .map(|_| {
+            let router = Arc::clone(&router);
+            tokio::spawn(async move { router.chat(hello(SHARED, false), &[]).await.status() })
+        })
+        .collect();
+    eventually("one to run and two to wait", async || {
+        router.metric("llm_router_queue_waiting").await == Some(2.0)
+    })
+    .await;
+
+    let asked = Instant::now();
+    let refused = router.chat(hello(SHARED, false), &[]).await;
+    assert_eq!(refused.status(), 503);
+    let wait: u64 = header(&refused, "retry-after").parse().unwrap();
+    assert!((2..=4).contains(&wait), "three answers of a second each are ahead of it, told {wait}");
+    let record = record(&router, &refused).await;
+    assert!(record["passed_over"][0]["why"].as_str().unwrap().contains("queue is full"), "{record:#}");
+    assert!(record["duration_ms"].as_u64().unwrap() < 50, "{record:#}");
+    assert_eq!(json_body(refused).await["error"]["code"], "overloaded");
+
+    // Its deadline is before the end of the one that runs and the two that wait.
+    let late = router.chat(hello(SHARED, false), &[("x-llm-router-deadline-ms", "900")]).await;
+    assert_eq!(late.status(), 503);
+    assert!(asked.elapsed() < Duration::from_millis(800), "neither waited");
+    for ask in asks {
+        assert_eq!(ask.await.unwrap(), 200);
+    }
+    let books = mock.books();
+    assert_eq!((books.peak_in_flight, books.peak_queued), (1, 0));
+    let full = "llm_router_queue_refused_total{backend=\"own\",why=\"queue_full\"}";
+    assert_eq!(router.metric(full).await, Some(1.0));
+}
+
+#[tokio::test]
+async fn a_503_with_retry_after_closes_only_its_model() {
+    let mut config = fast(Kind::OpenAi, SHARED);
+    config.models = vec!["m1".to_owned(), "m2".to_owned()];
+    let mock = upstream(config).await;
+    let row = provider("p", &mock, "m1")
+        .replace("models: [", "models: [{name: m2, price: {input: 1.0, output: 2.0}}, ");
+    let router = Router::start(&file("", "", &row)).await;
+    mock.set_faults(
+        Faults::parse("[{match: {model: m1}, times: 1, action: {status: {code: 503, retryAfter: 30}}}]")
+            .unwrap(),
+    );
+    assert_eq!(router.chat(hello("m1", false), &[]).await.status(), 503);
+    let again = router.chat(hello("m1", false), &[]).await;
+    assert_eq!(again.status(), 503);
+    let wait: u64 = header(&again, "retry-after").parse().unwrap();
+    assert!((28..=30).contains(&wait), "{wait}");
+    assert_eq!(router.chat(hello("m2", false), &[]).await.status(), 200);
+    assert_eq!(mock.books().received, 2, "the closed model is not even tried");
+    let view = router.wait_for("the closed model to be seen", |view| breaker(view, 0)["model"] == "m1").await;
+    assert!(breaker(&view, 0)["closed_for_ms"].as_u64().unwrap() > 20_000, "{view:#}");
+}
+
+#[tokio::test]
+async fn a_429_closes_the_account_or_only_the_model_where_the_operator_says_so() {
+    for (scope, expected) in [("", 503), ("rateLimit: {scope: model}, ", 200)] {
+        let mut config = fast(Kind::OpenAi, SHARED);
+        config.models = vec!["m1".to_owned(), "m2".to_owned()];
+        let mock = upstream(config).await;
+        let row = provider("p", &mock, "m1").replace(
+            "models: [",
+            &format!("{scope}models: [{{name: m2, price: {{input: 1.0, output: 2.0}}}}, "),
+        );
+        let router = Router::start(&file("", "", &row)).await;
+        mock.set_faults(
+            Faults::parse("[{match: {model: m1}, times: 1, action: {status: {code: 429, retryAfter: 30}}}]")
+                .unwrap(),
+        );
+        assert_eq!(router.chat(hello("m1", false), &[]).await.status(), 429);
+        assert_eq!(router.chat(hello("m2", false), &[]).await.status(), expected, "{scope}");
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_that_comes_back_is_given_its_places_one_after_another() {
+    let mut config = fast(Kind::Llama, SHARED);
+    config.slots = 8;
+    let mock = upstream(config).await;
+    let yaml = file("router: {slowStart: 20s, healthCheckInterval: 2s}", &cluster("own", &mock, 0.05), "");
+    let router = Router::start(&yaml).await;
+    let limit = "llm_router_backend_limit{backend=\"own\"}";
+    assert_eq!(router.metric(limit).await, Some(8.0), "a node's own start is no return");
+    mock.set_faults(Faults::always(Action::Unhealthy).unwrap());
+    router.wait_for("ill health", |view| view["backends"][0]["own"]["health"] == "unhealthy").await;
+    mock.set_faults(Faults::none());
+    router.wait_for("good health", |view| view["backends"][0]["own"]["health"] == "healthy").await;
+    let returned = router.metric(limit).await.unwrap();
+    assert!(returned <= 3.0, "{returned} of 8 places at once");
+    assert_eq!(router.chat(hello(SHARED, false), &[]).await.status(), 200);
 }

@@ -14,8 +14,19 @@ const MINUTE_MICROS: i128 = 60_000_000;
 /// would refuse ordinary small bursts of an account that is mostly idle.
 const SMALLEST_BUCKET: f64 = 0.1;
 
+/// What a provider's limits, and its 429, are about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ThrottleScope {
+    /// The whole account.
+    #[default]
+    Account,
+    /// Each model by itself.
+    Model,
+}
+
 /// Limits of a provider account, as configured.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RateLimit {
     /// Requests per minute.
     pub requests_per_minute: Option<u32>,
@@ -25,6 +36,8 @@ pub struct RateLimit {
     /// bucket holds `(burst_multiplier − 1)` minutes' allowance, at least a tenth of one and at least
     /// one request, and refills at exactly the configured rate: the sustained rate is never above it.
     pub burst_multiplier: f64,
+    /// What a 429 closes.
+    pub scope: ThrottleScope,
 }
 
 /// Admits requests within a [`RateLimit`].

@@ -2,7 +2,12 @@ use super::*;
 use proptest::prelude::*;
 
 fn limiter(rpm: Option<u32>, tpm: Option<u32>, burst_multiplier: f64) -> Limiter {
-    Limiter::new(RateLimit { requests_per_minute: rpm, tokens_per_minute: tpm, burst_multiplier })
+    Limiter::new(RateLimit {
+        requests_per_minute: rpm,
+        tokens_per_minute: tpm,
+        burst_multiplier,
+        ..RateLimit::default()
+    })
 }
 
 #[test]

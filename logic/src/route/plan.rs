@@ -35,6 +35,8 @@ pub struct LocalLoad {
     pub closed_until: Option<Moment>,
     /// Whether a half-open breaker's trial request is already under way.
     pub trial_taken: bool,
+    /// The share of its places a backend that has come back is given; `None` = all of them.
+    pub warming_percent: Option<u8>,
 }
 
 /// Access to [`LocalLoad`] by index into [`ClusterView::backends`].

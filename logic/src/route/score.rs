@@ -2,6 +2,7 @@
 
 use crate::backend::{Placement, ServedModel};
 use crate::cost::unit;
+use crate::guard::warm_up::part;
 use crate::money::Money;
 use crate::report::Report;
 use crate::request::Request;
@@ -50,6 +51,7 @@ pub(crate) fn score(
     let waiting = u64::from(report.queue_depth.max(load.waiting));
     let local_limit = Some(load.limit).filter(|limit| *limit > 0);
     let places = report.slots.or(backend.spec.slots).or(local_limit).unwrap_or(1).max(1);
+    let places = load.warming_percent.map_or(places, |percent| part(places, percent));
 
     let rtt = Duration::from_millis(u64::from(report.rtt_ms.unwrap_or(0)));
     let ttft = report.ttft_ms.map(|ms| Duration::from_millis(u64::from(ms)));

@@ -73,7 +73,7 @@ impl Door {
             waiting: self.waiting(),
             limit: self.limit,
             closed_until: self.limiter.as_ref().and_then(|limiter| limiter.check(tokens, now).err()),
-            trial_taken: false,
+            ..LocalLoad::default()
         }
     }
 

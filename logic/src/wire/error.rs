@@ -131,9 +131,6 @@ pub fn client_error(fault: &Fault) -> ApiError {
             .with_code("backend_stream_broken"),
         Fault::Malformed(_) => ApiError::new(ErrorKind::Upstream, format!("the backend sent a {fault}"))
             .with_code("backend_malformed"),
-        Fault::QueueTimeout(_) => {
-            ApiError::new(ErrorKind::Unavailable, fault.to_string()).with_code("queue_timeout")
-        }
     };
     if let Some(wait) = fault.retry_after()
         && matches!(told.status, 429 | 503)

@@ -52,6 +52,7 @@ fn any_load() -> impl Generator<Value = LocalLoad> {
             limit,
             closed_until: closed.map(Moment::from_secs),
             trial_taken: false,
+            ..LocalLoad::default()
         },
     )
 }

@@ -98,7 +98,6 @@ fn faults_map_to_statuses_by_one_table() {
     assert_eq!(client_error(&Fault::Deadline).status, 504);
     assert_eq!(client_error(&Fault::IdleTimeout(Duration::from_secs(1))).status, 504);
     assert_eq!(client_error(&Fault::Broken("cut".into())).status, 502);
-    assert_eq!(client_error(&Fault::QueueTimeout(Duration::from_secs(1))).status, 503);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::config::path::Path;
 use crate::config::settings::{Auth, Backend, Connection, Node, kind_of};
 use llm_router_logic::backend::{BackendSpec, Kind, Placement};
 use llm_router_logic::cost::price::PriceTable;
-use llm_router_logic::guard::limit::RateLimit;
+use llm_router_logic::guard::limit::{RateLimit, ThrottleScope};
 use llm_router_logic::ids::{BackendId, Region};
 use llm_router_logic::money::Money;
 use llm_router_logic::route::Strategy;
@@ -310,14 +310,21 @@ impl Check<'_> {
         Some(Backend { spec: Arc::new(spec), connection, notice_file: None })
     }
 
-    /// The account's limits; `None` where neither is given, since then there is nothing to hold to.
+    /// The account's limits; `None` where nothing is said, since then there is nothing to hold to.
     fn rate_limit(&mut self, at: &Path, file: &RateLimitFile) -> Option<RateLimit> {
         let limit = RateLimit {
             requests_per_minute: self.count(&at.key("requestsPerMinute"), file.requests_per_minute),
             tokens_per_minute: self.count(&at.key("tokensPerMinute"), file.tokens_per_minute),
             burst_multiplier: self.factor(&at.key("burstMultiplier"), file.burst_multiplier, 1.0),
+            scope: file.scope.as_deref().map_or_else(ThrottleScope::default, |word| {
+                let words = [("account", ThrottleScope::Account), ("model", ThrottleScope::Model)];
+                self.one_of(&at.key("scope"), "scope", word, words)
+            }),
         };
-        (limit.requests_per_minute.is_some() || limit.tokens_per_minute.is_some()).then_some(limit)
+        let says = limit.requests_per_minute.is_some()
+            || limit.tokens_per_minute.is_some()
+            || limit.scope != ThrottleScope::default();
+        says.then_some(limit)
     }
 }
 

@@ -20,6 +20,10 @@ impl Check<'_> {
                 default.ejected_max_percent,
             ),
             retries: self.retries(&at.key("retries"), file.retries.unwrap_or_default()),
+            slow_start: file.slow_start.map_or(default.slow_start, |span| span.0),
+            concurrency_max: self
+                .count(&at.key("concurrencyMax"), file.concurrency_max)
+                .unwrap_or(default.concurrency_max),
         }
     }
 

@@ -94,7 +94,7 @@ impl Check<'_> {
     }
 
     /// The meaning of `word`, or a problem that names the words there are.
-    fn one_of<T: Copy + Default, const N: usize>(
+    pub(super) fn one_of<T: Copy + Default, const N: usize>(
         &mut self,
         at: &Path,
         what: &str,
