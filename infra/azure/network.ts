@@ -118,13 +118,13 @@ function rules(ctx: Context): types.input.network.SecurityRuleArgs[] {
         },
         {
             ...inbound,
-            name: "https",
-            description: "Clients of the ingress",
+            name: "web",
+            description: "Clients of the ingress; port 80 sends them to TLS and proves names to the certificate authority",
             priority: 200,
             access: "Allow",
             protocol: "Tcp",
             sourceAddressPrefix: "Internet",
-            destinationPortRange: "443",
+            destinationPortRanges: ["80", "443"],
         },
     ];
 }

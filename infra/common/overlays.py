@@ -100,6 +100,7 @@ class Overlay:
             "llm-server-cpu.yaml": self.server("cpu"),
             "llm-server-gpu.yaml": self.server("gpu"),
             "exporters.yaml": self.exporters(),
+            "platform.yaml": self.part_values(),
             "secrets.yaml": self.cluster_secret(),
             "client-keys.yaml": self.client_keys(),
             "shared-certificate.yaml": self.shared_certificate(),
@@ -178,6 +179,8 @@ class Overlay:
         """Gossip among this region's routers; with the others once addresses are recorded."""
         shared = self.platform["gossip"]
         made: Json = {"enabled": True, "clusterId": f"{shared['clusterId']}-{self.env}", "port": shared["port"]}
+        # Made by `setup`, changed by `rotate-ca`: two authorities while one replaces the other.
+        made["identity"] = {"trustBundle": {"configMap": "llm-router-trust", "key": "ca.crt"}}
         if not self.own.get("inbound"):
             return made
         others = {key: both for key, both in self.outputs.items() if key != self.key}
@@ -306,6 +309,46 @@ class Overlay:
         """Values of charts/exporters: every server here has a sidecar, so only its rules are wanted."""
         pool = self.platform["scheduling"]["poolLabel"]
         return {"targets": [], "nodeSelector": {pool: "system"}, "monitoring": {"prometheusRule": {"enabled": True}}}
+
+    def part_values(self) -> Json:
+        """Values of charts/platform: what of its parts depends on the cloud and the region."""
+        names = self.platform["names"]
+        zone = domain(self.platform, self.env, self.key)
+        balancer: Json = {
+            "aws": {
+                "annotations": {
+                    "service.beta.kubernetes.io/aws-load-balancer-scheme": "internet-facing",
+                    "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type": "ip",
+                    "service.beta.kubernetes.io/aws-load-balancer-attributes": "load_balancing.cross_zone.enabled=true",
+                },
+                "spec": {"loadBalancerClass": "service.k8s.aws/nlb"},
+            },
+            "gcp": {"annotations": {"cloud.google.com/l4-rbs": "enabled"}},
+            "azure": {
+                "annotations": {"service.beta.kubernetes.io/azure-load-balancer-health-probe-request-path": "/ping"}
+            },
+        }[self.cloud]
+        claim = {"volumeClaimTemplate": {"spec": {"storageClassName": STORAGE_CLASS[self.cloud]}}}
+        dns: Json = {
+            "enabled": True,
+            "provider": {"name": {"aws": "aws", "gcp": "google", "azure": "azure"}[self.cloud]},
+            "txtOwnerId": stem(self.platform, self.env, self.key),
+            # Its own zone and no other: the shared name belongs to infra/dns.
+            "domainFilters": [zone],
+            "serviceAccount": {"name": names["serviceAccounts"]["dns"]},
+        }
+        if client := self.own.get("clientIds", {}).get("dns"):
+            use = {"azure.workload.identity/use": "true"}
+            dns["serviceAccount"] |= {"labels": use, "annotations": {"azure.workload.identity/client-id": client}}
+            dns["podLabels"] = use
+        return {
+            # An intermediate of the one root: `deploy/scripts/rotate-ca`.
+            "authority": {"kind": "secret", "secretName": "llm-router-root"},
+            "acme": {"enabled": True, "email": self.platform["contact"]},
+            "traefik": {"service": balancer},
+            "kube-prometheus-stack": {"prometheus": {"prometheusSpec": {"storageSpec": claim}}},
+            "external-dns": dns,
+        }
 
     def model_uri(self, model: Json) -> str:
         """The region's own copy once its bucket is known; before that where the world has it."""

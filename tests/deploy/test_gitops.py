@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import schemas
 import yaml
+from charts import complete
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -160,7 +161,7 @@ def test_the_quota_of_gpus_is_what_the_pool_can_have(kubectl: Path) -> None:
 def render(helm: Path, chart: str, release: str, namespace: str, *values: Path) -> list[Object]:
     """The objects a chart makes of some values files."""
     files = [argument for file in values for argument in ("--values", str(file))]
-    command = [helm, "template", release, ROOT / "charts" / chart, "--namespace", namespace, *files]
+    command = [helm, "template", release, complete(chart), "--namespace", namespace, *files]
     run = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert run.returncode == 0, f"{chart} {[str(file) for file in values]}: {run.stderr}"
     return [item for item in yaml.safe_load_all(run.stdout) if item]
@@ -174,6 +175,7 @@ def every_release(helm: Path, folder: Path, key: str) -> dict[str, list[Object]]
         "router": render(helm, "router", "llm-router", "llm-router", folder / "router.yaml"),
         "cpu": render(helm, "llm-server", "cpu", "llm-models", folder / "llm-server-cpu.yaml"),
         "gpu": render(helm, "llm-server", "gpu", "llm-models", gpu, folder / "llm-server-gpu.yaml"),
+        "platform": render(helm, "platform", "platform", "platform", folder / "platform.yaml"),
         "exporters": render(helm, "exporters", "exporters", "monitoring", folder / "exporters.yaml"),
     }
 
