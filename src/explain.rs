@@ -87,6 +87,9 @@ fn because(reason: Reason) -> &'static str {
         Reason::SloCheapest => "it is the cheapest that is expected to meet the latency targets",
         Reason::SloFastest => "none is expected to meet the latency targets, and it is the fastest",
         Reason::Sticky => "it served this session last",
+        Reason::PrefixAffinity => {
+            "prompts that begin like this one go there, where their beginning is cached"
+        }
         Reason::Pinned => "the client named it",
         Reason::LeastBad => "its circuit breaker is open, but so are too many others",
     }

@@ -298,6 +298,7 @@ impl Call {
             output_tokens: if generates { output_tokens } else { 0 },
             stream: inspected.stream,
             hints: self.hints.clone(),
+            prefix: inspected.prefix.hash().filter(|_| generates),
             sticky,
             rights: Arc::clone(&self.principal.rights),
         }

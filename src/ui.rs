@@ -204,7 +204,8 @@ mod tests {
             Some(Reason::HybridCheapest) => Some(Reason::SloCheapest),
             Some(Reason::SloCheapest) => Some(Reason::SloFastest),
             Some(Reason::SloFastest) => Some(Reason::Sticky),
-            Some(Reason::Sticky) => Some(Reason::Pinned),
+            Some(Reason::Sticky) => Some(Reason::PrefixAffinity),
+            Some(Reason::PrefixAffinity) => Some(Reason::Pinned),
             Some(Reason::Pinned) => Some(Reason::LeastBad),
             Some(Reason::LeastBad) => None,
         };

@@ -96,7 +96,8 @@ impl Capabilities {
 
     /// Whether any word is in both sets.
     pub(crate) fn meets(&self, other: &Self) -> bool {
-        self.known & other.known != 0 || self.own.iter().any(|word| other.own.contains(word))
+        let own = || !self.own.is_empty() && self.own.iter().any(|word| other.own.contains(word));
+        self.known & other.known != 0 || own()
     }
 
     /// The first word, in alphabetical order, that none of `sets` holds.
@@ -107,6 +108,9 @@ impl Capabilities {
             return None;
         }
         let known = KNOWN.get(known.trailing_zeros() as usize).copied();
+        if self.own.is_empty() {
+            return known;
+        }
         let own = self.own.iter().find(|word| sets.iter().all(|set| !set.own.contains(*word)));
         known.into_iter().chain(own.map(String::as_str)).min()
     }

@@ -28,6 +28,8 @@ pub struct Request {
     pub stream: bool,
     /// Client's hints.
     pub hints: Hints,
+    /// Hash of the beginning of the prompt; `None` where it has none.
+    pub prefix: Option<u64>,
     /// The backend that served this client's session last, while the stickiness window lasts.
     pub sticky: Option<BackendId>,
     /// What the client may ask for.

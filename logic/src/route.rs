@@ -1,14 +1,18 @@
 //! The decision: which backends may serve a request, in which order, and why.
 
+pub mod affinity;
 pub mod eligible;
 pub mod experiment;
 pub mod explain;
+mod few;
+pub mod network;
 mod order;
 pub mod plan;
 pub mod prepared;
 pub mod score;
 pub mod shortlist;
 pub mod strategy;
+pub mod terms;
 pub mod unit_costs;
 pub mod wanted;
 

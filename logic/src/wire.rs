@@ -20,6 +20,7 @@ mod inspect;
 mod json;
 mod llama;
 mod openai;
+mod prefix;
 mod proof;
 mod reply;
 mod request;
@@ -27,6 +28,7 @@ pub mod sse;
 
 pub use error::{client_error, corrected_status, encode_error, estimate_count, read_error};
 pub use inspect::inspect;
+pub use prefix::{PREFIX_BYTES, Prefix};
 pub use reply::{BODY_BYTES_MAX, Reply, ReplyError};
 pub use request::encode;
 
@@ -115,6 +117,8 @@ pub struct Inspected {
     pub needs: Capabilities,
     /// The end user or session the client named (OpenAI `user`, Anthropic `metadata.user_id`).
     pub session: Option<String>,
+    /// How the prompt begins.
+    pub prefix: Prefix,
 }
 
 /// A request ready for one upstream.

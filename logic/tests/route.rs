@@ -30,3 +30,6 @@ mod slo;
 #[cfg(test)]
 #[path = "route/strategies.rs"]
 mod strategies;
+#[cfg(test)]
+#[path = "route/terms.rs"]
+mod terms;

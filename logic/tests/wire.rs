@@ -13,6 +13,8 @@
 mod error;
 #[path = "wire/pass.rs"]
 mod pass;
+#[path = "wire/prefix.rs"]
+mod prefix;
 #[path = "wire/property.rs"]
 mod property;
 #[path = "wire/reply.rs"]

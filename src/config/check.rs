@@ -11,6 +11,7 @@ mod guard;
 mod ledger;
 mod lifecycle;
 mod model;
+mod network;
 mod prices;
 mod router;
 mod sidecar;
@@ -79,7 +80,7 @@ impl Check<'_> {
         let node = self.node(file.node);
         let heed_prices = file.gossip.as_ref().and_then(|gossip| gossip.heed_prices).unwrap_or(true);
         let gossip = self.gossip(file.gossip, &node, named);
-        let router = self.router(&file.router.unwrap_or_default());
+        let router = self.router(&file.router.unwrap_or_default(), &node.cloud);
         let prices = self.prices(file.prices_file.as_deref());
         let clusters = file.clusters.unwrap_or_default();
         let providers = file.external_providers.unwrap_or_default();

@@ -5,9 +5,11 @@
 //! warning.
 
 mod guard;
+mod network;
 
 use crate::config::duration::{Millis, Span};
 pub(super) use guard::{BreakerFile, RetriesFile};
+pub(super) use network::{LinkFile, NetworkFile};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::de::value::MapAccessDeserializer;
@@ -128,6 +130,11 @@ pub(super) struct RouterFile {
     /// Strategy `slo`: time per further output token to be met, in milliseconds. Default 100.
     #[schemars(range(min = 1))]
     pub slo_tpot_ms: Option<u32>,
+    /// Whether requests that begin alike go to the same llama.cpp cluster, so that it reads their beginning
+    /// once; never against health, a target or a price, and not beyond 1.25 times its share. Default true.
+    pub prefix_affinity: Option<bool>,
+    /// Distances and prices of the traffic between regions.
+    pub network: Option<NetworkFile>,
     /// When a circuit breaker takes a model of a backend out.
     pub breaker: Option<BreakerFile>,
     /// At most this share of the backends that serve a model stays taken out for its failures, in

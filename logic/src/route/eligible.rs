@@ -257,25 +257,29 @@ impl fmt::Display for Refusal {
 /// | openai, gemini with `embedding` in the model's name | embedding | both vendors name their embedding models so, and those do not chat |
 ///
 /// Any other word (for example `code`) must be stated.
-pub fn default_capabilities(kind: Kind, model: &str) -> &'static [&'static str] {
+pub fn default_capabilities(kind: Kind, model: &str) -> &'static Capabilities {
+    static LLAMA: Capabilities = Capabilities::of_known(&[CHAT, COMPLETION, TOOLS, JSON]);
+    static OPENAI: Capabilities = Capabilities::of_known(&[CHAT, COMPLETION, TOOLS, JSON, VISION]);
+    static OTHERS: Capabilities = Capabilities::of_known(&[CHAT, TOOLS, JSON, VISION]);
+    static EMBEDDINGS: Capabilities = Capabilities::of_known(&[EMBEDDING]);
     match kind {
-        Kind::Llama => &[CHAT, COMPLETION, TOOLS, JSON],
-        Kind::OpenAi | Kind::Gemini if model.contains("embedding") => &[EMBEDDING],
-        Kind::OpenAi => &[CHAT, COMPLETION, TOOLS, JSON, VISION],
-        Kind::Anthropic | Kind::Gemini => &[CHAT, TOOLS, JSON, VISION],
+        Kind::Llama => &LLAMA,
+        Kind::OpenAi | Kind::Gemini if model.contains("embedding") => &EMBEDDINGS,
+        Kind::OpenAi => &OPENAI,
+        Kind::Anthropic | Kind::Gemini => &OTHERS,
     }
 }
 
 /// The first word of `needs` that `model` at `spec` lacks.
 fn missing<'n>(spec: &BackendSpec, model: &ServedModel, needs: &'n Capabilities) -> Option<&'n str> {
-    const NOTHING: Capabilities = Capabilities::of_known(&[]);
-    const OPERATIONS: Capabilities = Capabilities::of_known(&[CHAT, COMPLETION, EMBEDDING]);
+    static NOTHING: Capabilities = Capabilities::of_known(&[]);
+    static OPERATIONS: Capabilities = Capabilities::of_known(&[CHAT, COMPLETION, EMBEDDING]);
     let lacks = needs.first_outside([&model.capabilities, &spec.capabilities, &NOTHING])?;
     if model.capabilities.meets(&OPERATIONS) || spec.capabilities.meets(&OPERATIONS) {
         return Some(lacks);
     }
-    let defaults = Capabilities::of_known(default_capabilities(spec.kind, &model.name));
-    needs.first_outside([&model.capabilities, &spec.capabilities, &defaults])
+    let defaults = default_capabilities(spec.kind, &model.name);
+    needs.first_outside([&model.capabilities, &spec.capabilities, defaults])
 }
 
 /// Whether `model` at `spec` can do what `request` needs, within its context window.

@@ -4,8 +4,11 @@
 //! the same backend at once. Where more than three candidates are near equal, three of them are drawn
 //! and the least loaded of the three goes first.
 
-use crate::backend::ServedModel;
+use crate::backend::{Kind, ServedModel};
 use crate::money::Money;
+use crate::route::affinity::{self, Claimant};
+use crate::route::few::Few;
+use crate::route::prepared::PreparedView;
 use crate::route::score::Score;
 use crate::route::strategy::{CostBasis, Policy, Strategy};
 use std::time::Duration;
@@ -16,7 +19,7 @@ const SAMPLE: usize = 3;
 /// Places filled by sampling: as many as there can be attempts.
 const SAMPLED_PLACES: usize = 3;
 /// Slack in microseconds in which two round trips count as equally fast.
-const NEAR_LATENCY_MICROS: u64 = 10_000;
+const NEAR_LATENCY_MICROS: u32 = 10_000;
 
 /// A backend that may serve the request.
 #[derive(Clone, Debug)]
@@ -29,6 +32,10 @@ pub(crate) struct Candidate<'v> {
     pub(crate) model: &'v ServedModel,
     /// What it is judged by.
     pub(crate) score: Score,
+    /// Whether `hybrid` prefers it before asking for the cheapest of all.
+    pub(crate) under_threshold: bool,
+    /// Whether the client's deadline is predicted to be missed there.
+    pub(crate) late: bool,
     /// What the request would add to the bill, filled by [`add_marginal_costs`].
     pub(crate) marginal_cost: Option<Money>,
     /// Age of the facts behind the score.
@@ -37,55 +44,104 @@ pub(crate) struct Candidate<'v> {
 
 /// Fills each candidate's marginal cost: its charge at a provider; nothing at a cluster with room, since
 /// its hour is paid; at a full cluster what the cheapest candidate with room adds, or the average where
-/// none has room. What is not known on average stays unknown.
-pub(crate) fn add_marginal_costs(candidates: &mut [Candidate<'_>]) {
-    let with_room = |candidate: &Candidate<'_>| match candidate.score.predicted_cost {
-        Some(_) if candidate.cluster => Some(Money::ZERO),
-        charge => charge,
+/// none has room. What is not known on average stays unknown. Traffic is paid for everywhere.
+pub(crate) fn add_marginal_costs<const N: usize>(candidates: &mut Few<Candidate<'_>, N>) {
+    let with_room = |candidate: &Candidate<'_>| {
+        let charge = candidate.score.cost?;
+        Some(candidate.score.egress + if candidate.cluster { Money::ZERO } else { charge })
     };
     let alternative =
         candidates.iter().filter(|candidate| candidate.score.has_room()).filter_map(with_room).min();
-    for candidate in candidates {
-        candidate.marginal_cost = match candidate.score.predicted_cost {
+    for candidate in candidates.iter_mut() {
+        candidate.marginal_cost = match candidate.score.cost {
             Some(average) if candidate.cluster && !candidate.score.has_room() => {
-                Some(alternative.unwrap_or(average))
+                Some(alternative.unwrap_or(average + candidate.score.egress))
             }
             _ => with_room(candidate),
         };
     }
 }
 
-/// Whether `hybrid` prefers this candidate before asking for the cheapest of all.
-pub(crate) fn under_threshold(candidate: &Candidate<'_>, policy: &Policy) -> bool {
-    candidate.cluster && candidate.score.cost_per_1k.is_some_and(|cost| cost <= policy.cluster_cost_threshold)
+/// The order in which candidates are to be tried.
+#[derive(Debug)]
+pub(crate) struct Order<const N: usize> {
+    keys: [Key; N],
+    len: usize,
 }
 
-/// The order in which `candidates` are to be tried, as places in the slice.
-pub(crate) fn order(
-    candidates: &[Candidate<'_>],
-    strategy: Strategy,
-    policy: &Policy,
-    draw: u64,
-) -> Vec<usize> {
-    let mut draws = Draws(draw);
-    let mut keys: Vec<Key> = candidates
-        .iter()
-        .enumerate()
-        .map(|(at, candidate)| Key::of(at, candidate, strategy, policy))
-        .collect();
-    if strategy == Strategy::Latency {
-        by_latency(&mut keys, &mut draws);
-    } else {
-        by_rank_and_amount(&mut keys, &mut draws);
+impl<const N: usize> Order<N> {
+    /// Orders `candidates`.
+    pub(crate) fn of(
+        candidates: &Few<Candidate<'_>, N>,
+        strategy: Strategy,
+        policy: &Policy,
+        draw: u64,
+    ) -> Self {
+        let mut draws = Draws(draw);
+        let mut order = Self { keys: [Key::default(); N], len: 0 };
+        for (at, candidate) in candidates.iter().enumerate() {
+            order.keys[at] = Key::of(at, candidate, strategy, policy);
+            order.len = at + 1;
+        }
+        let keys = &mut order.keys[..order.len];
+        if strategy == Strategy::Latency {
+            by_latency(keys, &mut draws);
+        } else {
+            by_rank_and_amount(keys, &mut draws);
+        }
+        order
     }
-    keys.into_iter().map(|key| key.at).collect()
+
+    /// Places in the list of candidates, the first to be tried first.
+    pub(crate) fn places(&self) -> impl Iterator<Item = usize> + Clone {
+        self.keys[..self.len].iter().map(|key| usize::from(key.at))
+    }
+
+    /// Puts the candidate at `place` of this order first.
+    pub(crate) fn promote(&mut self, place: usize) {
+        self.keys[..=place].rotate_right(1);
+    }
+
+    /// The place in this order of the candidate that prompts beginning like `prefix` go to: one of the
+    /// clusters of llama.cpp that stand as well as the first, so that neither health nor a target, a price or
+    /// a queue is given up for it.
+    pub(crate) fn affine(
+        &self,
+        prefix: u64,
+        candidates: &Few<Candidate<'_>, N>,
+        view: &PreparedView,
+        strategy: Strategy,
+    ) -> Option<usize> {
+        let keys = &self.keys[..self.len];
+        let first = keys.first()?;
+        let fits = |key: &&Key| {
+            let as_good = if strategy == Strategy::Latency {
+                key.ttft <= first.ttft.saturating_mul(2).saturating_add(NEAR_LATENCY_MICROS)
+            } else {
+                key.rank == first.rank && key.amount <= first.amount.saturating_add(first.amount / 4)
+            };
+            let candidate = candidates.get(usize::from(key.at));
+            as_good && candidate.is_some_and(|one| view.backends[one.index].spec.kind == Kind::Llama)
+        };
+        let claimant = |key: &Key| {
+            let candidate = candidates.get(usize::from(key.at))?;
+            let Score { load, places, .. } = candidate.score;
+            Some(Claimant { hash: view.ready(candidate.index).hash, load, places })
+        };
+        if !fits(&first) || keys.iter().filter(fits).nth(1).is_none() {
+            return None;
+        }
+        let claimants = keys.iter().filter(fits).filter_map(claimant);
+        let chosen = affinity::choose(prefix, claimants)?;
+        keys.iter().enumerate().filter(|(_, key)| fits(key)).map(|(place, _)| place).nth(chosen)
+    }
 }
 
 /// What a candidate is ordered by: small, so that sorting moves little.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Key {
-    /// Place in the slice of candidates.
-    at: usize,
+    /// Place in the list of candidates.
+    at: u8,
     /// The class it is tried in; lower first.
     rank: u8,
     /// What is compared within a rank: the cost of the request on the policy's basis in pico-dollars,
@@ -94,45 +150,51 @@ struct Key {
     amount: i64,
     pressure: u64,
     /// Time to first token under the load of now, in microseconds.
-    ttft: u64,
+    ttft: u32,
     /// The same without load.
-    unloaded: u64,
+    unloaded: u32,
 }
 
 impl Key {
     fn of(at: usize, candidate: &Candidate<'_>, strategy: Strategy, policy: &Policy) -> Self {
         let score = &candidate.score;
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let cost = match policy.cost_basis {
-            CostBasis::Average => score.predicted_cost,
+            CostBasis::Average => score.cost.map(|cost| cost + score.egress),
             CostBasis::Marginal => candidate.marginal_cost,
         };
-        let ttft = micros(score.ttft_or_optimistic());
+        let ttft = score.ttft_or_optimistic();
         let amount = if strategy == Strategy::Slo && !score.meets(&policy.slo) {
             i128::from(ttft)
         } else {
             cost.unwrap_or(Money::ZERO).pico()
         };
         Self {
-            at,
+            at: u8::try_from(at).unwrap_or(u8::MAX),
             rank: rank(candidate, strategy, policy),
             amount: i64::try_from(amount).unwrap_or(i64::MAX),
-            pressure: score.pressure,
+            pressure: score.pressure(),
             ttft,
-            unloaded: micros(score.unloaded),
+            unloaded: score.unloaded(),
         }
     }
 }
 
+/// The rank from which on candidates are predicted to miss the client's deadline.
+const LATE: u8 = 64;
+
 /// The class a candidate is tried in; lower first. What has no price comes last in its class or, where
 /// the strategy compares all, last of all. Strategies that prefer clusters fill the free places of all
-/// of them before they queue at the cheapest: those machines are paid for whether they work or not.
+/// of them before they queue at the cheapest: those machines are paid for whether they work or not. Who is
+/// predicted to miss the client's deadline comes behind all who are not.
 fn rank(candidate: &Candidate<'_>, strategy: Strategy, policy: &Policy) -> u8 {
-    let unpriced = u8::from(candidate.score.predicted_cost.is_none());
+    let unpriced = u8::from(candidate.score.cost.is_none());
     let full = u8::from(candidate.cluster && !candidate.score.has_room());
-    match strategy {
-        Strategy::Hybrid if under_threshold(candidate, policy) => full,
-        Strategy::Hybrid | Strategy::Cost | Strategy::Latency => 2 + unpriced,
+    let late = if candidate.late { LATE } else { 0 };
+    late + match strategy {
+        Strategy::Hybrid if candidate.under_threshold => full,
+        Strategy::Hybrid | Strategy::Cost => 2 + unpriced,
+        // Who is being measured for the first time is not taken for fast meanwhile.
+        Strategy::Latency => u8::from(candidate.score.is_being_measured()),
         Strategy::ClusterFirst => 4 * u8::from(!candidate.cluster) + 2 * unpriced + full,
         Strategy::ExternalFirst => 4 * u8::from(candidate.cluster) + 2 * unpriced + full,
         Strategy::Slo if candidate.score.meets(&policy.slo) => unpriced,
@@ -154,7 +216,7 @@ fn by_rank_and_amount(keys: &mut [Key], draws: &mut Draws) {
             continue;
         }
         let salt = draws.next();
-        band.sort_unstable_by_key(|key| (key.pressure, key.amount, mixed(salt, key.at as u64)));
+        band.sort_unstable_by_key(|key| (key.pressure, key.amount, mixed(salt, u64::from(key.at))));
         for place in 0..SAMPLED_PLACES.min(band.len()) {
             let rest = &mut band[place..];
             let best = draws.best_of_sample(rest.len());
@@ -163,14 +225,16 @@ fn by_rank_and_amount(keys: &mut [Key], draws: &mut Draws) {
     }
 }
 
-/// Lowest predicted TTFT first.
+/// Lowest predicted TTFT first, in each rank.
 ///
 /// More than three candidates whose own speed, the load of now left out, is within a factor of two of
 /// the fastest are sampled. Slower ones are taken ahead of them only where the sampled one is so loaded
 /// that it is predicted slower still.
 fn by_latency(keys: &mut [Key], draws: &mut Draws) {
     let salt = draws.next();
-    keys.sort_unstable_by_key(|key| (key.ttft, key.pressure, mixed(salt, key.at as u64)));
+    keys.sort_unstable_by_key(|key| (key.rank, key.ttft, key.pressure, mixed(salt, u64::from(key.at))));
+    let ranked = keys.first().map_or(0, |first| keys.partition_point(|key| key.rank == first.rank));
+    let keys = &mut keys[..ranked];
     let fastest = keys.iter().map(|key| key.unloaded).min().unwrap_or(0);
     let bound = fastest.saturating_mul(2).saturating_add(NEAR_LATENCY_MICROS);
     for place in 0..SAMPLED_PLACES.min(keys.len()) {

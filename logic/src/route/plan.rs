@@ -10,10 +10,12 @@ use crate::ids::BackendId;
 use crate::money::Money;
 use crate::request::{ANY_MODEL, Request};
 use crate::route::eligible::{self, Refusal};
-use crate::route::order::{self, Candidate};
+use crate::route::few::Few;
+use crate::route::order::{self, Candidate, Order};
 use crate::route::prepared::PreparedView;
-use crate::route::score::score;
-use crate::route::shortlist::Walk;
+use crate::route::score;
+use crate::route::shortlist::{WHOLE, Walk};
+use crate::route::terms::Terms;
 use crate::route::{Policy, Reason, Strategy};
 use crate::spot::ends_in_time;
 use crate::time::Moment;
@@ -68,9 +70,11 @@ pub struct Step {
     pub predicted_ttft: Option<Duration>,
     /// Age of the fact it was judged on; zero for a provider nothing is known of yet.
     pub fact_age: Duration,
+    /// What else its place rests on.
+    pub terms: Terms,
     /// What speaks against it: set where it is tried although it was ejected ([`Reason::LeastBad`]).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ejected_for: Option<Refusal>,
+    pub ejected_for: Option<Box<Refusal>>,
 }
 
 /// Attempts in order, and why the others were refused.
@@ -108,97 +112,219 @@ pub fn plan(
     draw: u64,
     now: Moment,
 ) -> Plan {
-    let strategy = request.hints.strategy.unwrap_or(policy.strategy);
-    let mut candidates: Vec<Candidate<'_>> = Vec::with_capacity(view.backends.len());
-    let mut refused = Vec::new();
-    let mut pool = Pool::default();
-    let mut a_cluster_serves = false;
-    let mut looked_at = 0;
-    let mut walk = Walk::new(view, request, strategy, draw);
-    while let Some(index) = walk.next() {
-        looked_at += 1;
-        let backend = &view.backends[index];
-        let judged = judge(view, index, loads, request, policy, now);
-        a_cluster_serves |= backend.spec.is_cluster() && judged.serves;
-        pool.serving += usize::from(judged.serves);
-        match judged.verdict {
-            Ok(candidate) => {
-                let score = &candidate.score;
-                let good = score.has_room() && (strategy != Strategy::Slo || score.meets(&policy.slo));
-                walk.found(good);
-                candidates.push(candidate);
-            }
-            Err(refusal) => {
-                pool.ejected += usize::from(refusal.ejects());
-                match judged.ejected {
-                    Some(candidate) => pool.broken.push((candidate, refusal)),
-                    None => refused.push((backend.spec.id.clone(), refusal)),
+    let context = Context { view, request, policy, now };
+    // Small fleets, which most are, do with a small piece of stack.
+    if view.backends.len() <= 16 {
+        context.decide::<16>(loads, draw)
+    } else {
+        context.decide::<WHOLE>(loads, draw)
+    }
+}
+
+/// What a decision is made on.
+#[derive(Clone, Copy)]
+struct Context<'v> {
+    view: &'v PreparedView,
+    request: &'v Request,
+    policy: &'v Policy,
+    now: Moment,
+}
+
+impl<'v> Context<'v> {
+    /// Decides among at most `N` candidates.
+    fn decide<const N: usize>(self, loads: &impl Loads, draw: u64) -> Plan {
+        let Self { view, request, policy, .. } = self;
+        let strategy = request.hints.strategy.unwrap_or(policy.strategy);
+        let mut candidates: Few<Candidate<'v>, N> = Few::new();
+        let mut refused = Vec::new();
+        let mut pool = Pool::default();
+        let mut a_cluster_serves = false;
+        let mut looked_at = 0;
+        let mut walk = Walk::new(view, request, strategy, draw);
+        while let Some(index) = walk.next() {
+            looked_at += 1;
+            let spec = &view.backends[index].spec;
+            let judged = self.judge(index, loads);
+            a_cluster_serves |= spec.is_cluster() && judged.serves;
+            pool.serving += usize::from(judged.serves);
+            match (judged.candidate, judged.refusal) {
+                (Some(candidate), None) => {
+                    let score = &candidate.score;
+                    walk.found(score.has_room() && (strategy != Strategy::Slo || score.meets(&policy.slo)));
+                    candidates.push(candidate);
                 }
+                (candidate, Some(refusal)) => {
+                    pool.ejected += usize::from(refusal.ejects());
+                    match candidate {
+                        Some(candidate) => pool.broken.push((candidate, refusal)),
+                        None => refused.push((spec.id.clone(), refusal)),
+                    }
+                }
+                (None, None) => {}
             }
         }
+
+        // Where the client pinned a backend no other was asked whether it serves: a pinned provider stays.
+        let stands_in = matches!(strategy, Strategy::Hybrid | Strategy::ClusterFirst);
+        let pinned = request.hints.backend.is_some();
+        if stands_in && a_cluster_serves && !policy.enable_external_fallback {
+            candidates.retain(|candidate| {
+                if !candidate.cluster {
+                    let id = view.backends[candidate.index].spec.id.clone();
+                    refused.push((id, Refusal::ExternalFallbackDisabled));
+                }
+                candidate.cluster
+            });
+            pool.only_clusters(&mut refused, view);
+        }
+        let (ejection, readmitted) = pool.readmit(policy.guards.ejected_max_percent, &mut refused, view);
+
+        order::add_marginal_costs(&mut candidates);
+        let mut order = Order::of(&candidates, strategy, policy, draw);
+        let chosen = if pinned { None } else { self.bound(&order, &candidates, strategy) };
+        if let Some((place, _)) = chosen {
+            order.promote(place);
+        }
+        let reasons = Reasons {
+            strategy,
+            policy,
+            clusters_refused: a_cluster_serves && candidates.iter().all(|candidate| !candidate.cluster),
+            pinned,
+            bound: chosen.map(|(_, reason)| reason),
+            fallbacks_from: fallbacks_from(&order, &candidates),
+        };
+        let mut steps = Vec::with_capacity(candidates.iter().count() + readmitted.len());
+        for (place, candidate) in order.places().filter_map(|at| candidates.get(at)).enumerate() {
+            let first = chosen.filter(|_| place == 0).map(|(_, reason)| reason);
+            steps.push(self.step(candidate, reasons.of(place, candidate), first));
+        }
+        steps.extend(readmitted.into_iter().map(|(candidate, refusal)| Step {
+            ejected_for: Some(Box::new(refusal)),
+            ..self.step(&candidate, Reason::LeastBad, None)
+        }));
+        Plan { strategy, steps, refused, not_looked_at: view.backends.len() - looked_at, ejection }
     }
 
-    // Where the client pinned a backend no other was asked whether it serves: a pinned provider stays.
-    let stands_in = matches!(strategy, Strategy::Hybrid | Strategy::ClusterFirst);
-    let pinned = request.hints.backend.is_some();
-    if stands_in && a_cluster_serves && !policy.enable_external_fallback {
-        candidates.retain(|candidate| {
-            if !candidate.cluster {
-                let id = view.backends[candidate.index].spec.id.clone();
-                refused.push((id, Refusal::ExternalFallbackDisabled));
-            }
-            candidate.cluster
+    /// The candidate that goes first whatever the order of the others, by its place in it: the one the
+    /// session is bound to or else the one that has read such a prompt before.
+    fn bound<const N: usize>(
+        &self,
+        order: &Order<N>,
+        candidates: &Few<Candidate<'_>, N>,
+        strategy: Strategy,
+    ) -> Option<(usize, Reason)> {
+        let session = self.request.sticky.as_ref().and_then(|id| {
+            let is_it =
+                |at| candidates.get(at).is_some_and(|one| self.view.backends[one.index].spec.id == *id);
+            order.places().position(is_it)
         });
-        pool.only_clusters(&mut refused, view);
+        if let Some(place) = session {
+            return Some((place, Reason::Sticky));
+        }
+        let prefix = self.request.prefix.filter(|_| self.policy.prefix_affinity)?;
+        order.affine(prefix, candidates, self.view, strategy).map(|place| (place, Reason::PrefixAffinity))
     }
-    let (ejection, readmitted) = pool.readmit(policy.guards.ejected_max_percent, &mut refused, view);
 
-    order::add_marginal_costs(&mut candidates);
-    let mut places = order::order(&candidates, strategy, policy, draw);
-    let sticky = if pinned { None } else { request.sticky.as_ref() };
-    let is_sticky = |id: &BackendId, at: usize| view.backends[candidates[at].index].spec.id == *id;
-    let sticky = sticky.and_then(|id| places.iter().position(|at| is_sticky(id, *at)));
-    if let Some(place) = sticky {
-        places[..=place].rotate_right(1);
-    }
-    let reasons = Reasons {
-        strategy,
-        policy,
-        clusters_refused: a_cluster_serves && candidates.iter().all(|candidate| !candidate.cluster),
-        pinned,
-        sticky: sticky.is_some(),
-        fallbacks_from: fallbacks_from(&places, &candidates),
-    };
-    let not_looked_at = view.backends.len() - looked_at;
-    let step = |(place, at): (usize, &usize)| {
-        let candidate = &candidates[*at];
+    /// `candidate` as a step; `bound` says why it goes first, where that is not its place in the order.
+    fn step(&self, candidate: &Candidate<'_>, reason: Reason, bound: Option<Reason>) -> Step {
+        let Candidate { index, model, score, .. } = candidate;
+        let request = self.request;
         Step {
-            index: candidate.index,
-            backend: view.backends[candidate.index].spec.id.clone(),
-            model: Arc::clone(&candidate.model.name),
-            reason: reasons.of(place, candidate),
-            predicted_cost: candidate.score.predicted_cost,
+            index: *index,
+            backend: self.view.backends[*index].spec.id.clone(),
+            model: Arc::clone(&model.name),
+            reason,
+            predicted_cost: score.cost,
             marginal_cost: candidate.marginal_cost,
-            cost_per_1k: candidate.score.cost_per_1k,
-            predicted_ttft: candidate.score.predicted_ttft,
+            cost_per_1k: score::cost_per_1k(self.view.ready(*index), model, score.cost, request),
+            predicted_ttft: score.ttft.map(|micros| Duration::from_micros(micros.into())),
             fact_age: candidate.fact_age,
+            terms: Terms {
+                egress: score.egress,
+                rtt: score.rtt,
+                own_ttft: score.own_ttft,
+                wait: score.ttft.map(|ttft| ttft - score.unloaded()),
+                tpot: score.tpot,
+                completion: score.completion(request.output_tokens),
+                load: score.load,
+                places: score.places,
+                meets_slo: score.meets(&self.policy.slo),
+                meets_deadline: request.hints.deadline.map(|_| !candidate.late),
+                sticky: bound == Some(Reason::Sticky),
+                prefix: bound == Some(Reason::PrefixAffinity),
+            },
             ejected_for: None,
         }
-    };
-    let mut steps: Vec<Step> = places.iter().enumerate().map(step).collect();
-    steps.extend(readmitted.into_iter().map(|(candidate, refusal)| Step {
-        index: candidate.index,
-        backend: view.backends[candidate.index].spec.id.clone(),
-        model: Arc::clone(&candidate.model.name),
-        reason: Reason::LeastBad,
-        predicted_cost: candidate.score.predicted_cost,
-        marginal_cost: None,
-        cost_per_1k: candidate.score.cost_per_1k,
-        predicted_ttft: candidate.score.predicted_ttft,
-        fact_age: candidate.fact_age,
-        ejected_for: Some(refusal),
-    }));
-    Plan { strategy, steps, refused, not_looked_at, ejection }
+    }
+
+    fn judge(&self, index: usize, loads: &impl Loads) -> Judged<'v> {
+        let Self { view, request, policy, now } = *self;
+        let backend = &view.backends[index];
+        let refuse = |serves, refusal| Judged { serves, candidate: None, refusal: Some(refusal) };
+        if let Some(pinned) = request.hints.backend.as_ref().filter(|id| **id != backend.spec.id) {
+            return refuse(false, Refusal::NotPinned { pinned: pinned.clone() });
+        }
+        if !request.rights.allow_backend(&backend.spec.id) {
+            return refuse(false, Refusal::BackendNotAllowed);
+        }
+        let facts = view.facts(index, now);
+        let models = match &facts {
+            Some(facts) if !facts.models.is_empty() => facts.models,
+            _ => eligible::known_models(backend),
+        };
+        let load = loads.load(index, request.input_tokens.saturating_add(request.output_tokens), now);
+        let model = match eligible::resolve(&backend.spec, models, request) {
+            Ok(model) => model,
+            Err(Refusal::ModelsUnknown) => {
+                // That nothing was heard of a cluster says more than that its models are unknown. It may
+                // serve whatever is left to the router, but nobody can say so of a model that is named.
+                let state = eligible::admit(backend, facts.as_ref(), "", &load, policy, now);
+                let any_model = request.model.as_deref().is_none_or(|name| name == ANY_MODEL);
+                return refuse(any_model, state.err().unwrap_or(Refusal::ModelsUnknown));
+            }
+            Err(refusal) => return refuse(false, refusal),
+        };
+        let admitted = eligible::admit(backend, facts.as_ref(), &model.name, &load, policy, now);
+        if let Err(refusal) = &admitted {
+            let rest = || {
+                eligible::admit_whatever_its_breaker(backend, facts.as_ref(), &model.name, &load, policy, now)
+            };
+            if refusal.badness().is_none() || rest().is_err() {
+                return refuse(true, refusal.clone());
+            }
+        }
+        let ready = view.ready(index);
+        let score =
+            score::score(backend, ready, model, facts.as_ref().map(|facts| &facts.report), &load, request);
+        if let Some(max) = request.hints.max_cost {
+            match score.cost {
+                None => return refuse(true, Refusal::CostUnknown),
+                Some(predicted) if predicted > max => {
+                    return refuse(true, Refusal::TooDear { predicted, max });
+                }
+                Some(_) => {}
+            }
+        }
+        let needed =
+            || score.completion(request.output_tokens).map(|micros| Duration::from_micros(micros.into()));
+        if let Some(at) = backend.standing.preempted_at
+            && !ends_in_time(needed(), at, now)
+        {
+            return refuse(true, Refusal::Preempted { at });
+        }
+        let in_time = |deadline| score.in_time(request.output_tokens, deadline);
+        let candidate = Candidate {
+            index,
+            cluster: backend.spec.is_cluster(),
+            model,
+            score,
+            under_threshold: ready.cost_per_1k.is_some_and(|cost| cost <= policy.cluster_cost_threshold),
+            late: !request.hints.deadline.is_none_or(in_time),
+            marginal_cost: None,
+            fact_age: facts.map_or(Duration::ZERO, |facts| facts.age),
+        };
+        Judged { serves: true, candidate: Some(candidate), refusal: admitted.err() }
+    }
 }
 
 /// The backends that serve the model, as far as ejection goes by them.
@@ -257,93 +383,26 @@ pub fn rest(
     let steps = steps.iter().map(|step| &step.backend);
     let seen: HashSet<&BackendId> = steps.chain(refused.iter().map(|(id, _)| id)).collect();
     let unseen = |index: &usize| !seen.contains(&view.backends[*index].spec.id);
-    let judged = |index: usize| {
-        let refusal = judge(view, index, loads, request, policy, now).verdict.err();
-        (view.backends[index].spec.id.clone(), refusal)
-    };
+    let context = Context { view, request, policy, now };
+    let judged = |index: usize| (view.backends[index].spec.id.clone(), context.judge(index, loads).refusal);
     (0..view.backends.len()).filter(unseen).map(judged).collect()
 }
 
-/// What is found of one backend.
+/// What is found of one backend: a candidate, a refusal, or both where nothing but its circuit breaker
+/// speaks against it.
 struct Judged<'v> {
     /// Whether it would serve the request if it were well.
     serves: bool,
-    verdict: Result<Candidate<'v>, Refusal>,
-    /// The candidate it would be but for its circuit breaker.
-    ejected: Option<Candidate<'v>>,
-}
-
-fn judge<'v>(
-    view: &'v PreparedView,
-    index: usize,
-    loads: &impl Loads,
-    request: &Request,
-    policy: &Policy,
-    now: Moment,
-) -> Judged<'v> {
-    let backend = &view.backends[index];
-    let refuse = |serves, refusal| Judged { serves, verdict: Err(refusal), ejected: None };
-    if let Some(pinned) = request.hints.backend.as_ref().filter(|id| **id != backend.spec.id) {
-        return refuse(false, Refusal::NotPinned { pinned: pinned.clone() });
-    }
-    if !request.rights.allow_backend(&backend.spec.id) {
-        return refuse(false, Refusal::BackendNotAllowed);
-    }
-    let facts = view.facts(index, now);
-    let models = match &facts {
-        Some(facts) if !facts.models.is_empty() => facts.models,
-        _ => eligible::known_models(backend),
-    };
-    let load = loads.load(index, request.input_tokens.saturating_add(request.output_tokens), now);
-    let model = match eligible::resolve(&backend.spec, models, request) {
-        Ok(model) => model,
-        Err(Refusal::ModelsUnknown) => {
-            // That nothing was heard of a cluster says more than that its models are unknown. It may
-            // serve whatever is left to the router, but nobody can say so of a model that is named.
-            let state = eligible::admit(backend, facts.as_ref(), "", &load, policy, now);
-            let any_model = request.model.as_deref().is_none_or(|name| name == ANY_MODEL);
-            return refuse(any_model, state.err().unwrap_or(Refusal::ModelsUnknown));
-        }
-        Err(refusal) => return refuse(false, refusal),
-    };
-    let admitted = eligible::admit(backend, facts.as_ref(), &model.name, &load, policy, now);
-    if let Err(refusal) = &admitted {
-        let rest =
-            || eligible::admit_whatever_its_breaker(backend, facts.as_ref(), &model.name, &load, policy, now);
-        if refusal.badness().is_none() || rest().is_err() {
-            return refuse(true, refusal.clone());
-        }
-    }
-    let report = facts.as_ref().map(|facts| &facts.report);
-    let score = score(backend, view.ready(index), model, report, &load, request);
-    if let Some(max) = request.hints.max_cost {
-        match score.predicted_cost {
-            None => return refuse(true, Refusal::CostUnknown),
-            Some(predicted) if predicted > max => return refuse(true, Refusal::TooDear { predicted, max }),
-            Some(_) => {}
-        }
-    }
-    if let Some(at) = backend.standing.preempted_at
-        && !ends_in_time(score.predicted_duration(request.output_tokens), at, now)
-    {
-        return refuse(true, Refusal::Preempted { at });
-    }
-    let cluster = backend.spec.is_cluster();
-    let fact_age = facts.map_or(Duration::ZERO, |facts| facts.age);
-    let candidate = Candidate { index, cluster, model, score, marginal_cost: None, fact_age };
-    match admitted {
-        Ok(()) => Judged { serves: true, verdict: Ok(candidate), ejected: None },
-        Err(refusal) => Judged { serves: true, verdict: Err(refusal), ejected: Some(candidate) },
-    }
+    candidate: Option<Candidate<'v>>,
+    refusal: Option<Refusal>,
 }
 
 /// The first place held by the other class than the first candidate's: from there on each step stands
 /// in for a class that was tried before it.
-fn fallbacks_from(places: &[usize], candidates: &[Candidate<'_>]) -> usize {
-    let class = |at: &usize| candidates[*at].cluster;
-    let first = places.first().map(class);
-    let other = places.iter().position(|at| Some(class(at)) != first);
-    other.unwrap_or(places.len())
+fn fallbacks_from<const N: usize>(order: &Order<N>, candidates: &Few<Candidate<'_>, N>) -> usize {
+    let mut classes = order.places().filter_map(|at| candidates.get(at)).map(|candidate| candidate.cluster);
+    let first = classes.next();
+    classes.position(|class| Some(class) != first).map_or(usize::MAX, |place| place + 1)
 }
 
 /// Labels each place of an ordered plan.
@@ -353,7 +412,8 @@ struct Reasons<'p> {
     /// Clusters serve the model, and each of them was refused.
     clusters_refused: bool,
     pinned: bool,
-    sticky: bool,
+    /// Why the first one goes first, where that is not its place in the order.
+    bound: Option<Reason>,
     fallbacks_from: usize,
 }
 
@@ -363,16 +423,16 @@ impl Reasons<'_> {
         if self.pinned {
             return Reason::Pinned;
         }
-        if self.sticky && place == 0 {
-            return Reason::Sticky;
+        if let Some(bound) = self.bound.filter(|_| place == 0) {
+            return bound;
         }
         if place >= self.fallbacks_from {
             return fallback;
         }
         let stands_in = !candidate.cluster && self.clusters_refused;
-        let priced = candidate.score.predicted_cost.is_some();
+        let priced = candidate.score.cost.is_some();
         match self.strategy {
-            Strategy::Hybrid if order::under_threshold(candidate, self.policy) => Reason::HybridCluster,
+            Strategy::Hybrid if candidate.under_threshold => Reason::HybridCluster,
             Strategy::Hybrid if priced && !stands_in => Reason::HybridCheapest,
             Strategy::Cost if priced => Reason::LowestCost,
             Strategy::Latency => Reason::LowestLatency,

@@ -4,9 +4,11 @@
 //! Made once per publication of the view and read by every decision until the next. Never decides.
 
 use crate::backend::ServedModel;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Region};
 use crate::money::Money;
 use crate::report::{Health, Report};
+use crate::route::affinity;
+use crate::route::network::Toll;
 use crate::route::score;
 use crate::route::shortlist::Shortlists;
 use crate::route::strategy::Policy;
@@ -36,6 +38,14 @@ pub(crate) struct Ready {
     pub(crate) peers_in_flight: u32,
     /// What 1,000 tokens cost at its measured speed; `None` at providers and where the speed is unknown.
     pub(crate) cost_per_1k: Option<Money>,
+    /// Microseconds from token to token of one answer alone; `None` as above.
+    pub(crate) token_micros: Option<u32>,
+    /// Round trip as configured, in microseconds.
+    pub(crate) rtt: Option<u32>,
+    /// What traffic to it costs.
+    pub(crate) toll: Toll,
+    /// Hash of its name, the same on every node.
+    pub(crate) hash: u64,
 }
 
 /// Who said what counts; peers by their place.
@@ -60,7 +70,8 @@ impl PreparedView {
     /// `last` is the preparation it replaces: where it is young its shortlists, which only views of many
     /// backends have, are taken over.
     pub fn new(view: ClusterView, policy: &Policy, now: Moment, last: Option<&Self>) -> Self {
-        let ready: Vec<Ready> = view.backends.iter().map(|backend| Ready::of(backend, policy, now)).collect();
+        let ready: Vec<Ready> =
+            view.backends.iter().map(|backend| Ready::of(&view.region, backend, policy, now)).collect();
         let mut prepared = Self { view, ready, shortlists: None };
         prepared.shortlists = Shortlists::of(&prepared, now, last.and_then(|last| last.shortlists.as_ref()));
         prepared
@@ -103,7 +114,7 @@ impl Deref for PreparedView {
 }
 
 impl Ready {
-    fn of(backend: &BackendView, policy: &Policy, now: Moment) -> Self {
+    fn of(here: &Region, backend: &BackendView, policy: &Policy, now: Moment) -> Self {
         let facts = backend.facts(now);
         let at = |node: &NodeId| backend.peers.iter().position(|fact| fact.node == *node);
         let own = backend.own.as_ref().filter(|own| own.report.health != Health::Unknown);
@@ -133,6 +144,13 @@ impl Ready {
             models,
             peers_in_flight: backend.peers_in_flight(now),
             cost_per_1k: score::cluster_cost_per_1k(backend, &report, policy.overhead_factor),
+            token_micros: score::token_micros(backend, &report),
+            rtt: policy
+                .network
+                .rtt(here, &backend.spec)
+                .map(|rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX)),
+            toll: policy.network.toll(here, &backend.spec),
+            hash: affinity::hash(backend.spec.id.as_str().as_bytes()),
             report,
         }
     }

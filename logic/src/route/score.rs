@@ -16,22 +16,25 @@ use std::time::Duration;
 /// The pressure at which all places are taken.
 const ALL_PLACES: u64 = 1_000_000;
 
-/// What a candidate is judged by.
+/// What a candidate is judged by. Times are in microseconds, up to 71 minutes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Score {
-    /// Price per 1,000 tokens for this request's mix; `None` = unknown throughput or price.
-    pub cost_per_1k: Option<Money>,
-    /// Price of this request; `None` as above.
-    pub predicted_cost: Option<Money>,
+pub(crate) struct Score {
+    /// Price of this request; `None` = unknown throughput or price.
+    pub(crate) cost: Option<Money>,
+    /// Price of its traffic.
+    pub(crate) egress: Money,
     /// Predicted time to first token under the load of now; `None` = never measured.
-    pub predicted_ttft: Option<Duration>,
+    pub(crate) ttft: Option<u32>,
+    /// The same without that load and without the round trip.
+    pub(crate) own_ttft: Option<u32>,
+    /// Round trip, measured or else configured.
+    pub(crate) rtt: Option<u32>,
     /// Predicted time per further token, at a cluster whose throughput is known.
-    pub predicted_tpot: Option<Duration>,
-    /// Time to first token and round trip as measured, the load of now left out; what is not known
-    /// counts as nothing, so that it gets measured.
-    pub unloaded: Duration,
-    /// Requests running and waiting per place, in millionths: 1,000,000 means all places taken.
-    pub pressure: u64,
+    pub(crate) tpot: Option<u32>,
+    /// Requests running and waiting.
+    pub(crate) load: u32,
+    /// How many run at once.
+    pub(crate) places: u32,
 }
 
 /// Scores `model` at `backend` for `request`.
@@ -45,48 +48,93 @@ pub(crate) fn score(
 ) -> Score {
     let unknown = Report::default();
     let report = report.unwrap_or(&unknown);
-    let (cost_per_1k, predicted_cost) = cost(backend, ready, model, request).unzip();
-
-    let running = u64::from(load.in_flight) + u64::from(ready.peers_in_flight);
-    let waiting = u64::from(report.queue_depth.max(load.waiting));
+    let running = load.in_flight.saturating_add(ready.peers_in_flight);
+    let waiting = report.queue_depth.max(load.waiting);
     let local_limit = Some(load.limit).filter(|limit| *limit > 0);
     let places = report.slots.or(backend.spec.slots).or(local_limit).unwrap_or(1).max(1);
     let places = load.warming_percent.map_or(places, |percent| part(places, percent));
+    let load = running.saturating_add(waiting);
 
-    let rtt = Duration::from_millis(u64::from(report.rtt_ms.unwrap_or(0)));
-    let ttft = report.ttft_ms.map(|ms| Duration::from_millis(u64::from(ms)));
+    let micros = |ms: u32| ms.saturating_mul(1_000);
+    let rtt = report.rtt_ms.map(micros).or(ready.rtt);
+    let own_ttft = report.ttft_ms.map(micros);
     Score {
-        cost_per_1k,
-        predicted_cost,
-        predicted_ttft: ttft.map(|ttft| loaded(ttft, running + waiting, places) + rtt),
-        predicted_tpot: tpot(backend, report, running, places),
-        unloaded: ttft.unwrap_or_default() + rtt,
-        pressure: (running + waiting).saturating_mul(ALL_PLACES) / u64::from(places),
+        cost: cost(backend, ready, model, request),
+        egress: ready.toll.of(request.input_tokens, request.output_tokens, request.stream),
+        ttft: own_ttft.map(|ttft| loaded(ttft, load, places).saturating_add(rtt.unwrap_or(0))),
+        own_ttft,
+        rtt,
+        tpot: ready.token_micros.map(|micros| micros.saturating_mul(running.saturating_add(1).min(places))),
+        load,
+        places,
     }
 }
 
 impl Score {
     /// Whether one more request would run at once.
-    pub fn has_room(&self) -> bool {
-        self.pressure < ALL_PLACES
+    pub(crate) fn has_room(&self) -> bool {
+        self.load < self.places
     }
 
-    /// Whether both latency targets are predicted to be met; what was never measured is given the
-    /// chance to be.
-    pub fn meets(&self, slo: &Slo) -> bool {
-        self.predicted_ttft.is_none_or(|ttft| ttft <= slo.ttft)
-            && self.predicted_tpot.is_none_or(|tpot| tpot <= slo.tpot)
+    /// Requests running and waiting per place, in millionths: 1,000,000 means all places taken.
+    pub(crate) fn pressure(&self) -> u64 {
+        u64::from(self.load) * ALL_PLACES / u64::from(self.places)
+    }
+
+    /// Whether both latency targets are predicted to be met.
+    ///
+    /// What was never measured is given the chance to be, by one request at a time: with the first one
+    /// still under way there it is not taken for fast.
+    pub(crate) fn meets(&self, slo: &Slo) -> bool {
+        let within = |micros: Option<u32>, bound: Duration| {
+            micros.is_none_or(|micros| Duration::from_micros(micros.into()) <= bound)
+        };
+        !self.is_being_measured() && within(self.ttft, slo.ttft) && within(self.tpot, slo.tpot)
+    }
+
+    /// Whether a time to first token was never measured, and what would measure it is under way.
+    pub(crate) fn is_being_measured(&self) -> bool {
+        self.ttft.is_none() && self.load > 0
     }
 
     /// From request to last token of `output_tokens`; `None` where the speed was never measured.
-    pub fn predicted_duration(&self, output_tokens: u32) -> Option<Duration> {
-        let further = self.predicted_tpot?.saturating_mul(output_tokens.saturating_sub(1));
+    pub(crate) fn completion(&self, output_tokens: u32) -> Option<u32> {
+        let further = self.tpot?.saturating_mul(output_tokens.saturating_sub(1));
         Some(self.ttft_or_optimistic().saturating_add(further))
     }
 
+    /// Whether the answer is predicted to be whole within `deadline`; what is unknown may be.
+    pub(crate) fn in_time(&self, output_tokens: u32, deadline: Duration) -> bool {
+        let needed = self.completion(output_tokens).or(self.ttft);
+        needed.is_none_or(|needed| Duration::from_micros(needed.into()) <= deadline)
+    }
+
     /// The latency to order by: predicted or, where never measured, the round trip alone.
-    pub fn ttft_or_optimistic(&self) -> Duration {
-        self.predicted_ttft.unwrap_or(self.unloaded)
+    pub(crate) fn ttft_or_optimistic(&self) -> u32 {
+        self.ttft.unwrap_or_else(|| self.unloaded())
+    }
+
+    /// Time to first token and round trip as measured, the load of now left out; what is not known counts
+    /// as nothing, so that it gets measured.
+    pub(crate) fn unloaded(&self) -> u32 {
+        self.own_ttft.unwrap_or(0).saturating_add(self.rtt.unwrap_or(0))
+    }
+}
+
+/// Price per 1,000 tokens of a request that is predicted to cost `cost`: a cluster's own, or for this mix
+/// of input and output a provider's.
+pub(crate) fn cost_per_1k(
+    ready: &Ready,
+    model: &ServedModel,
+    cost: Option<Money>,
+    request: &Request,
+) -> Option<Money> {
+    if ready.cost_per_1k.is_some() {
+        return ready.cost_per_1k;
+    }
+    match u64::from(request.input_tokens) + u64::from(request.output_tokens) {
+        0 => Some(model.price.as_ref()?.mixed_per_1k()),
+        tokens => Some(cost?.share(1000, tokens)),
     }
 }
 
@@ -123,40 +171,35 @@ pub(crate) fn list_price(backend: &BackendView) -> Option<Money> {
     Some(model.price.as_ref()?.mixed_per_1k())
 }
 
-/// Requests that run at once share a machine's measured output evenly.
-fn tpot(backend: &BackendView, report: &Report, running: u64, places: u32) -> Option<Duration> {
+/// Microseconds from token to token of one answer that has the machine to itself; answers that run at
+/// once share its measured output evenly.
+pub(crate) fn token_micros(backend: &BackendView, report: &Report) -> Option<u32> {
     let speed = report.tokens_per_second.filter(|speed| speed.is_finite() && *speed > 0.0)?;
-    let sharing = (running + 1).min(u64::from(places));
-    let secs = sharing as f64 / f64::from(speed);
-    backend.spec.is_cluster().then(|| Duration::try_from_secs_f64(secs).unwrap_or(Duration::MAX))
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`as` saturates at u32's bound"
+    )]
+    let micros = (1e6 / f64::from(speed)).round() as u32;
+    backend.spec.is_cluster().then_some(micros)
 }
 
 /// `ttft × (ahead + 1) ÷ places` with `ahead` running or waiting, and never below `ttft`: while there is
 /// a free place one more request waits for nobody, and an idle backend of many places is not faster than
 /// it ever was.
-fn loaded(ttft: Duration, ahead: u64, places: u32) -> Duration {
-    let (sharing, places) = ((ahead + 1).max(u64::from(places)), u64::from(places));
-    let micros = u64::try_from(ttft.as_micros()).unwrap_or(u64::MAX);
-    Duration::from_micros(micros.saturating_mul(sharing) / places)
+fn loaded(ttft: u32, ahead: u32, places: u32) -> u32 {
+    if ahead < places {
+        return ttft;
+    }
+    let shared = u64::from(ttft) * (u64::from(ahead) + 1) / u64::from(places);
+    u32::try_from(shared).unwrap_or(u32::MAX)
 }
 
-/// Price per 1,000 tokens and of the request.
-fn cost(
-    backend: &BackendView,
-    ready: &Ready,
-    model: &ServedModel,
-    request: &Request,
-) -> Option<(Money, Money)> {
+/// Price of the request.
+fn cost(backend: &BackendView, ready: &Ready, model: &ServedModel, request: &Request) -> Option<Money> {
     let (input, output) = (request.input_tokens, request.output_tokens);
     if backend.spec.is_cluster() {
-        let per_1k = ready.cost_per_1k?;
-        return Some((per_1k, unit::request_cost(per_1k, u64::from(input), u64::from(output))));
+        return Some(unit::request_cost(ready.cost_per_1k?, u64::from(input), u64::from(output)));
     }
-    let price = model.price.as_ref()?;
-    let predicted = price.predict(input, output);
-    let per_1k = match u64::from(input) + u64::from(output) {
-        0 => price.mixed_per_1k(),
-        tokens => predicted.share(1000, tokens),
-    };
-    Some((per_1k, predicted))
+    Some(model.price.as_ref()?.predict(input, output))
 }

@@ -184,6 +184,9 @@ impl<'v> Walk<'v> {
 
     /// The next backend to look at.
     pub(crate) fn next(&mut self) -> Option<usize> {
+        if self.candidates >= WHOLE {
+            return None;
+        }
         if let Some(whole) = &mut self.whole {
             return whole.next();
         }
@@ -192,7 +195,9 @@ impl<'v> Walk<'v> {
         }
         loop {
             let list = (*self.lists.get(self.at)?)?;
-            let left = self.good >= ENOUGH || (self.looks >= LOOKS_MAX && self.candidates >= FEW);
+            let left = self.good >= ENOUGH
+                || (self.at == 0 && self.candidates >= WHOLE - FEW)
+                || (self.looks >= LOOKS_MAX && self.candidates >= FEW);
             if left || self.place >= list.indexes.len() {
                 (self.at, self.place, self.good, self.looks) = (self.at + 1, 0, 0, 0);
                 continue;

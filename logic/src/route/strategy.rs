@@ -2,6 +2,7 @@
 
 use crate::guard::policy::GuardPolicy;
 use crate::money::Money;
+use crate::route::network::Network;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -103,6 +104,8 @@ pub enum Reason {
     SloFastest,
     /// The backend that served this session last.
     Sticky,
+    /// The cluster that has most likely read the beginning of this prompt before.
+    PrefixAffinity,
     /// The backend the client named.
     Pinned,
     /// Its circuit breaker is open, but so are too many others: the least bad of them is tried.
@@ -124,6 +127,7 @@ impl Reason {
             Self::SloCheapest => "slo_cheapest",
             Self::SloFastest => "slo_fastest",
             Self::Sticky => "sticky",
+            Self::PrefixAffinity => "prefix_affinity",
             Self::Pinned => "pinned",
             Self::LeastBad => "least_bad",
         }
@@ -184,6 +188,10 @@ pub struct Policy {
     pub cost_basis: CostBasis,
     /// The targets of strategy `slo`.
     pub slo: Slo,
+    /// Whether requests that begin alike go to the same cluster, so that it reads their beginning once.
+    pub prefix_affinity: bool,
+    /// Distances and prices of the traffic between regions.
+    pub network: Network,
     /// How backends are protected.
     pub guards: GuardPolicy,
 }
@@ -200,6 +208,8 @@ impl Default for Policy {
             enable_external_fallback: true,
             cost_basis: CostBasis::Average,
             slo: Slo::default(),
+            prefix_affinity: true,
+            network: Network::default(),
             guards: GuardPolicy::default(),
         }
     }
@@ -249,6 +259,7 @@ mod tests {
             (R::SloCheapest, "slo_cheapest"),
             (R::SloFastest, "slo_fastest"),
             (R::Sticky, "sticky"),
+            (R::PrefixAffinity, "prefix_affinity"),
             (R::Pinned, "pinned"),
             (R::LeastBad, "least_bad"),
         ] {

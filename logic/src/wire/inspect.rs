@@ -90,6 +90,7 @@ fn openai(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, ApiE
         Operation::Completion => {
             found.needs.insert(COMPLETION);
             found.text_bytes = input_bytes(members, "prompt")?;
+            found.prefix.take(members.get("prompt").unwrap_or_default());
             found.max_output_tokens = tokens(members, "max_tokens")?;
         }
         Operation::Responses => {
@@ -130,9 +131,10 @@ fn responses(members: &Shallow<'_>, found: &mut Inspected) -> Result<(), ApiErro
     found.max_output_tokens = tokens(members, "max_output_tokens")?;
     let instructions = string(members, "instructions")?;
     found.text_bytes += instructions.map_or(0, |text| text.len());
+    found.prefix.take(members.get("instructions").unwrap_or_default());
     let input = members.get("input").ok_or_else(|| wrong("input", "is missing"))?;
     if input.starts_with('"') {
-        found.text_bytes += string_bytes(input);
+        read(input, found);
     } else {
         let items = elements(input).filter(|items| !items.is_empty());
         let items =
@@ -146,6 +148,9 @@ fn responses(members: &Shallow<'_>, found: &mut Inspected) -> Result<(), ApiErro
                 }
             }
             found.text_bytes += item.get("arguments").map_or(0, string_bytes);
+            if item.get("role") == Some("\"user\"") {
+                found.prefix.close();
+            }
         }
     }
     tools_bytes(members, found)?;
@@ -269,12 +274,22 @@ fn messages(
                 content_bytes(content, &path, found)?;
             }
         }
+        // Gemini's user may go without a role.
+        if message.get("role").is_none_or(|role| role == "\"user\"") {
+            found.prefix.close();
+        }
         if let Some(calls) = message.get("tool_calls") {
             // Names and arguments of past calls are prompt text too; their JSON frame is small.
             found.text_bytes += calls.len();
         }
     }
     tools_bytes(members, found)
+}
+
+/// Takes a string of the prompt.
+fn read(text: &str, found: &mut Inspected) {
+    found.text_bytes += string_bytes(text);
+    found.prefix.take(text);
 }
 
 /// Tool definitions are prompt text too.
@@ -292,7 +307,7 @@ fn tools_bytes(members: &Shallow<'_>, found: &mut Inspected) -> Result<(), ApiEr
 /// A message's content: a string, or parts.
 fn content_bytes(content: &str, path: &str, found: &mut Inspected) -> Result<(), ApiError> {
     if content.starts_with('"') {
-        found.text_bytes += string_bytes(content);
+        read(content, found);
         return Ok(());
     }
     if !content.starts_with('[') {
@@ -309,7 +324,9 @@ fn parts_bytes(parts: &str, path: &str, found: &mut Inspected) -> Result<(), Api
         let path = format!("{path}[{index}]");
         let part = object(part, &path)?;
         for key in ["text", "thinking", "refusal"] {
-            found.text_bytes += part.get(key).map_or(0, string_bytes);
+            if let Some(text) = part.get(key) {
+                read(text, found);
+            }
         }
         for key in ["input", "functionCall", "functionResponse", "function_call", "function_response"] {
             found.text_bytes += part.get(key).map_or(0, str::len);

@@ -237,6 +237,7 @@ proptest! {
                 Reason::LowestCost | Reason::HybridCheapest | Reason::SloCheapest => {
                     prop_assert!(step.predicted_cost.is_some());
                 }
+                Reason::PrefixAffinity => prop_assert!(place == 0 && cluster),
                 Reason::SloFastest | Reason::LowestLatency | Reason::Pinned | Reason::LeastBad => {}
             }
         }

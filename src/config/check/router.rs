@@ -25,7 +25,8 @@ pub(super) struct Router {
 }
 
 impl Check<'_> {
-    pub(super) fn router(&mut self, file: &RouterFile) -> Router {
+    /// `cloud` is the one this node runs in.
+    pub(super) fn router(&mut self, file: &RouterFile, cloud: &str) -> Router {
         let at = Path::default().key("router");
         self.not_honoured(
             &at,
@@ -61,6 +62,8 @@ impl Check<'_> {
                 enable_external_fallback: file.enable_external_fallback.unwrap_or(true),
                 cost_basis: self.cost_basis(&at.key("costBasis"), file.cost_basis.as_deref()),
                 guards: self.guards(&at, file),
+                prefix_affinity: file.prefix_affinity.unwrap_or(true),
+                network: self.network(file.network.as_ref(), cloud),
                 slo: Slo {
                     ttft: self.target(&at.key("sloTtftMs"), file.slo_ttft_ms, Slo::default().ttft),
                     tpot: self.target(&at.key("sloTpotMs"), file.slo_tpot_ms, Slo::default().tpot),

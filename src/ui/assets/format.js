@@ -79,6 +79,7 @@ const REASONS = {
   slo_cheapest: "the cheapest that is predicted to meet the latency targets",
   slo_fastest: "none is predicted to meet the latency targets, so the fastest",
   sticky: "the backend that served this session last",
+  prefix_affinity: "prompts that begin like this one go there, where their beginning is cached",
   pinned: "the backend the client named",
   least_bad: "its circuit breaker is open, but so are too many others",
 };

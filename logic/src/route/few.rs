@@ -1,0 +1,64 @@
+//! A list of at most `N` on the stack, so that a decision allocates nothing but its plan.
+
+/// Up to `N` items, in order.
+#[derive(Debug)]
+pub(crate) struct Few<T, const N: usize> {
+    items: [Option<T>; N],
+    len: usize,
+}
+
+impl<T, const N: usize> Few<T, N> {
+    pub(crate) fn new() -> Self {
+        Self { items: [const { None }; N], len: 0 }
+    }
+
+    /// Adds an item; where the list is full it is left out.
+    pub(crate) fn push(&mut self, item: T) {
+        if let Some(place) = self.items.get_mut(self.len) {
+            *place = Some(item);
+            self.len += 1;
+        }
+    }
+
+    pub(crate) fn get(&self, at: usize) -> Option<&T> {
+        self.items.get(at)?.as_ref()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> + Clone {
+        self.items[..self.len].iter().flatten()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.items[..self.len].iter_mut().flatten()
+    }
+
+    /// Keeps what `keep` says, in order.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        let len = std::mem::take(&mut self.len);
+        for at in 0..len {
+            if let Some(item) = self.items[at].take()
+                && keep(&item)
+            {
+                self.items[self.len] = Some(item);
+                self.len += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_keeps_order_and_never_holds_more_than_it_can() {
+        let mut few = Few::<u32, 4>::new();
+        for item in 0..6 {
+            few.push(item);
+        }
+        assert_eq!(few.iter().copied().collect::<Vec<_>>(), [0, 1, 2, 3]);
+        few.retain(|item| item % 2 == 1);
+        few.iter_mut().for_each(|item| *item *= 10);
+        assert_eq!((few.iter().copied().collect::<Vec<_>>(), few.get(2)), (vec![10, 30], None));
+    }
+}
