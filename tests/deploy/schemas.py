@@ -7,12 +7,16 @@ fields by the types that were made from them (`custom_resources.mjs`). A kind no
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
+import referencing
 
 HERE = Path(__file__).parent
 KUBERNETES = "1.37"
@@ -51,14 +55,33 @@ def _group(item: Object) -> str:
 
 
 def _core_problems(item: Object) -> list[str]:
-    try:
-        kubernetes_validate.validate(item, KUBERNETES, strict=True)
-    except kubernetes_validate.SchemaNotFoundError:
+    validator = _validator(str(item.get("kind")).lower(), str(item.get("apiVersion")))
+    if validator is None:
         return [f"{title(item)}: no such kind in Kubernetes {KUBERNETES}: {item.get('apiVersion')}"]
-    except kubernetes_validate.ValidationError as error:
-        path = ".".join(str(step) for step in error.path)
-        return [f"{title(item)}: {path}: {error.message}"]
-    return []
+    error = jsonschema.exceptions.best_match(validator.iter_errors(item))
+    return [f"{title(item)}: {'.'.join(str(step) for step in error.path)}: {error.message}"] if error else []
+
+
+def _published(name: str) -> Any:
+    """A schema of the package, in which unknown fields are errors; its own function reads all anew each time."""
+    folder = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / f"v{KUBERNETES}.0-local-strict"
+    return json.loads((folder / name).read_text())
+
+
+@functools.cache
+def _definitions() -> referencing.Registry[Any]:
+    return referencing.Resource.from_contents(_published("_definitions.json")) @ referencing.Registry()
+
+
+@functools.cache
+def _validator(kind: str, api_version: str) -> jsonschema.Draft202012Validator | None:
+    # `apps/v1` is `apps-v1` there, `networking.k8s.io/v1` is `networking-v1`.
+    name = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api_version)
+    try:
+        schema = _published(f"{kind}-{name}.json")
+    except FileNotFoundError:
+        return None
+    return jsonschema.Draft202012Validator(schema, registry=referencing.Resource.from_contents(schema) @ _definitions())
 
 
 def _custom_problems(objects: list[Object]) -> list[str]:
