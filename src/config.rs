@@ -27,7 +27,7 @@ pub use problem::{Problem, Problems, Warning};
 pub use schema::schema;
 pub use settings::{
     Access, Admin, Auth, Backend, Config, Connection, Demo, FixedKey, Gossip, Grant, Keys, Node, Server,
-    SidecarConfig, Simulated, Simulation, SmartMocking, Tenant, Timeouts, WakeHook,
+    Shadow, SidecarConfig, Simulated, Simulation, SmartMocking, Tenant, Timeouts, WakeHook,
 };
 
 use problem::Findings;

@@ -9,13 +9,14 @@ use crate::config::{self, Config};
 use crate::http::chat::{self, Route};
 use crate::outbound::{HttpProbe, Outbound};
 use crate::relay::estimate::Estimates;
+use crate::relay::trial::InArms;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use llm_router_actors::ports::{Probe, Reading};
 use llm_router_logic::guard::policy::GuardPolicy;
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::report::{Health, Report};
-use llm_router_logic::route::{Explanation, Loads, LocalLoad, PreparedView, Reason, explain, plan};
+use llm_router_logic::route::{Explanation, Loads, LocalLoad, PreparedView, Reason, explain};
 use llm_router_logic::standing::Standing;
 use llm_router_logic::time::{Moment, millis_u32};
 use llm_router_logic::view::{BackendView, ClusterView, OwnFact};
@@ -41,6 +42,9 @@ pub struct Answer {
     /// Backends that could not be asked, with the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_asked: Vec<String>,
+    /// Arms of experiments it is in, each as `experiment=arm`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    experiments: Vec<String>,
     #[serde(flatten)]
     explanation: Explanation,
 }
@@ -59,13 +63,22 @@ impl Answer {
                 format!("`{}` is asked first, for {}: {because}; {then}", first.backend, first.model)
             }
         };
-        Self { summary, not_asked: Vec::new(), explanation }
+        Self { summary, not_asked: Vec::new(), experiments: Vec::new(), explanation }
+    }
+
+    /// The same, with the arms it is in.
+    #[must_use]
+    pub fn in_arms(self, experiments: Vec<String>) -> Self {
+        Self { experiments, ..self }
     }
 }
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n\n{}", self.summary, self.explanation)?;
+        for arm in &self.experiments {
+            writeln!(f, "in experiment {arm}")?;
+        }
         for why in &self.not_asked {
             writeln!(f, "could not be asked: {why}")?;
         }
@@ -159,8 +172,10 @@ async fn offline(path: &Path, options: &ExplainOptions) -> Result<String, Failur
     let body = body(&options.request, loaded.config.server.max_body_bytes)?;
     let route = route_of(options.path.as_deref(), &body).map_err(Failure::Usage)?;
     let call = chat::inspected(route, body).map_err(|error| Failure::Usage(error.message))?;
-    let mut request = call.routing_request(&Estimates::default(), None);
+    let estimates = Estimates::default();
+    let mut request = call.routing_request(&estimates, None);
     request.hints.strategy = options.strategy;
+    let in_arms = InArms::new(&loaded.config.experiments, &call, request, &estimates);
     let mut not_asked = Vec::new();
     let looked = if options.no_probe {
         Vec::new()
@@ -175,8 +190,9 @@ async fn offline(path: &Path, options: &ExplainOptions) -> Result<String, Failur
     let now = Moment::ZERO + started.elapsed();
     let policy = &loaded.config.policy;
     let view = PreparedView::new(view, policy, now, None);
-    let plan = plan(&view, &Idle(&view), &request, policy, 0, now);
-    let answer = Answer { not_asked, ..Answer::new(explain(&plan, &view, &request, policy, now)) };
+    let plan = in_arms.plan(&view, &Idle(&view), policy, 0, now);
+    let explanation = explain(&plan, &view, &in_arms.request, policy, now);
+    let answer = Answer { not_asked, ..Answer::new(explanation).in_arms(in_arms.arms) };
     if !options.json {
         return Ok(answer.to_string());
     }

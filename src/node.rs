@@ -186,6 +186,7 @@ impl Node {
         self.app.handle.reconfigure(topology(&config)).await?;
         self.app.notices.rewatch(config.notice_files());
         let relay = self.app.relay.load().reconfigured(config.timeouts, config.stickiness_window);
+        let relay = relay.trying(&config.experiments, &config.shadows);
         self.app.relay.store(Arc::new(relay));
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
@@ -196,6 +197,7 @@ impl Node {
     pub async fn shutdown(self) {
         self.app.readiness.drain();
         self.stop.cancel();
+        self.app.relay.load().stop_shadows();
         for listener in self.listeners {
             // A listener that panicked is as closed as one that ended.
             let _ = listener.await;

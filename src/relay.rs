@@ -12,18 +12,20 @@ mod attempts;
 pub(crate) mod estimate;
 mod fault;
 mod running;
+mod shadow;
 mod tally;
+pub(crate) mod trial;
 mod warmth;
 
-use crate::config::Timeouts;
+use crate::config::{Shadow, Timeouts};
 use crate::decisions::{Circumstances, Decisions};
 use crate::outbound::Outbound;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use estimate::Estimates;
-use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue};
 use llm_router_actors::Handle;
 use llm_router_logic::capability::Capabilities;
 use llm_router_logic::fault::ApiError;
@@ -31,12 +33,14 @@ use llm_router_logic::guard::retry::RetryBudget;
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
 use llm_router_logic::request::{ANY_MODEL, Hints, Request};
-use llm_router_logic::route::{Explanation, Step, explain, plan};
+use llm_router_logic::route::experiment::Experiment;
+use llm_router_logic::route::{Explanation, Step, explain};
 use llm_router_logic::tenant::Principal;
 use llm_router_logic::time::millis;
 use llm_router_logic::wire::{Dialect, Inbound, Inspected, Operation};
 use moka::sync::Cache;
 use running::{Patience, Running};
+use shadow::Shadows;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tally::{Sources, Tally};
@@ -49,6 +53,7 @@ const SESSION_BYTES_MAX: usize = 256;
 const SESSIONS_MAX: u64 = 100_000;
 
 /// A client's request, read and ready to be routed.
+#[derive(Clone)]
 pub struct Call {
     /// Who asks.
     pub principal: Arc<Principal>,
@@ -68,9 +73,12 @@ pub struct Call {
     pub needs: Capabilities,
     /// The session named by header.
     pub session: Option<String>,
+    /// Its headers: experiments read them; none of them is ever sent on.
+    pub headers: HeaderMap,
 }
 
 /// What a path of Gemini's says of the request.
+#[derive(Clone)]
 pub struct GeminiPath {
     /// The model.
     pub model: String,
@@ -91,6 +99,8 @@ pub struct Relay {
     retries: Arc<Mutex<RetryBudget>>,
     /// Places for requests that wait for sleeping clusters.
     sleepers: Arc<Semaphore>,
+    experiments: Arc<[Experiment]>,
+    shadows: Shadows,
 }
 
 impl Relay {
@@ -113,6 +123,8 @@ impl Relay {
             sessions,
             retries: Arc::default(),
             sleepers: Arc::new(Semaphore::new(warmth::WAITING_MAX)),
+            experiments: Arc::from([]),
+            shadows: Shadows::default(),
         }
     }
 
@@ -135,7 +147,16 @@ impl Relay {
         relay.estimates = Arc::clone(&self.estimates);
         relay.retries = Arc::clone(&self.retries);
         relay.sleepers = Arc::clone(&self.sleepers);
+        relay.shadows = self.shadows.with(&[]);
         relay
+    }
+
+    /// The same relay with these experiments and shadows.
+    #[must_use]
+    pub fn trying(mut self, experiments: &[Experiment], shadows: &[Shadow]) -> Self {
+        self.experiments = experiments.into();
+        self.shadows = self.shadows.with(shadows);
+        self
     }
 
     /// Routes one call and answers it.
@@ -147,16 +168,17 @@ impl Relay {
         let started = clock.now();
         let snapshot = self.handle.snapshot();
         let session = self.session_key(&call);
-        let request = self.request(&call, session.as_deref());
+        let in_arms = self.in_arms(&call, self.request(&call, session.as_deref()));
+        let request = &in_arms.request;
         let deadline =
             started + request.hints.deadline.unwrap_or(self.timeouts.total).min(self.timeouts.total);
 
         let planning = std::time::Instant::now();
         let draw = self.handle.draw();
-        let plan = plan(&snapshot.view, &*snapshot, &request, &snapshot.policy, draw, started);
+        let plan = in_arms.plan(&snapshot.view, &*snapshot, &snapshot.policy, draw, started);
         self.handle.metrics().decision_duration_seconds.observe(planning.elapsed().as_secs_f64());
 
-        let decided = self.with_sleepers(snapshot, plan, &request, draw, deadline).await;
+        let decided = self.with_sleepers(snapshot, plan, request, draw, deadline).await;
         let Decided { snapshot, plan, wanted, waited } = decided;
 
         let sources = Sources {
@@ -165,14 +187,16 @@ impl Relay {
             estimates: Arc::clone(&self.estimates),
             snapshot: Arc::clone(&snapshot),
         };
-        let mut tally = Tally::open(sources, &call, &request, &plan, started);
+        let mut tally = Tally::open(sources, &call, request, &plan, started);
         tally.note(Circumstances {
             wanted,
             waited_ms: (!waited.is_zero()).then(|| millis(waited)),
+            experiments: in_arms.arms.clone(),
             ..Circumstances::default()
         });
+        self.cast_shadows(&call, tally.id());
         let (step, mut begun, lease) =
-            match self.attempt(&call, &request, &snapshot, &plan, deadline, &mut tally).await {
+            match self.attempt(&call, request, &snapshot, &plan, deadline, &mut tally).await {
                 Ok(attempted) => attempted,
                 Err(error) => {
                     let decision = tally.id().to_owned();
@@ -188,6 +212,7 @@ impl Relay {
             attempts: tally.attempts(),
             cost: step.predicted_cost,
             dropped: std::mem::take(&mut begun.dropped),
+            experiments: in_arms.arms.join(", "),
         };
         let content_type = begun.content_type;
         let is_event_stream = content_type == "text/event-stream";
@@ -226,6 +251,7 @@ impl Relay {
             ("x-llm-router-attempts", told.attempts.to_string()),
             ("x-llm-router-region", self.handle.topology().region.to_string()),
             ("x-llm-router-dropped", told.dropped),
+            ("x-llm-router-experiment", told.experiments),
         ];
         for (name, value) in headers.into_iter().filter(|(_, value)| !value.is_empty()) {
             if let Ok(value) = HeaderValue::from_str(&value) {
@@ -240,12 +266,13 @@ impl Relay {
     }
 
     /// What would be decided now for `call`, with everything it is judged on; nothing is sent or booked.
-    pub fn explain(&self, call: &Call) -> Explanation {
+    /// Beside it, the arms of experiments it is in.
+    pub fn explain(&self, call: &Call) -> (Explanation, Vec<String>) {
         let snapshot = self.handle.snapshot();
-        let request = self.request(call, self.session_key(call).as_deref());
+        let in_arms = self.in_arms(call, self.request(call, self.session_key(call).as_deref()));
         let now = self.handle.clock().now();
-        let plan = plan(&snapshot.view, &*snapshot, &request, &snapshot.policy, self.handle.draw(), now);
-        explain(&plan, &snapshot.view, &request, &snapshot.policy, now)
+        let plan = in_arms.plan(&snapshot.view, &*snapshot, &snapshot.policy, self.handle.draw(), now);
+        (explain(&plan, &snapshot.view, &in_arms.request, &snapshot.policy, now), in_arms.arms)
     }
 
     /// What stickiness goes by: the session the client named, for the same model and strategy.
@@ -281,27 +308,42 @@ struct Told {
     cost: Option<Money>,
     /// Fields of the request that the backend's dialect could not carry.
     dropped: String,
+    /// Arms it is in.
+    experiments: String,
 }
 
 impl Call {
     /// What routing must know of it; `sticky` is the backend that served its session last.
     pub(crate) fn routing_request(&self, estimates: &Estimates, sticky: Option<BackendId>) -> Request {
         let inspected = &self.inspected;
-        let asked = inspected.model.as_deref().unwrap_or(ANY_MODEL);
-        let (input_tokens, output_tokens) =
-            estimates.predict(asked, inspected.text_bytes, inspected.max_output_tokens);
-        let generates = !matches!(self.operation, Operation::Embedding | Operation::CountTokens);
-        Request {
+        let generates = self.generates();
+        let mut request = Request {
             model: inspected.model.clone().filter(|model| model != ANY_MODEL),
             needs: inspected.needs.union(&self.needs),
-            input_tokens,
-            output_tokens: if generates { output_tokens } else { 0 },
+            input_tokens: 0,
+            output_tokens: 0,
             stream: inspected.stream,
             hints: self.hints.clone(),
             prefix: inspected.prefix.hash().filter(|_| generates),
             sticky,
             rights: Arc::clone(&self.principal.rights),
-        }
+        };
+        self.predict(estimates, &mut request);
+        request
+    }
+
+    /// Predicts its tokens at the model that `request` names.
+    pub(crate) fn predict(&self, estimates: &Estimates, request: &mut Request) {
+        let inspected = &self.inspected;
+        let asked = request.model.as_deref().unwrap_or(ANY_MODEL);
+        let tenant = self.principal.tenant.as_str();
+        let (input, output) =
+            estimates.predict(tenant, asked, inspected.text_bytes, inspected.max_output_tokens);
+        (request.input_tokens, request.output_tokens) = (input, if self.generates() { output } else { 0 });
+    }
+
+    fn generates(&self) -> bool {
+        !matches!(self.operation, Operation::Embedding | Operation::CountTokens)
     }
 
     /// The request as the wire reads it.

@@ -29,3 +29,5 @@ mod life;
 mod quic;
 #[path = "integration/standing.rs"]
 mod standing;
+#[path = "integration/trial.rs"]
+mod trial;

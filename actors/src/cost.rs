@@ -48,6 +48,8 @@ pub struct Settlement {
     pub ttft: Option<Duration>,
     /// Time to the last byte.
     pub duration: Duration,
+    /// Whether it was a shadow copy and not what a client asked.
+    pub shadow: bool,
 }
 
 /// Sums over requests of this node since its start.
@@ -97,6 +99,8 @@ pub struct Book {
     /// Gross savings less `idle`: what is left once every machine is paid for.
     #[serde(rename = "net_savings_usd")]
     pub net_savings: Money,
+    /// Shadow copies, which are in none of the sums of requests.
+    pub shadow: Sums,
 }
 
 /// A cluster's paid time.
@@ -266,6 +270,9 @@ impl Actor for Cost {
 
 impl State {
     fn settle(&mut self, settlement: &Settlement) {
+        if settlement.shadow {
+            return self.book.shadow.add(settlement);
+        }
         self.book.total.add(settlement);
         let metrics = &self.arguments.metrics;
         if let Some(id) = &settlement.backend {

@@ -16,6 +16,7 @@ mod prices;
 mod router;
 mod sidecar;
 mod simulation;
+mod trial;
 
 use crate::config::Env;
 use crate::config::duration::Span;
@@ -86,6 +87,8 @@ impl Check<'_> {
         let providers = file.external_providers.unwrap_or_default();
         let mut backends = self.backends(clusters, providers, &node, &router, &prices);
         prices::stamp(&mut backends);
+        let experiments = self.experiments(file.experiments, &backends);
+        let shadows = self.shadows(file.shadows, &backends);
         let simulation = self.simulation(file.simulation, &backends);
         Config {
             access: self.access(file.auth, file.tenants, file.server.as_ref()),
@@ -102,6 +105,8 @@ impl Check<'_> {
             timeouts: self.timeouts(&file.timeouts.unwrap_or_default()),
             backends,
             ledger: file.ledger.and_then(|ledger| self.ledger(ledger)),
+            experiments,
+            shadows,
             simulation,
             smart_mocking: router.smart_mocking,
             demo: file.demo.and_then(|demo| self.demo(demo)),

@@ -53,6 +53,10 @@ pub(super) struct File {
     pub prices_file: Option<String>,
     /// What every request came to, kept on disk; without this section nothing is.
     pub ledger: Option<LedgerFile>,
+    /// A/B experiments: requests are split into arms by a stable hash of a key.
+    pub experiments: Option<Vec<Option<ExperimentFile>>>,
+    /// Copies of requests that are sent elsewhere in the background and never reach the client.
+    pub shadows: Option<Vec<Option<ShadowFile>>>,
     /// Settings of `llm-router sidecar`; a router node does not read them.
     pub sidecar: Option<SidecarFile>,
     /// How backends behave in `llm-router replay`; a router node does not read it.
@@ -772,4 +776,74 @@ pub(super) struct SimulatedFile {
     pub ttft_p50: Option<Span>,
     /// The 95th percentile of a provider's time to first token, at least `ttftP50`.
     pub ttft_p95: Option<Span>,
+}
+
+/// An A/B experiment: requests are split into arms by a stable hash of a key.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct ExperimentFile {
+    /// Unique among the experiments: letters, digits, `-`, `_` and `.`, at most 64. Required.
+    pub name: Option<String>,
+    /// What decides the arm: `tenant`, `session`, `user` or `header:NAME`. A request without it takes no part.
+    /// Required.
+    pub key: Option<String>,
+    /// The arms. Required.
+    pub arms: Option<Vec<Option<ArmFile>>>,
+    /// Which requests take part. Default: all.
+    pub when: Option<ScopeFile>,
+}
+
+/// One arm of an experiment; with nothing but name and weight it is the control.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct ArmFile {
+    /// Unique in its experiment. Required.
+    pub name: Option<String>,
+    /// Its share is its weight among all weights. Required.
+    #[schemars(range(min = 0))]
+    pub weight: Option<f64>,
+    /// The model asked for instead of the client's.
+    pub model: Option<String>,
+    /// The backend tried first; others stand in should it fail.
+    pub backend: Option<String>,
+    /// The strategy applied instead of the configured one.
+    #[schemars(extend("enum" = ["hybrid", "cost", "latency", "cluster_first", "external_first", "slo", null]))]
+    pub strategy: Option<String>,
+}
+
+/// Which requests are meant.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct ScopeFile {
+    /// Models as clients name them; `auto` for requests that leave the choice to the router. Default: all.
+    pub models: Option<Vec<Option<String>>>,
+    /// Tenants. Default: all.
+    pub tenants: Option<Vec<Option<String>>>,
+}
+
+/// Copies of requests that are sent elsewhere in the background and never reach the client.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct ShadowFile {
+    /// Unique among the shadows: letters, digits, `-`, `_` and `.`, at most 64. Required.
+    pub name: Option<String>,
+    /// Share of the requests that are copied, from 0 to 1. Required.
+    #[schemars(range(min = 0, max = 1))]
+    pub share: Option<f64>,
+    /// Where copies are sent. Default: where the strategy sends them.
+    pub backend: Option<String>,
+    /// The model copies ask for. Default: the client's.
+    pub model: Option<String>,
+    /// Which requests are copied. Default: all.
+    pub when: Option<ScopeFile>,
+    /// Copies at once; beyond them none is sent. Default 4.
+    #[schemars(range(min = 1, max = 256))]
+    pub max_concurrent: Option<u32>,
+    /// No copy is sent while copies have cost more than this part of what clients' requests cost. Default 0.05.
+    #[schemars(range(min = 0))]
+    pub max_spend_share: Option<f64>,
 }

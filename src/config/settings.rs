@@ -9,6 +9,7 @@ use llm_router_logic::backend::{BackendSpec, Kind};
 use llm_router_logic::ids::{BackendId, KeyId, NodeId, Region, TenantId};
 use llm_router_logic::money::Money;
 use llm_router_logic::route::Policy;
+use llm_router_logic::route::experiment::{Experiment, Scope};
 use llm_router_logic::sim::Behaviour;
 use llm_router_logic::tenant::Allowed;
 use secrecy::{ExposeSecret, SecretString};
@@ -48,6 +49,10 @@ pub struct Config {
     pub backends: Vec<Backend>,
     /// Where what requests came to is kept; `None` = nowhere.
     pub ledger: Option<Ledger>,
+    /// A/B experiments.
+    pub experiments: Vec<Experiment>,
+    /// What is copied elsewhere in the background.
+    pub shadows: Vec<Shadow>,
     /// How they behave in a replay.
     pub simulation: Simulation,
     /// Answers of simulated backends instead of real ones; `None` = off.
@@ -280,6 +285,25 @@ pub struct Ledger {
     pub max_bytes: u64,
     /// How requests get on with it.
     pub journal: JournalSettings,
+}
+
+/// Copies of requests that are sent elsewhere in the background.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shadow {
+    /// Unique.
+    pub name: String,
+    /// Share of the requests, from 0 to 1.
+    pub share: f64,
+    /// Where to; `None` = where the strategy sends them.
+    pub backend: Option<BackendId>,
+    /// The model asked for; `None` = the client's.
+    pub model: Option<String>,
+    /// Which requests.
+    pub scope: Scope,
+    /// Copies at once.
+    pub max_concurrent: u32,
+    /// What copies may have cost, in parts of what clients' requests cost.
+    pub max_spend_share: f64,
 }
 
 /// How backends behave in a replay; nothing else reads it.

@@ -189,7 +189,8 @@ async fn explain(State(app): State<App>, Query(asked): Query<Asked>, request: Re
     };
     match chat::read(&app, route, Request::from_parts(parts, Body::from(body))).await {
         Ok(call) => {
-            let answer = explain::Answer::new(app.relay.load().explain(&call));
+            let (explanation, arms) = app.relay.load().explain(&call);
+            let answer = explain::Answer::new(explanation).in_arms(arms);
             if wants_text { answer.to_string().into_response() } else { Json(answer).into_response() }
         }
         Err(error) => {

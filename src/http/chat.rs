@@ -190,7 +190,7 @@ pub(super) async fn read(app: &App, route: Route, request: Request<Body>) -> Res
     }
     let body = bounded(body, app.fixed.max_body_bytes, app.fixed.read_timeout).await?;
     let call = inspected(route, body)?;
-    Ok(Call { hints, needs, session, ..call })
+    Ok(Call { hints, needs, session, headers: parts.headers, ..call })
 }
 
 /// The call that `body` is on `route`, without what headers say.
@@ -206,6 +206,7 @@ pub(crate) fn inspected(route: Route, body: Bytes) -> Result<Call, ApiError> {
         hints: Hints::default(),
         needs: Capabilities::default(),
         session: None,
+        headers: HeaderMap::new(),
     };
     call.inspected = wire::inspect(&call.inbound())?;
     Ok(call)

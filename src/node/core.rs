@@ -77,7 +77,8 @@ impl Core {
             Arc::clone(&decisions),
             config.timeouts,
             config.stickiness_window,
-        );
+        )
+        .trying(&config.experiments, &config.shadows);
         let random = [handle.draw(), handle.draw(), handle.draw(), handle.draw()];
         let auth = Arc::new(Auth::new(config.access.clone(), random, handle.metrics().clone()));
         // One reload waiting is enough: it reads the newest file.

@@ -38,6 +38,8 @@ pub(super) struct Account {
     raw_usage: Option<Arc<str>>,
     fault: &'static str,
     ttft: Option<Duration>,
+    /// Whether it is a copy that no client asked for.
+    shadow: bool,
 }
 
 /// What an attempt came to.
@@ -86,7 +88,13 @@ impl Account {
             raw_usage: None,
             fault: "",
             ttft: None,
+            shadow: false,
         }
+    }
+
+    /// The same, of a copy that no client asked for.
+    pub(super) fn of_shadow(self) -> Self {
+        Self { shadow: true, ..self }
     }
 
     /// Waits until the intent would survive a crash: before the first byte goes to the client.
@@ -179,7 +187,8 @@ impl Account {
                     .with_if(Flags::ESTIMATED, charged.estimated)
                     .with_if(Flags::UNPRICED, charged.cost.is_none())
                     .with_if(Flags::DISCONNECTED, end.outcome == Outcome::Cancelled)
-                    .with_if(Flags::BATCH, self.batch),
+                    .with_if(Flags::BATCH, self.batch)
+                    .with_if(Flags::SHADOW, self.shadow),
                 ttft_ms: self.ttft.map(millis),
                 duration_ms: millis(duration),
             });
@@ -194,6 +203,7 @@ impl Account {
             external_cost,
             ttft: self.ttft,
             duration,
+            shadow: self.shadow,
         };
         (charged, settlement)
     }

@@ -17,6 +17,7 @@ use llm_router_logic::route::plan::rest;
 use llm_router_logic::route::{Plan, Step};
 use llm_router_logic::time::{Moment, millis};
 use llm_router_logic::wire::{Operation, Reply};
+use prometheus::Histogram;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,35 +69,7 @@ impl Tally {
         started: Moment,
     ) -> Self {
         let Sources { handle, snapshot, .. } = &sources;
-        let record = Decision {
-            id: format!("d-{:016x}", handle.draw()),
-            unix_ms: unix_ms(),
-            model: request.model.clone().unwrap_or_else(|| ANY_MODEL.to_owned()),
-            strategy: plan.strategy,
-            backend: None,
-            backend_model: None,
-            reason: None,
-            outcome: Outcome::Running,
-            status: 0,
-            error: None,
-            attempts: Vec::new(),
-            passed_over: Vec::new(),
-            stopped: None,
-            ttft_ms: None,
-            duration_ms: 0,
-            predicted_input_tokens: request.input_tokens,
-            predicted_output_tokens: request.output_tokens,
-            predicted_cost: None,
-            cost: None,
-            external_cost: None,
-            usage: Usage::default(),
-            usage_estimated: false,
-            candidates: plan.steps.clone(),
-            refused: plan.refused.clone(),
-            ejection: plan.ejection,
-            not_looked_at: Vec::new(),
-            circumstances: Circumstances::default(),
-        };
+        let record = open_record(handle, request, plan);
         if let Some(first) = plan.steps.first() {
             let kind =
                 if snapshot.view.backends[first.index].spec.is_cluster() { "cluster" } else { "external" };
@@ -125,6 +98,7 @@ impl Tally {
 
     /// Notes what else bore on the decision.
     pub(super) fn note(&mut self, circumstances: Circumstances) {
+        self.who.experiment = circumstances.experiments.join(",");
         self.record.circumstances = circumstances;
     }
 
@@ -212,18 +186,8 @@ impl Tally {
         }
     }
 
-    /// What an attempt at `step` is charged by: the price list of a provider, or the machine cost per
-    /// 1,000 tokens of a cluster at the throughput the decision saw.
     fn basis(&self, step: &Step) -> Basis {
-        let spec = &self.sources.snapshot.view.backends[step.index].spec;
-        if self.who.free {
-            return Basis::Free;
-        }
-        if spec.is_cluster() {
-            return step.cost_per_1k.map_or(Basis::Unpriced, Basis::Machine);
-        }
-        let price = spec.models.iter().find(|model| model.name == step.model).and_then(|model| model.price);
-        price.map_or(Basis::Unpriced, |price| Basis::Listed(Box::new(price)))
+        if self.who.free { Basis::Free } else { basis(&self.sources.snapshot, step) }
     }
 
     /// Settles an attempt that another one follows.
@@ -297,15 +261,31 @@ impl Tally {
         }
         let reported = self.account.as_ref().and_then(Account::reported);
         if let Some(usage) = &reported {
-            self.sources.estimates.learn(&self.record.model, self.text_bytes, usage);
-            if usage.total_input() > 0 {
-                let predicted = f64::from(self.record.predicted_input_tokens);
-                let error = (predicted / usage.total_input() as f64 - 1.0).abs();
-                self.sources.handle.metrics().input_estimate_error_ratio.observe(error);
-            }
+            self.sources.estimates.learn(&self.who.tenant, &self.record.model, self.text_bytes, usage);
         }
         self.book(Outcome::Served, 200);
+        self.compare(reported);
         self.record.cost
+    }
+
+    /// How far the prediction was from the truth.
+    fn compare(&self, reported: Option<Usage>) {
+        let Some(usage) = reported else { return };
+        let metrics = self.sources.handle.metrics();
+        let record = &self.record;
+        let error = |predicted: f64, truth: f64| (truth > 0.0).then(|| (predicted / truth - 1.0).abs());
+        let observe = |histogram: &Histogram, error: Option<f64>| {
+            if let Some(error) = error {
+                histogram.observe(error);
+            }
+        };
+        let input = error(record.predicted_input_tokens.into(), usage.total_input() as f64);
+        let output = error(record.predicted_output_tokens.into(), usage.total_output() as f64);
+        let cost = record.predicted_cost.zip(record.cost);
+        let cost = cost.and_then(|(predicted, truth)| error(predicted.as_usd(), truth.as_usd()));
+        observe(&metrics.input_estimate_error_ratio, input);
+        observe(&metrics.states.output_estimate_error_ratio, output);
+        observe(&metrics.states.cost_estimate_error_ratio, cost);
     }
 
     /// The client was told an error, before or within the answer.
@@ -354,8 +334,31 @@ impl Tally {
             record.backend_model = Some(Arc::clone(&step.model));
             record.backend = Some(step.backend);
         }
+        self.count_arms();
         self.judge_rest();
         self.sources.decisions.keep(self.record.clone());
+    }
+
+    /// What came of it, for each arm it is in.
+    fn count_arms(&self) {
+        let states = &self.sources.handle.metrics().states;
+        let arms = self.record.circumstances.experiments.iter();
+        for (experiment, arm) in arms.filter_map(|one| one.split_once('=')) {
+            let word = match self.record.outcome {
+                Outcome::Served => "served",
+                Outcome::Cancelled => "cancelled",
+                Outcome::Failed | Outcome::Running => "failed",
+            };
+            states.experiment_requests_total.with_label_values(&[experiment, arm, word]).inc();
+            if let Some(cost) = self.record.cost {
+                let spent = states.experiment_spend_usd_total.with_label_values(&[experiment, arm]);
+                spent.inc_by(cost.as_usd().max(0.0));
+            }
+            if let Some(ms) = self.record.ttft_ms {
+                let ttft = states.experiment_ttft_seconds.with_label_values(&[experiment, arm]);
+                ttft.observe(Duration::from_millis(ms).as_secs_f64());
+            }
+        }
     }
 
     /// What the plan did not look at, now that nobody waits for the answer.
@@ -407,9 +410,54 @@ impl Tally {
             external_cost: None,
             ttft: None,
             duration: end.now.since(self.started),
+            shadow: false,
         });
         Charged { usage: Usage::default(), estimated: false, cost: Some(Money::ZERO) }
     }
+}
+
+/// The record of a request that was just planned.
+pub(super) fn open_record(handle: &Handle, request: &Request, plan: &Plan) -> Decision {
+    Decision {
+        id: format!("d-{:016x}", handle.draw()),
+        unix_ms: unix_ms(),
+        model: request.model.clone().unwrap_or_else(|| ANY_MODEL.to_owned()),
+        strategy: plan.strategy,
+        backend: None,
+        backend_model: None,
+        reason: None,
+        outcome: Outcome::Running,
+        status: 0,
+        error: None,
+        attempts: Vec::new(),
+        passed_over: Vec::new(),
+        stopped: None,
+        ttft_ms: None,
+        duration_ms: 0,
+        predicted_input_tokens: request.input_tokens,
+        predicted_output_tokens: request.output_tokens,
+        predicted_cost: None,
+        cost: None,
+        external_cost: None,
+        usage: Usage::default(),
+        usage_estimated: false,
+        candidates: plan.steps.clone(),
+        refused: plan.refused.clone(),
+        ejection: plan.ejection,
+        not_looked_at: Vec::new(),
+        circumstances: Circumstances::default(),
+    }
+}
+
+/// What an attempt at `step` is charged by: the price list of a provider, or the machine cost per 1,000
+/// tokens of a cluster at the throughput the decision saw.
+pub(super) fn basis(snapshot: &Snapshot, step: &Step) -> Basis {
+    let spec = &snapshot.view.backends[step.index].spec;
+    if spec.is_cluster() {
+        return step.cost_per_1k.map_or(Basis::Unpriced, Basis::Machine);
+    }
+    let price = spec.models.iter().find(|model| model.name == step.model).and_then(|model| model.price);
+    price.map_or(Basis::Unpriced, |price| Basis::Listed(Box::new(price)))
 }
 
 impl Drop for Tally {

@@ -138,6 +138,11 @@ impl OutputEstimator {
         bound.min(longest_in(BUCKETS - 1))
     }
 
+    /// Whether enough answers were seen to go by them.
+    pub fn is_trusted(&self) -> bool {
+        self.total >= ANSWERS_MIN
+    }
+
     /// Learns that an answer had `tokens`, reasoning included.
     pub fn learn(&mut self, tokens: u64) {
         for count in &mut self.answers {

@@ -136,10 +136,7 @@ impl Key {
 
 impl Experiment {
     fn concerns(&self, subject: &Subject<'_>) -> bool {
-        let allows = |list: &[String], one: Option<&str>| {
-            list.is_empty() || one.is_some_and(|one| list.iter().any(|listed| listed == one))
-        };
-        allows(&self.scope.models, Some(subject.model)) && allows(&self.scope.tenants, subject.tenant)
+        self.scope.covers(subject.model, subject.tenant)
     }
 
     /// The arm of `key`; `None` where no arm has a weight.
@@ -151,6 +148,16 @@ impl Experiment {
                 (u128::from(*e) * u128::from(other.weight)).cmp(&(u128::from(*f) * u128::from(one.weight)))
             })
             .map(|(arm, _)| arm)
+    }
+}
+
+impl Scope {
+    /// Whether a request of `tenant` for `model` takes part.
+    pub fn covers(&self, model: &str, tenant: Option<&str>) -> bool {
+        let allows = |list: &[String], one: Option<&str>| {
+            list.is_empty() || one.is_some_and(|one| list.iter().any(|listed| listed == one))
+        };
+        allows(&self.models, Some(model)) && allows(&self.tenants, tenant)
     }
 }
 

@@ -266,3 +266,40 @@ clusters:
     let expected = [("clusters[0].costPerHour", 8), ("clusters[1].costPerHour", 10), ("server.prot", 4)];
     assert_eq!(lines, expected.map(|(path, line)| (path.to_owned(), Some(line))));
 }
+
+#[test]
+fn mistakes_in_experiments_shadows_and_sleeping_clusters_are_told_at_their_place() {
+    for (keys, problem) in [
+        ("experiments: [{key: user, arms: [{name: a, weight: 1}]}]", "experiments[0].name: missing"),
+        ("experiments: [{name: e, key: age, arms: [{name: a, weight: 1}]}]", "experiments[0].key: expected"),
+        ("experiments: [{name: e, key: user, arms: [{name: a, weight: 0}]}]", "experiments[0].arms: no arm"),
+        (
+            "experiments: [{name: e, key: user, arms: [{name: a, weight: 1, backend: aa}]}]",
+            "experiments[0].arms[0].backend: there is no backend",
+        ),
+        (
+            "experiments: [{name: e, key: user, arms: [{name: a, weight: 1, strategy: cots}]}]",
+            "experiments[0].arms[0].strategy: unknown strategy",
+        ),
+        ("shadows: [{name: s, share: 2, backend: a}]", "shadows[0].share: must be"),
+        ("shadows: [{name: s, share: 0.5}]", "shadows[0]: needs"),
+    ] {
+        let found = only_problem(&with_cluster(keys));
+        assert!(found.starts_with(problem), "{found}");
+    }
+    for (keys, problem) in [
+        ("scaleToZero: {}, models: [m]", "clusters[0].scaleToZero.coldStart: missing"),
+        (
+            "scaleToZero: {coldStart: 9s, wakeUrl: 'ftp://x'}, models: [m]",
+            "clusters[0].scaleToZero.wakeUrl: expected",
+        ),
+        (
+            "scaleToZero: {coldStart: 9s, demandWindow: 1s}, models: [m]",
+            "clusters[0].scaleToZero.demandWindow: must be",
+        ),
+        ("spot: {}", "clusters[0].spot.noticeFile: missing"),
+    ] {
+        let found = only_problem(&cluster(keys));
+        assert!(found.starts_with(problem), "{found}");
+    }
+}
