@@ -163,10 +163,12 @@ vault_of() {
         fail "outputs.$1.json does not name the vault of $2: \`setup --env $1 --region $2 regions\` records it"
 }
 
-# fetch_now ENV KEY NAMESPACE NAME: the cluster reads a secret again at once, not within the hour.
+# fetch_now ENV KEY NAMESPACE NAME: the cluster reads a secret again at once. A cluster that does not know the
+# secret yet reads it when it does.
 fetch_now() {
     run kubectl --context "$(context_of "$1" "$2")" --namespace "$3" annotate externalsecret "$4" \
-        "llm-router/fetched=$(date -u +%Y-%m-%dT%H:%M:%SZ)" --overwrite
+        "llm-router/fetched=$(date -u +%Y-%m-%dT%H:%M:%SZ)" --overwrite ||
+        warn "$2 was not told: it fetches $4 within the hour"
 }
 
 # read_region_options "$@": sets env and keys; what it does not know goes into rest.

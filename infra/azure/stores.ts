@@ -51,7 +51,11 @@ export function stores(ctx: Context, cluster: Cluster, network: Network): Stores
             enableHttpsTrafficOnly: true,
             minimumTlsVersion: "TLS1_2",
             encryption: { keySource: "Microsoft.Storage", requireInfrastructureEncryption: true, services: { blob: { enabled: true, keyType: "Account" } } },
-            networkRuleSet: { defaultAction: "Deny", bypass: "AzureServices", virtualNetworkRules: [{ virtualNetworkResourceId: network.subnet.id }] },
+            networkRuleSet: {
+                defaultAction: "Deny", bypass: "AzureServices", virtualNetworkRules: [{ virtualNetworkResourceId: network.subnet.id }],
+                // Operators copy models from where they administer from. A single address goes without its mask.
+                ipRules: settings.publicApiFrom.map((cidr) => ({ iPAddressOrRange: cidr.replace("/32", ""), action: "Allow" as const })),
+            },
         },
         guarded,
     );

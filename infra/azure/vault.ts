@@ -34,7 +34,7 @@ export function secrets(ctx: Context, network: Network): Secrets {
                 enableSoftDelete: true,
                 softDeleteRetentionInDays: settings.deletionProtection ? 90 : 7,
                 enablePurgeProtection: true,
-                networkAcls: { defaultAction: "Deny", bypass: "AzureServices", virtualNetworkRules: [{ id: network.subnet.id }] },
+                networkAcls: { defaultAction: "Deny", bypass: "AzureServices", virtualNetworkRules: [{ id: network.subnet.id }], ipRules: settings.publicApiFrom.map((value) => ({ value })) },
             },
         },
         { ...opts, protect: settings.deletionProtection },

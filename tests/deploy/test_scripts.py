@@ -3,6 +3,7 @@ replaced by one that writes down how it was called."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -135,6 +136,7 @@ DRY = {
     ],
     "remove-region": ["--env", "prod", "--region", "gcp-us-central1"],
     "validate-gpu": ["--env", "prod", "--region", "aws-us-west-2"],
+    "copy-models": ["--env", "prod"],
     "put-secret": ["--env", "prod", "--region", "aws-us-west-2", "openai"],
 }
 
@@ -469,6 +471,34 @@ def test_an_authority_is_replaced_in_three_steps_each_everywhere(bench: Bench, l
     assert len([call for call in bench.calls("kubectl") if "create secret tls llm-router-root" in call]) == 3
     run = bench.run("rotate-ca", *options, "untrust", "--yes")
     assert run.returncode == 0, run.stderr
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+def test_models_are_checked_and_copied_into_every_region_s_own_store(bench: Bench) -> None:
+    shutil.copy(ROOT / "infra/tests/outputs.prod.json", bench.root / "infra/common/outputs.prod.json")
+    file = bench.root / "deploy/models/models.json"
+    models = json.loads(file.read_text())
+    for pool in models["served"].values():
+        model = models["models"][pool["model"]]
+        content = pool["model"].encode() * 100_000
+        (bench.root / model["file"]).write_bytes(content)
+        model["sha256"] = hashlib.sha256(content).hexdigest()
+    file.write_text(json.dumps(models))
+    run = bench.run("copy-models", "--env", "prod", "--from", str(bench.root))
+    assert run.returncode == 0, run.stderr
+    assert any(
+        "s3://llm-router-prod-aws-us-west-2-models-123456789012/tinyllama" in call for call in bench.calls("aws")
+    )
+    assert any("gs://llm-router-prod-llm-router-prod-gcp-us-central1-models/" in call for call in bench.calls("gcloud"))
+    names = "--account-name llmrouterprodblo01234567 --container-name models --name llama-2-7b-chat.Q4_K_M.gguf"
+    assert any(names in call for call in bench.calls("az"))
+
+    (bench.root / "llama-2-7b-chat.Q4_K_M.gguf").write_bytes(b"something else")
+    run = bench.run("copy-models", "--env", "prod", "--from", str(bench.root))
+    assert run.returncode == 1
+    assert "llama-2-7b-chat.Q4_K_M.gguf is not what deploy/models says" in run.stderr
 
 
 # --- GPUs ----------------------------------------------------------------------------------------
