@@ -224,6 +224,8 @@ REFUSED = {
     "config.clusters[0].costPerHuor=1": "additional properties 'costPerHuor' not allowed",
     "config.router.routingStrategy=hybird": "value must be one of 'hybrid'",
     "config.node.name=a": "config.node is filled in by the chart: set `cloud` and `region`",
+    "config.ledger.posture=open": "ledger.enabled is false",
+    "config.ledger.path=/x,ledger.enabled=true": "config.ledger.path is filled in by the chart",
     "config.server.port=1": "config.server.port is filled in by the chart",
     "config.timeouts.total=5m": "set that",
     "config.clusters[0].sharedSecret=${NOBODY}": "${NOBODY}, which nothing sets: add NOBODY to secretEnv",

@@ -30,7 +30,9 @@ def _is_let_in(path: str) -> bool:
     for line in IGNORED:
         pattern = line.lstrip("!")
         bare = pattern.removeprefix("**/")
-        fits = pattern == "**" or any(fnmatch.fnmatch(way, pattern) for way in ways)
+        fits = pattern == "**" or any(
+            fnmatch.fnmatch(way, pattern) and way.count("/") == pattern.count("/") for way in ways
+        )
         if fits or (pattern != bare and any(fnmatch.fnmatch(part, bare) for part in parts)):
             let_in = line.startswith("!")
     return let_in

@@ -78,11 +78,17 @@
 
 {{- define "router.checkConfig" -}}
 {{- $config := .Values.config -}}
-{{- $chart := dict "node" "set `cloud` and `region`" "gossip" "set the values under `gossip`" "admin" "set the values under `admin`" "ledger" "set the values under `ledger`" "sidecar" "that is charts/llm-server" -}}
+{{- $chart := dict "node" "set `cloud` and `region`" "gossip" "set the values under `gossip`" "admin" "set the values under `admin`" "sidecar" "that is charts/llm-server" -}}
 {{- range $key, $instead := $chart -}}
 {{- if hasKey $config $key -}}
 {{- fail (printf "config.%s is filled in by the chart: %s" $key $instead) -}}
 {{- end -}}
+{{- end -}}
+{{- if hasKey ($config.ledger | default dict) "path" -}}
+{{- fail "config.ledger.path is filled in by the chart: the volume decides where it lies" -}}
+{{- end -}}
+{{- if and (hasKey $config "ledger") (not .Values.ledger.enabled) -}}
+{{- fail "config.ledger is given, but ledger.enabled is false: there would be no volume to keep it on" -}}
 {{- end -}}
 {{- range $key := list "host" "port" -}}
 {{- if hasKey ($config.server | default dict) $key -}}

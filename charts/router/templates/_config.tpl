@@ -33,7 +33,7 @@
 {{- $_ := set $config "admin" (dict "listen" (printf "127.0.0.1:%d" (int $values.admin.port)) "token" "${ADMIN_TOKEN}") -}}
 {{- end -}}
 {{- if $values.ledger.enabled -}}
-{{- $_ := set $config "ledger" (dict "path" "/var/lib/llm-router/ledger.db") -}}
+{{- $_ := set $config "ledger" (merge (dict "path" "/var/lib/llm-router/ledger.sqlite") ($config.ledger | default dict)) -}}
 {{- end -}}
 {{- with $values.gossip -}}
 {{- if .enabled -}}
