@@ -2,7 +2,7 @@
 
 use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::guard::ejection::Ejection;
-use llm_router_logic::ids::BackendId;
+use llm_router_logic::ids::{BackendId, NodeId};
 use llm_router_logic::money::Money;
 use llm_router_logic::route::eligible::Refusal;
 use llm_router_logic::route::{Reason, Step, Strategy};
@@ -74,6 +74,9 @@ pub struct Attempt {
     pub waited_ms: u64,
     /// Which model there.
     pub model: Arc<str>,
+    /// The peer whose router made it; absent where this node did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<NodeId>,
     /// Why it failed; absent where it did not.
     pub fault: Option<String>,
 }

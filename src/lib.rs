@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod mock;
 pub mod node;
 pub mod outbound;
+pub mod peer_relay;
 pub mod relay;
 pub mod replay;
 pub mod sidecar;

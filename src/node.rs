@@ -2,6 +2,7 @@
 
 mod core;
 mod mocking;
+mod relaying;
 
 pub use core::{Core, World};
 
@@ -9,7 +10,7 @@ use crate::config::{self, Config, Problems};
 use crate::gossip_transport::{LoopbackUdp, Quic, TransportError};
 use crate::http::server::{self, Limits};
 use crate::http::{App, admin_router, router};
-use crate::identity::NodeName;
+use crate::identity::{Identity, NodeName};
 use crate::outbound::{Outbound, OutboundError};
 use axum::Router;
 use llm_router_actors::metrics::Metrics;
@@ -17,13 +18,14 @@ use llm_router_actors::ports::GossipTransport;
 use llm_router_actors::topology::{GossipSettings, Topology};
 use llm_router_actors::{Handle, StartError};
 use mocking::Mocks;
+use relaying::PeerRelay;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -65,6 +67,9 @@ pub enum NodeError {
     /// The actors could not be started.
     #[error(transparent)]
     Actors(#[from] StartError),
+    /// Peers' requests could not be taken or sent.
+    #[error("gossip.relay: {0}")]
+    PeerRelay(String),
     /// A simulated backend could not be started.
     #[error("cannot start a simulated backend: {0}")]
     Mock(String),
@@ -105,7 +110,9 @@ impl Node {
                 tracing::warn!(%addr, "`auth: none`: whoever reaches this address can spend your money");
             }
         }
-        let gossip = gossip(&config, &metrics).await?;
+        let (gossip, identity) = gossip(&config, &metrics).await?.unzip();
+        let identity = identity.flatten();
+        let relay_metrics = metrics.clone();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let world = World {
             metrics,
@@ -136,6 +143,10 @@ impl Node {
             listeners.push(serve(listener, admin_router(app.clone())));
         }
         listeners.push(serve(listener, router(app.clone())));
+        if let Some(identity) = identity {
+            let relay = PeerRelay { config: &config, identity, metrics: relay_metrics, stop: stop.clone() };
+            listeners.extend(relay.start(&app.handle, &outbound).await?);
+        }
         tracing::info!(node = %config.node.name, region = %config.node.region, %addr, ?admin_addr, "router is listening");
         Ok(Self {
             addr,
@@ -196,6 +207,7 @@ impl Node {
     /// peers are told.
     pub async fn shutdown(self) {
         self.app.readiness.drain();
+        self.app.handle.tell_leaving();
         self.stop.cancel();
         self.app.relay.load().stop_shadows();
         for listener in self.listeners {
@@ -309,22 +321,22 @@ fn topology(config: &Config) -> Topology {
 async fn gossip(
     config: &Config,
     metrics: &Metrics,
-) -> Result<Option<(GossipSettings, Arc<dyn GossipTransport>)>, NodeError> {
+) -> Result<Option<(Gossip, Option<watch::Receiver<Arc<Identity>>>)>, NodeError> {
     let Some(gossip) = &config.gossip else {
         return Ok(None);
     };
-    let (transport, bound): (Arc<dyn GossipTransport>, _) = match &gossip.identity {
+    let (transport, bound, identity): (Arc<dyn GossipTransport>, _, _) = match &gossip.identity {
         Some(files) => {
             let name = NodeName { cluster: gossip.cluster_id.clone(), node: config.node.name.clone() };
             let files = files.clone();
             let quic = Quic::bind(gossip.listen, files, name, IDENTITY_INTERVAL, metrics.clone()).await?;
-            let bound = quic.local_addr();
-            (Arc::new(quic), bound)
+            let (bound, identity) = (quic.local_addr(), quic.identity());
+            (Arc::new(quic), bound, Some(identity))
         }
         None => {
             let udp = LoopbackUdp::bind(gossip.listen, metrics.clone()).await?;
             let bound = udp.local_addr();
-            (Arc::new(udp), bound)
+            (Arc::new(udp), bound, None)
         }
     };
     let bound = bound.map_err(|error| TransportError::Bind(gossip.listen, error))?;
@@ -335,8 +347,11 @@ async fn gossip(
         seeds: gossip.seeds.clone(),
         interval: gossip.interval,
     };
-    Ok(Some((settings, transport)))
+    Ok(Some(((settings, transport), identity)))
 }
+
+/// How a node gossips, and over what.
+type Gossip = (GossipSettings, Arc<dyn GossipTransport>);
 
 async fn bind(what: &'static str, host: &str, port: u16) -> Result<TcpListener, NodeError> {
     TcpListener::bind((host, port))

@@ -14,7 +14,8 @@ pub use probe::HttpProbe;
 pub use wake::HttpWake;
 
 use crate::config::{Auth, Backend, Connection, Timeouts, WakeHook};
-use arc_swap::ArcSwap;
+use crate::peer_relay::{Ask, Caller, Unreached};
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::body::Body;
 use bytes::Bytes;
 use carrier::innermost;
@@ -24,7 +25,7 @@ use http_body_util::BodyExt;
 use llm_router_actors::ports::Draw;
 use llm_router_logic::backend::Kind;
 use llm_router_logic::fault::Fault;
-use llm_router_logic::ids::BackendId;
+use llm_router_logic::ids::{BackendId, NodeId};
 use llm_router_logic::{sign, wire};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::HashMap;
@@ -42,6 +43,8 @@ pub struct Outbound {
     /// Carries everything, instead of connections of our own.
     carrier: Option<Arc<dyn Carrier>>,
     draw: Draw,
+    /// Calls peers' relays; empty where this node cannot prove itself to them.
+    peers: ArcSwapOption<Caller>,
 }
 
 /// How one backend is reached.
@@ -79,6 +82,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// An answer whose body this is.
+    pub(crate) fn new(body: Body) -> Self {
+        Self { body }
+    }
+
     /// The next bytes; `None` at the end of the body.
     ///
     /// # Errors
@@ -113,7 +121,9 @@ impl Outbound {
         carrier: Option<Arc<dyn Carrier>>,
         draw: Draw,
     ) -> Result<Self, OutboundError> {
-        let outbound = Self { routes: ArcSwap::default(), timeouts, carrier, draw };
+        // What carries everything carries calls to peers too.
+        let peers = ArcSwapOption::from(carrier.clone().map(|carrier| Arc::new(Caller::new(carrier))));
+        let outbound = Self { routes: ArcSwap::default(), timeouts, carrier, draw, peers };
         outbound.reconfigure(backends)?;
         Ok(outbound)
     }
@@ -196,6 +206,30 @@ impl Outbound {
         let error = wire::read_error(route.kind, &body);
         let status = wire::corrected_status(route.kind, status.as_u16(), &error);
         Err(Fault::Status { status, retry_after, error })
+    }
+
+    /// From now on calls to peers' relays are made by `caller`.
+    pub fn call_peers_with(&self, caller: Arc<Caller>) {
+        self.peers.store(Some(caller));
+    }
+
+    /// Sends one request through the router of `peer`, as [`Self::send`] does from here.
+    ///
+    /// # Errors
+    /// The fault of the attempt, with whether it was the peer's relay itself that could not be reached.
+    pub async fn send_through(
+        &self,
+        peer: &NodeId,
+        address: &str,
+        ask: Ask<'_>,
+    ) -> Result<Answer, (Fault, Unreached)> {
+        match self.peers.load_full() {
+            Some(caller) => caller.send(peer, address, ask).await,
+            None => {
+                let told = format!("cannot call router `{peer}`: this node has no `gossip.identity`");
+                Err((Fault::Connect(told), Unreached(true)))
+            }
+        }
     }
 
     /// Asks with GET, for probes: status and at most `limit` bytes of body.
@@ -338,7 +372,7 @@ async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, axum::Error> {
     Ok(None)
 }
 
-async fn read_bounded(mut body: Body, limit: usize, patience: Duration) -> Result<Bytes, String> {
+pub(crate) async fn read_bounded(mut body: Body, limit: usize, patience: Duration) -> Result<Bytes, String> {
     let mut read = Vec::new();
     let reading = async {
         while let Some(chunk) = next_chunk(&mut body).await.map_err(|error| innermost(&error))? {

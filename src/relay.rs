@@ -249,6 +249,7 @@ impl Relay {
             ("x-llm-router-decision", told.decision),
             ("x-llm-router-cost-usd", cost),
             ("x-llm-router-attempts", told.attempts.to_string()),
+            ("x-llm-router-via", step.via.as_ref().map(ToString::to_string).unwrap_or_default()),
             ("x-llm-router-region", self.handle.topology().region.to_string()),
             ("x-llm-router-dropped", told.dropped),
             ("x-llm-router-experiment", told.experiments),

@@ -25,6 +25,8 @@ mod guards;
 mod ledger;
 #[path = "integration/life.rs"]
 mod life;
+#[path = "integration/peer_relay.rs"]
+mod peer_relay;
 #[path = "integration/quic.rs"]
 mod quic;
 #[path = "integration/standing.rs"]

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use llm_router_logic::backend::Placement;
 use llm_router_logic::cost::entry::MachineTime;
 use llm_router_logic::cost::usage::Usage;
-use llm_router_logic::ids::BackendId;
+use llm_router_logic::ids::{BackendId, NodeId};
 use llm_router_logic::money::Money;
 use llm_router_logic::route::score::unit_cost;
 use llm_router_logic::route::unit_costs::unit_costs;
@@ -32,6 +32,8 @@ use std::time::Duration;
 pub struct Settlement {
     /// The backend that served it; `None` where none did.
     pub backend: Option<BackendId>,
+    /// The peer through whose router it was served. That peer books nothing of it.
+    pub via: Option<NodeId>,
     /// Whether it was answered in full.
     pub served: bool,
     /// Whether it is the request's last attempt; those before count for what they cost only.

@@ -160,7 +160,7 @@ impl Actor for Dispatcher {
 
 impl State {
     fn observed(&mut self, id: BackendId, fact: OwnFact) {
-        if !self.topology.backends.iter().any(|spec| spec.id == id) {
+        if !is_looked_at(&self.topology, &id) {
             return; // A last word of a backend that a reload removed.
         }
         self.tell(&id, fact.report, &fact.models);
@@ -222,12 +222,8 @@ impl State {
     }
 
     fn reconfigure(&mut self, topology: Arc<Topology>, doors: Vec<Door>) {
-        let removed: Vec<BackendId> = self
-            .own
-            .keys()
-            .filter(|id| !topology.backends.iter().any(|spec| spec.id == **id))
-            .cloned()
-            .collect();
+        let removed: Vec<BackendId> =
+            self.own.keys().filter(|id| !is_looked_at(&topology, id)).cloned().collect();
         for id in removed {
             self.own.remove(&id);
             self.paces.remove(&id);
@@ -289,6 +285,11 @@ impl State {
             doors: self.doors.clone(),
         }));
     }
+}
+
+/// Whether this node looks at `id` itself.
+fn is_looked_at(topology: &Topology, id: &BackendId) -> bool {
+    topology.backends.iter().any(|spec| spec.id == *id && spec.is_reached_from(&topology.region))
 }
 
 /// How many requests this node may run at a backend at once: its part of the places the backend tells of

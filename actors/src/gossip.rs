@@ -13,12 +13,14 @@ use crate::facts::{self, Facts};
 use crate::metrics::Metrics;
 use crate::poison::poison;
 use crate::ports::GossipTransport;
+use crate::shunned::Shunned;
 use crate::topology::GossipSettings;
 use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
 use llm_router_logic::backend::ServedModel;
 use llm_router_logic::gossip::codec::{self, NodeFact, Reads};
 use llm_router_logic::gossip::fact::Payload;
 use llm_router_logic::gossip::key::Key;
+use llm_router_logic::gossip::presence::Presence;
 use llm_router_logic::ids::{BackendId, NodeId, Region};
 use llm_router_logic::report::Report;
 use llm_router_logic::time::Moment;
@@ -53,6 +55,7 @@ pub(crate) struct Arguments {
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) facts: Facts,
+    pub(crate) shunned: Arc<Shunned>,
 }
 
 #[derive(Debug)]
@@ -338,6 +341,12 @@ impl State {
             }
         }
         facts.keep(&kept.iter().map(|(node, kept)| (node.clone(), kept.facts.clone())).collect());
+        let said: BTreeMap<NodeId, Presence> =
+            facts.heard::<Presence>().into_iter().map(|heard| (heard.node, heard.fact)).collect();
+        let relay_of = |node: &NodeId| {
+            let told = said.get(node).map(|presence| presence.relay.as_str());
+            told.filter(|relay| !relay.is_empty() && !self.arguments.shunned.is_shunned(node)).map(Arc::from)
+        };
         let members: Vec<Member> = found
             .into_iter()
             .map(|(node, Seen { generation, live, .. })| Member {
@@ -348,7 +357,9 @@ impl State {
                 },
                 this_node: node == *this,
                 generation,
-                live,
+                live: live && !said.get(&node).is_some_and(|presence| presence.gone),
+                relay: relay_of(&node),
+                leaving: said.get(&node).is_some_and(|presence| presence.leaving),
                 node,
             })
             .collect();

@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::clock::Clock;
 pub use crate::cost::{Book, Settlement, Sums};
-use crate::facts::Facts;
+use crate::facts::{FactRefused, Facts};
 use crate::gate::{Ask, NotAdmitted};
 use crate::lease::Lease;
 use crate::ledger::{Journal, JournalSettings};
@@ -11,13 +11,15 @@ use crate::metrics::Metrics;
 use crate::ports::{Draw, GossipTransport, LedgerStorage, Probe, Trials, Wake};
 use crate::root::{Msg, Root, Shared};
 pub use crate::roster::{Roll, Stated, Word};
+use crate::shunned::Shunned;
 use crate::snapshot::Snapshot;
 use crate::topology::{GossipSettings, Topology};
 use crate::trial::Alone;
 use crate::{backend, cost, dispatcher, gossip, ledger, roster};
 use arc_swap::ArcSwap;
+use llm_router_logic::gossip::presence::Presence;
 use llm_router_logic::guard::restart::Restarts;
-use llm_router_logic::ids::BackendId;
+use llm_router_logic::ids::{BackendId, NodeId};
 use llm_router_logic::route::{PreparedView, Step};
 use llm_router_logic::standing::Standing;
 use llm_router_logic::view::{BackendView, ClusterView, Member};
@@ -86,6 +88,10 @@ pub struct Handle {
 
 /// How long a start waits for the ledger to open, and a shutdown for its last entries.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
+/// Rounds of gossip a goodbye is given.
+const GOODBYE_ROUNDS: u32 = 3;
+/// The longest a goodbye takes.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
 /// How long a reload or shutdown may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -116,6 +122,8 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
             generation,
             live: true,
             this_node: true,
+            relay: None,
+            leaving: false,
         }],
     };
     let policy = Arc::new(topology.policy.clone());
@@ -125,6 +133,7 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
         clock,
         draw,
         facts: Facts::new(metrics.clone(), gossip_address.clone()),
+        shunned: Arc::new(Shunned::new(clock)),
         metrics,
         probe,
         generation,
@@ -239,33 +248,62 @@ impl Handle {
         tokens: u32,
         max_wait: Duration,
     ) -> Result<Lease, NotAdmitted> {
-        let (Some(door), Some(backend)) =
-            (snapshot.doors.get(step.index), snapshot.view.backends.get(step.index))
+        if step.via.is_some() {
+            return Ok(Lease::through_peer(self.shared.clock));
+        }
+        // What is tried although it was ejected is no trial: those are one at a time.
+        let (trial, max_waiting) = (step.ejected_for.is_none(), snapshot.policy.max_queue_depth);
+        let ask = Ask { tenant, model: &step.model, tokens, trial, max_wait, max_waiting };
+        self.place(snapshot, step.index, ask).await
+    }
+
+    /// Takes a place at backend `index` of `snapshot` for a request that `peer` passes on, as
+    /// [`Self::lease`] does for this node's own. Places are shared fairly between peers and tenants.
+    ///
+    /// # Errors
+    /// [`NotAdmitted`].
+    pub async fn lease_for_peer(
+        &self,
+        snapshot: &Snapshot,
+        index: usize,
+        peer: &NodeId,
+        model: &str,
+        tokens: u32,
+        max_wait: Duration,
+    ) -> Result<Lease, NotAdmitted> {
+        let (tenant, max_waiting) = (peer.as_str(), snapshot.policy.max_queue_depth);
+        let ask = Ask { tenant, model, tokens, trial: true, max_wait, max_waiting };
+        self.place(snapshot, index, ask).await
+    }
+
+    /// Takes a place at backend `index`; `ask.trial` says whether it may be the trial of a half-open breaker.
+    async fn place(&self, snapshot: &Snapshot, index: usize, mut ask: Ask<'_>) -> Result<Lease, NotAdmitted> {
+        let (Some(door), Some(backend)) = (snapshot.doors.get(index), snapshot.view.backends.get(index))
         else {
             return Err(NotAdmitted::TooLate(Duration::ZERO));
         };
         door.actor.send(backend::Msg::Asked);
-        let model: &str = &step.model;
-        let now = self.shared.clock.now();
-        // What is tried although it was ejected is no trial: those are one at a time.
-        let trial =
-            step.ejected_for.is_none() && backend.own.as_ref().is_some_and(|own| own.on_trial(model, now));
+        let (now, id) = (self.shared.clock.now(), &backend.spec.id);
+        let (model, tokens) = (ask.model.to_owned(), ask.tokens);
+        ask.trial &= backend.own.as_ref().is_some_and(|own| own.on_trial(&model, now));
         if backend.spec.scale_to_zero.is_some() {
-            self.want(step.backend.clone(), Want::Served);
+            self.want(id.clone(), Want::Served);
         }
-        if trial && !self.shared.trials.load().may_try(&step.backend, model, now) {
+        if ask.trial && !self.shared.trials.load().may_try(id, &model, now) {
             return Err(NotAdmitted::TrialTaken);
         }
-        let max_waiting = snapshot.policy.max_queue_depth;
-        let slot = door.gate.admit(Ask { tenant, model, tokens, trial, max_wait, max_waiting }).await;
         let metrics = &self.shared.metrics;
-        let slot = slot.inspect_err(|why| {
-            let labels = [step.backend.as_str(), why.as_str()];
-            metrics.queue_refused_total.with_label_values(&labels).inc();
+        let slot = door.gate.admit(ask).await.inspect_err(|why| {
+            metrics.queue_refused_total.with_label_values(&[id.as_str(), why.as_str()]).inc();
         })?;
         let waited = self.shared.clock.now().since(now);
-        metrics.queue_wait_seconds.with_label_values(&[step.backend.as_str()]).observe(waited.as_secs_f64());
-        Ok(Lease::new(door.clone(), slot, self.shared.clock, model.to_owned(), tokens))
+        metrics.queue_wait_seconds.with_label_values(&[id.as_str()]).observe(waited.as_secs_f64());
+        Ok(Lease::new(door.clone(), slot, self.shared.clock, model, tokens))
+    }
+
+    /// The relay of `node` could not be reached: it is left out of the view for some seconds.
+    pub fn relay_failed(&self, node: &NodeId) {
+        self.shared.shunned.failed(node);
     }
 
     /// Says something of a backend, to this node and through it to all. `false` where nobody of that name is
@@ -333,9 +371,33 @@ impl Handle {
         }
     }
 
-    /// Stops all actors; peers notice at once that this node left.
+    /// Tells peers where this node takes requests of theirs; empty = nowhere.
+    ///
+    /// # Errors
+    /// [`FactRefused`] where it cannot be told.
+    pub fn tell_relay(&self, address: &str) -> Result<(), FactRefused> {
+        self.tell(&Presence { relay: address.to_owned(), ..Presence::default() })
+    }
+
+    /// Tells peers that this node takes no more requests.
+    pub fn tell_leaving(&self) {
+        // Nothing larger than what was told before: it fits.
+        let _ = self.tell(&Presence { leaving: true, ..Presence::default() });
+    }
+
+    fn tell(&self, presence: &Presence) -> Result<(), FactRefused> {
+        self.shared.facts.publish(Presence::NAME, presence)
+    }
+
+    /// Says goodbye to peers and stops all actors.
     pub async fn shutdown(&self) {
         self.stopping.store(true, Ordering::Release);
+        let has_peers = self.snapshot().view.members.iter().any(|member| member.live && !member.this_node);
+        if let Some((settings, _)) = self.shared.gossip_over.as_ref().filter(|_| has_peers) {
+            let _ = self.tell(&Presence { leaving: true, gone: true, ..Presence::default() });
+            // A round or two for the word to get around; whoever misses it notices the silence.
+            tokio::time::sleep((settings.interval * GOODBYE_ROUNDS).min(GOODBYE_MAX)).await;
+        }
         if let Some(root) = self.root.actor() {
             // Whether or not it answers in time, the process goes on to end.
             let _ = root.call(Msg::Shutdown, Some(PATIENCE)).await;

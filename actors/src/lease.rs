@@ -18,9 +18,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(300);
 /// dropping it otherwise means the client went away, which says nothing about the backend's health.
 #[derive(Debug)]
 pub struct Lease {
-    door: Door,
-    /// Held for its drop.
-    _slot: Slot,
+    /// The place held; `None` where a peer holds one for us, and learns the outcome itself.
+    place: Option<(Door, Slot)>,
     clock: Clock,
     model: String,
     estimated_tokens: u32,
@@ -34,24 +33,27 @@ impl Lease {
     pub(crate) fn new(door: Door, slot: Slot, clock: Clock, model: String, estimated_tokens: u32) -> Self {
         let started = clock.now();
         door.actor.send(Msg::Started { at: started });
-        Self {
-            door,
-            _slot: slot,
-            clock,
-            model,
-            estimated_tokens,
-            started,
-            ttft: None,
-            output_tokens: 0,
-            ended: false,
-        }
+        Self::begin(Some((door, slot)), clock, model, estimated_tokens)
+    }
+
+    /// A hold on a backend that is used through a peer: that peer's router takes the place, and its actor
+    /// judges the backend by what comes of it. Here only the time is kept.
+    pub(crate) fn through_peer(clock: Clock) -> Self {
+        Self::begin(None, clock, String::new(), 0)
+    }
+
+    fn begin(place: Option<(Door, Slot)>, clock: Clock, model: String, estimated_tokens: u32) -> Self {
+        let started = clock.now();
+        Self { place, clock, model, estimated_tokens, started, ttft: None, output_tokens: 0, ended: false }
     }
 
     /// Notes that the first content byte has come; later calls change nothing.
     pub fn first_token(&mut self) {
         if self.ttft.is_none() {
             let ttft = self.clock.now().since(self.started);
-            self.door.gate.answered(ttft);
+            if let Some((door, _)) = &self.place {
+                door.gate.answered(ttft);
+            }
             self.ttft = Some(ttft);
         }
     }
@@ -71,7 +73,9 @@ impl Lease {
         if let Some(usage) = usage {
             self.output_tokens = usage.total_output();
             let actual = u32::try_from(usage.total_input() + usage.total_output()).unwrap_or(u32::MAX);
-            self.door.gate.settle_tokens(self.estimated_tokens, actual);
+            if let Some((door, _)) = &self.place {
+                door.gate.settle_tokens(self.estimated_tokens, actual);
+            }
         }
         self.end(Verdict::Served);
     }
@@ -79,21 +83,23 @@ impl Lease {
     /// The attempt failed. A 429 closes the account's gate at once for as long as it asked, or the
     /// model's where limits are per model; a 503 with `Retry-After` closes it for the model.
     pub fn fail(mut self, fault: &Fault) {
-        let gate = &self.door.gate;
-        let until = |wait: Duration| self.clock.now() + wait.min(MAX_BACKOFF);
-        match fault {
-            Fault::Status { status: 429, retry_after, .. } => {
-                gate.refused();
-                gate.throttled(&self.model, until(retry_after.unwrap_or(DEFAULT_BACKOFF)));
-            }
-            Fault::Status { status: 503, retry_after, .. } => {
-                gate.refused();
-                if let Some(wait) = retry_after {
-                    gate.back_off_model(&self.model, until(*wait));
+        if let Some((door, _)) = &self.place {
+            let gate = &door.gate;
+            let until = |wait: Duration| self.clock.now() + wait.min(MAX_BACKOFF);
+            match fault {
+                Fault::Status { status: 429, retry_after, .. } => {
+                    gate.refused();
+                    gate.throttled(&self.model, until(retry_after.unwrap_or(DEFAULT_BACKOFF)));
                 }
+                Fault::Status { status: 503, retry_after, .. } => {
+                    gate.refused();
+                    if let Some(wait) = retry_after {
+                        gate.back_off_model(&self.model, until(*wait));
+                    }
+                }
+                Fault::FirstByteTimeout(_) => gate.refused(),
+                _ => {}
             }
-            Fault::FirstByteTimeout(_) => gate.refused(),
-            _ => {}
         }
         self.end(if fault.counts_against_backend() {
             Verdict::Failed { unreachable: matches!(fault, Fault::Connect(_)) }
@@ -104,7 +110,9 @@ impl Lease {
 
     /// No request was made after all: what its rate limit gave is given back.
     pub fn unused(mut self) {
-        self.door.gate.settle_tokens(self.estimated_tokens, 0);
+        if let Some((door, _)) = &self.place {
+            door.gate.settle_tokens(self.estimated_tokens, 0);
+        }
         self.end(Verdict::Neutral);
     }
 
@@ -112,7 +120,8 @@ impl Lease {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        self.door.actor.send(Msg::Ended(Ended {
+        let Some((door, _)) = &self.place else { return };
+        door.actor.send(Msg::Ended(Ended {
             model: std::mem::take(&mut self.model),
             verdict,
             ttft: self.ttft,

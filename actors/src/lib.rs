@@ -24,6 +24,7 @@ pub mod ports;
 mod prober;
 mod root;
 pub mod roster;
+mod shunned;
 pub mod snapshot;
 pub mod topology;
 mod trial;

@@ -77,6 +77,10 @@ pub struct Metrics {
     pub gossip_peers: IntGauge,
     /// `llm_router_gossip_refused_total{why}`
     pub gossip_refused_total: IntCounterVec,
+    /// `llm_router_relayed_requests_total{direction,result}`
+    pub relayed_requests_total: IntCounterVec,
+    /// `llm_router_relay_refused_total{why}`
+    pub relay_refused_total: IntCounterVec,
     /// `llm_router_gossip_bytes_total{direction}`
     pub gossip_bytes_total: IntCounterVec,
     /// `llm_router_config_reloads_total{result}`
@@ -300,6 +304,17 @@ impl Metrics {
             gossip_peers: register!(IntGauge::with_opts(opts("gossip_peers", "Other routers seen alive."))),
             gossip_refused_total: register!(IntCounterVec::new(
                 opts("gossip_refused_total", "Gossiped values or packets dropped, by reason."),
+                &["why"]
+            )),
+            relayed_requests_total: register!(IntCounterVec::new(
+                opts(
+                    "relayed_requests_total",
+                    "Attempts through another router: `sent` by this node, `taken` for a peer, by result."
+                ),
+                &["direction", "result"]
+            )),
+            relay_refused_total: register!(IntCounterVec::new(
+                opts("relay_refused_total", "Callers of the relay refused at its door, by reason."),
                 &["why"]
             )),
             gossip_bytes_total: register!(IntCounterVec::new(

@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::poison::poison;
 use crate::ports::{Draw, GossipTransport, Probe, Trials, Wake};
 use crate::roster::{self, Roll, Roster, Word};
+use crate::shunned::Shunned;
 use crate::snapshot::{Door, Snapshot};
 use crate::topology::{GossipSettings, Topology};
 use arc_swap::ArcSwap;
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) dispatcher: Address<dispatcher::Msg>,
     pub(crate) gossip: Address<gossip::Msg>,
     pub(crate) facts: Facts,
+    pub(crate) shunned: Arc<Shunned>,
     pub(crate) cost: Address<cost::Msg>,
     pub(crate) wake: Arc<dyn Wake>,
     pub(crate) roll: Arc<ArcSwap<Roll>>,
@@ -220,6 +222,7 @@ impl State {
                     clock: shared.clock,
                     metrics: shared.metrics.clone(),
                     facts: shared.facts.clone(),
+                    shunned: Arc::clone(&shared.shunned),
                 };
                 let (actor, _) = Actor::spawn_linked(None, Gossip, arguments, supervisor).await?;
                 shared.dispatcher.send(dispatcher::Msg::TellAll);
@@ -268,6 +271,10 @@ impl State {
                 let Some(spec) = topology.backends.iter().find(|spec| spec.id == *id) else {
                     return Ok(());
                 };
+                // What this node has no way to is not looked at: peers say how it is.
+                if !spec.is_reached_from(&topology.region) {
+                    return Ok(());
+                }
                 let door = shared.door(spec);
                 let arguments = backend::Arguments {
                     spec: Arc::clone(spec),

@@ -78,6 +78,7 @@ fn backend(n: usize) -> BackendView {
             rate_limit: None,
             slots: None,
             scale_to_zero: None,
+            reached_from: Vec::new(),
         }),
         own: Some(OwnFact { report, observed_at: NOW, ..OwnFact::default() }),
         peers: vec![peer("gcp-0"), peer("azure-0")],

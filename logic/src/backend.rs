@@ -102,9 +102,17 @@ pub struct BackendSpec {
     pub slots: Option<u32>,
     /// For a cluster that may have no machine: that it cannot be reached then is no illness.
     pub scale_to_zero: Option<ScaleToZero>,
+    /// Regions whose routers have a way of their own to it; empty = all. Others use it through a router
+    /// there.
+    pub reached_from: Vec<Region>,
 }
 
 impl BackendSpec {
+    /// Whether routers of `region` have a way of their own to it.
+    pub fn is_reached_from(&self, region: &Region) -> bool {
+        self.reached_from.is_empty() || self.reached_from.contains(region)
+    }
+
     /// Whether this is one of our own clusters.
     pub fn is_cluster(&self) -> bool {
         matches!(self.placement, Placement::Cluster { .. })

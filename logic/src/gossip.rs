@@ -5,3 +5,4 @@ pub mod codec;
 pub mod fact;
 pub mod key;
 pub mod pace;
+pub mod presence;

@@ -9,6 +9,7 @@ pub mod network;
 mod order;
 pub mod plan;
 pub mod prepared;
+mod relayed;
 pub mod score;
 pub mod shortlist;
 pub mod strategy;

@@ -153,6 +153,10 @@ pub struct Member {
     pub live: bool,
     /// Whether it is this node.
     pub this_node: bool,
+    /// Where it relays peers' requests to backends it reaches; `None` = it does not.
+    pub relay: Option<Arc<str>>,
+    /// Whether it said that it is about to stop.
+    pub leaving: bool,
 }
 
 /// The whole view.
@@ -168,6 +172,29 @@ pub struct ClusterView {
     pub foreign: Vec<(BackendId, PeerFact)>,
     /// Routers known, this one included.
     pub members: Vec<Member>,
+}
+
+/// Added to what a peer measured on its way to a backend where a request goes through that peer: a round trip
+/// between two continents.
+pub const RELAY_HOP_MS: u32 = 150;
+
+impl ClusterView {
+    /// The peer through whose router `backend` is used, where this node has no way of its own to it: one that
+    /// lives, relays, and said lately that it reaches the backend well.
+    pub fn via<'v>(&self, backend: &'v BackendView, now: Moment) -> Option<&'v PeerFact> {
+        let lost = backend.own.as_ref().is_some_and(|own| own.report.health == Health::Unhealthy);
+        if backend.spec.is_reached_from(&self.region) && !lost {
+            return None;
+        }
+        let relays = |fact: &PeerFact| self.relay_of(&fact.node).is_some();
+        backend.reached_by(now).into_iter().find(|fact| relays(fact) && !fact.report.breaker_open)
+    }
+
+    /// Where the router `node` takes requests of peers.
+    pub fn relay_of(&self, node: &NodeId) -> Option<&Arc<str>> {
+        let member = self.members.iter().find(|member| member.node == *node)?;
+        member.relay.as_ref().filter(|_| member.live && !member.leaving && !member.this_node)
+    }
 }
 
 /// The facts that count for a decision now, own before peers', with where they came from.
@@ -221,6 +248,16 @@ impl BackendView {
             }
             _ => None,
         }
+    }
+
+    /// The facts that count for a request that goes through the peer that said `fact`: what it measured, and a
+    /// hop.
+    pub fn facts_through<'a>(&'a self, fact: &'a PeerFact, now: Moment) -> Facts<'a> {
+        let rtt_ms = Some(fact.report.rtt_ms.unwrap_or(0).saturating_add(RELAY_HOP_MS));
+        // What that peer has running there is counted with the peers'.
+        let report = Report { rtt_ms, in_flight: 0, ..fact.report };
+        let models = if self.spec.models.is_empty() { &fact.models[..] } else { &self.spec.models };
+        Facts { report, age: now.since(fact.arrived_at), said_by: Some(&fact.node), models }
     }
 
     /// Whether this node itself reaches it well. Gossip never makes this true: a peer that reaches a backend

@@ -15,6 +15,7 @@ fn backend(own: Option<Health>, peers: Vec<PeerFact>) -> BackendView {
         slots: None,
         rate_limit: None,
         scale_to_zero: None,
+        reached_from: Vec::new(),
     };
     let own = own.map(|health| OwnFact {
         report: Report { health, ..Report::default() },

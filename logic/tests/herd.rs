@@ -93,6 +93,7 @@ mod herd {
                 rate_limit: None,
                 slots: Some(SLOTS),
                 scale_to_zero: None,
+                reached_from: Vec::new(),
             }),
             own: Some(OwnFact { report, observed_at: Moment::ZERO, ..OwnFact::default() }),
             peers: (0..ROUTERS)

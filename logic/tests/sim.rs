@@ -31,6 +31,7 @@ fn spec(name: &str, kind: Kind, placement: Placement) -> BackendSpec {
         rate_limit: None,
         slots: None,
         scale_to_zero: None,
+        reached_from: Vec::new(),
     }
 }
 

@@ -212,6 +212,9 @@ pub(super) struct ClusterFile {
     /// Requests at once. Default: the cluster is asked.
     #[schemars(range(min = 1))]
     pub slots: Option<u32>,
+    /// Regions whose routers have a way to it, as in a private network; those of others use it through a
+    /// router there that has `gossip.relay`. Default: every region.
+    pub reached_from: Option<Vec<Option<String>>>,
     /// For a cluster that may have no machine at times: it is then asleep and not ill.
     pub scale_to_zero: Option<ScaleToZeroFile>,
     /// For machines whose price changes and that may be taken away.
@@ -493,6 +496,20 @@ pub(super) struct GossipFile {
     pub identity: Option<IdentityFile>,
     /// Whether prices and preemption notices that peers tell count here. Default true.
     pub heed_prices: Option<bool>,
+    /// Takes peers' requests for backends that this node reaches and they do not; needs `identity`. Without
+    /// this section it takes none, and may still send its own through peers.
+    pub relay: Option<RelayFile>,
+}
+
+/// The listener for requests of peers: HTTP/2 over mutual TLS with `gossip.identity`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct RelayFile {
+    /// TCP address to listen on, for example `0.0.0.0:7947`. Required.
+    pub listen: Option<String>,
+    /// `host:port` peers reach it at, where that is another. Default: the one it listens on.
+    pub advertise: Option<String>,
 }
 
 /// Certificate this node proves itself with: PEM files, as `llm-router certs issue` makes them. Changed

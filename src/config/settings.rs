@@ -122,6 +122,17 @@ pub struct Gossip {
     pub cluster_id: String,
     /// What this node proves itself with; `None` = plain UDP, on loopback only.
     pub identity: Option<IdentityFiles>,
+    /// The listener for requests of peers; `None` = it takes none.
+    pub relay: Option<PeerRelay>,
+}
+
+/// The listener for requests of peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerRelay {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// `host:port` peers reach it at; `None` = the one it listens on.
+    pub advertise: Option<String>,
 }
 
 /// The operators' listener.

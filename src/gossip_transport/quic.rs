@@ -73,6 +73,8 @@ struct Shared {
     client: ArcSwap<ClientConfig>,
     /// Counts identities: a connection made under an older one is replaced.
     identity: watch::Sender<u64>,
+    /// The identity in force.
+    current: watch::Sender<Arc<Identity>>,
     heard: mpsc::Sender<Heard>,
     metrics: Metrics,
     stop: CancellationToken,
@@ -114,6 +116,7 @@ impl Quic {
             endpoint,
             client: ArcSwap::from_pointee(client),
             identity: watch::Sender::new(0),
+            current: watch::Sender::new(Arc::new(identity)),
             heard,
             metrics,
             stop: stop.clone(),
@@ -123,6 +126,11 @@ impl Quic {
         tokio::spawn(renewal::watch(Arc::clone(&shared), files, name, contents, reload_interval));
         let inbox = Arc::new(tokio::sync::Mutex::new(inbox));
         Ok(Self { inner: Arc::new(Inner { shared, links, inbox, _stop: stop.drop_guard() }) })
+    }
+
+    /// The identity in force, and those that follow.
+    pub fn identity(&self) -> watch::Receiver<Arc<Identity>> {
+        self.inner.shared.current.subscribe()
     }
 
     /// The bound address.

@@ -48,10 +48,12 @@ impl Readiness {
         {
             return Some("waiting for the first gossip round");
         }
-        let reachable = snapshot.view.backends.iter().any(|backend| {
+        let view = &snapshot.view;
+        let reachable = view.backends.iter().any(|backend| {
+            let from_here = backend.spec.is_reached_from(&view.region)
+                && backend.facts(now).is_some_and(|facts| facts.report.health == Health::Healthy);
             // What sleeps is woken by the requests that come here.
-            backend.spec.scale_to_zero.is_some()
-                || backend.facts(now).is_some_and(|facts| facts.report.health == Health::Healthy)
+            from_here || backend.spec.scale_to_zero.is_some() || view.via(backend, now).is_some()
         });
         (!reachable).then_some("no healthy backend")
     }

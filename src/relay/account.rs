@@ -187,6 +187,7 @@ impl Account {
                     .with_if(Flags::ESTIMATED, charged.estimated)
                     .with_if(Flags::UNPRICED, charged.cost.is_none())
                     .with_if(Flags::DISCONNECTED, end.outcome == Outcome::Cancelled)
+                    .with_if(Flags::RELAYED, self.step.via.is_some())
                     .with_if(Flags::BATCH, self.batch)
                     .with_if(Flags::SHADOW, self.shadow),
                 ttft_ms: self.ttft.map(millis),
@@ -195,6 +196,7 @@ impl Account {
         }
         let settlement = Settlement {
             backend: Some(self.step.backend.clone()),
+            via: self.step.via.clone(),
             served: end.outcome == Outcome::Served,
             is_last: end.is_last,
             fallback,

@@ -8,13 +8,15 @@ use super::tally::Tally;
 use super::{Call, Relay, fault};
 use crate::config::Timeouts;
 use crate::decisions::Stopped;
+use crate::outbound::Answer;
+use crate::peer_relay::{Ask, Unreached};
 use llm_router_actors::gate::NotAdmitted;
 use llm_router_actors::lease::Lease;
 use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::backend::Kind;
 use llm_router_logic::fault::{ApiError, ErrorKind, Fault};
 use llm_router_logic::guard::retry::RetryBudget;
-use llm_router_logic::ids::BackendId;
+use llm_router_logic::ids::{BackendId, NodeId};
 use llm_router_logic::request::Request;
 use llm_router_logic::route::{Plan, Reason, Step};
 use llm_router_logic::time::Moment;
@@ -161,7 +163,16 @@ impl Relay {
         let Exchange { client_streams, upstream_streams, .. } = exchange;
         let content_type = exchange.content_type();
         let mut reply = Reply::new(exchange);
-        let sent = self.outbound.send(&step.backend, encoded, clock.until(first_byte_by)).await;
+        let patience = clock.until(first_byte_by);
+        let sent = match &step.via {
+            None => self.outbound.send(&step.backend, encoded, patience).await,
+            Some(peer) => {
+                let (backend, model, decision) = (&step.backend, &*step.model, tally.id());
+                let (request, left) = (encoded, clock.until(deadline));
+                let ask = Ask { backend, model, tokens: tally.tokens(), request, patience, left, decision };
+                self.send_through(peer, ask).await
+            }
+        };
         let mut answer = sent.map_err(timed_out)?;
         let mut head = Vec::new();
         let mut ended = false;
@@ -204,6 +215,33 @@ impl Relay {
         let why = self.handle.journal()?.refuses(external)?;
         self.handle.metrics().ledger_refused_total.with_label_values(&["broken"]).inc();
         Some(fault::not_durable(why, step))
+    }
+
+    /// Sends the request through the router of `peer`. One whose relay cannot be reached is left alone for a
+    /// while.
+    async fn send_through(&self, peer: &NodeId, ask: Ask<'_>) -> Result<Answer, Fault> {
+        let counted = |result: &str| {
+            let counter = &self.handle.metrics().relayed_requests_total;
+            counter.with_label_values(&["sent", result]).inc();
+        };
+        let snapshot = self.handle.snapshot();
+        let sent = match snapshot.view.relay_of(peer) {
+            Some(address) => self.outbound.send_through(peer, address, ask).await,
+            None => Err((Fault::Connect(format!("router `{peer}` relays no more")), Unreached(false))),
+        };
+        match sent {
+            Ok(answer) => {
+                counted("served");
+                Ok(answer)
+            }
+            Err((fault, Unreached(unreached))) => {
+                counted(if unreached { "unreached" } else { fault.label() });
+                if unreached {
+                    self.handle.relay_failed(peer);
+                }
+                Err(fault)
+            }
+        }
     }
 
     fn exchange(&self, call: &Call, encoded: &wire::Encoded, kind: Kind, model: &str) -> Exchange {

@@ -107,6 +107,11 @@ impl Tally {
         &self.record.id
     }
 
+    /// Estimated tokens, input and output together.
+    pub(super) fn tokens(&self) -> u32 {
+        self.record.predicted_input_tokens.saturating_add(self.record.predicted_output_tokens)
+    }
+
     /// Attempts so far.
     pub(super) fn attempts(&self) -> usize {
         self.record.attempts.len()
@@ -131,6 +136,7 @@ impl Tally {
             backend: step.backend.clone(),
             waited_ms: millis(waited),
             model: Arc::clone(&step.model),
+            via: step.via.clone(),
             fault: None,
         });
         self.began = false;
@@ -402,6 +408,7 @@ impl Tally {
         }
         handle.settle(Settlement {
             backend: None,
+            via: None,
             served: end.outcome == Ended::Served,
             is_last: true,
             fallback: false,

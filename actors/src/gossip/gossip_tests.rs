@@ -60,6 +60,7 @@ fn spec() -> Arc<BackendSpec> {
         rate_limit: None,
         slots: None,
         scale_to_zero: None,
+        reached_from: Vec::new(),
     })
 }
 

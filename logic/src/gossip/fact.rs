@@ -19,6 +19,8 @@ pub const FACT_BYTES_MAX: usize = 192;
 pub enum Topic {
     /// What a node reads, and thereby what may be written.
     Codec,
+    /// Where a node relays and whether it is about to stop.
+    Presence,
     /// What tenants spent and hold reserved, for budgets.
     Budget,
     /// Clusters being woken or put to sleep.
@@ -29,12 +31,13 @@ pub enum Topic {
 
 impl Topic {
     /// Every topic; one added above is added here.
-    pub const ALL: [Self; 4] = [Self::Codec, Self::Budget, Self::Waking, Self::Price];
+    pub const ALL: [Self; 5] = [Self::Codec, Self::Presence, Self::Budget, Self::Waking, Self::Price];
 
     /// The first word of its keys. Two letters at least: single ones are the node's own.
     pub fn word(self) -> &'static str {
         match self {
             Self::Codec => "codec",
+            Self::Presence => "presence",
             Self::Budget => "budget",
             Self::Waking => "waking",
             Self::Price => "price",

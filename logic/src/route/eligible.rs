@@ -7,7 +7,7 @@
 use crate::backend::{BackendSpec, Kind, ServedModel};
 use crate::capability::{CHAT, COMPLETION, Capabilities, EMBEDDING, JSON, TOOLS, VISION};
 use crate::guard::breaker::{BreakerState, Cause};
-use crate::ids::BackendId;
+use crate::ids::{BackendId, Region};
 use crate::money::Money;
 use crate::report::Health;
 use crate::request::{ANY_MODEL, Request};
@@ -53,6 +53,11 @@ pub enum Refusal {
     ExternalFallbackDisabled,
     /// A cluster nobody has seen yet.
     NeverSeen,
+    /// This node has no way to it, and no router there can be gone through.
+    NotReached {
+        /// Regions whose routers have one.
+        from: Vec<Region>,
+    },
     /// A cluster still loading its model.
     Loading,
     /// Its last three probes or requests failed.
@@ -129,6 +134,7 @@ impl Refusal {
             Self::ContextWindow { .. } => "context_window",
             Self::ExternalFallbackDisabled => "external_fallback_disabled",
             Self::NeverSeen => "never_seen",
+            Self::NotReached { .. } => "not_reached",
             Self::Loading => "loading",
             Self::Unhealthy => "unhealthy",
             Self::Cold { .. } => "cold",
@@ -186,6 +192,7 @@ impl Refusal {
             | Self::TooDear { .. } => false,
             Self::ModelsUnknown
             | Self::NeverSeen
+            | Self::NotReached { .. }
             | Self::Loading
             | Self::Unhealthy
             | Self::Cold { .. }
@@ -218,6 +225,10 @@ impl fmt::Display for Refusal {
                 f.write_str("a cluster serves the model and `enableExternalFallback` is off")
             }
             Self::NeverSeen => f.write_str("nothing was heard of it yet"),
+            Self::NotReached { from } => {
+                let from: Vec<&str> = from.iter().map(Region::as_str).collect();
+                write!(f, "is reached from {} only, and no router there relays", from.join(", "))
+            }
             Self::Loading => f.write_str("is loading its model"),
             Self::Unhealthy => f.write_str("failed three times in a row"),
             Self::Cold { cold_start_ms } => {

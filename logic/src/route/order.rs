@@ -5,6 +5,7 @@
 //! and the least loaded of the three goes first.
 
 use crate::backend::{Kind, ServedModel};
+use crate::ids::NodeId;
 use crate::money::Money;
 use crate::route::affinity::{self, Claimant};
 use crate::route::few::Few;
@@ -40,6 +41,8 @@ pub(crate) struct Candidate<'v> {
     pub(crate) marginal_cost: Option<Money>,
     /// Age of the facts behind the score.
     pub(crate) fact_age: Duration,
+    /// The peer whose router it goes through.
+    pub(crate) via: Option<&'v NodeId>,
 }
 
 /// Fills each candidate's marginal cost: its charge at a provider; nothing at a cluster with room, since

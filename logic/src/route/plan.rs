@@ -6,13 +6,14 @@
 
 use crate::backend::ServedModel;
 use crate::guard::ejection::Ejection;
-use crate::ids::BackendId;
+use crate::ids::{BackendId, NodeId};
 use crate::money::Money;
 use crate::request::{ANY_MODEL, Request};
 use crate::route::eligible::{self, Refusal};
 use crate::route::few::Few;
 use crate::route::order::{self, Candidate, Order};
 use crate::route::prepared::PreparedView;
+use crate::route::relayed;
 use crate::route::score;
 use crate::route::shortlist::{WHOLE, Walk};
 use crate::route::terms::Terms;
@@ -70,6 +71,9 @@ pub struct Step {
     pub predicted_ttft: Option<Duration>,
     /// Age of the fact it was judged on; zero for a provider nothing is known of yet.
     pub fact_age: Duration,
+    /// The peer whose router it goes through; absent where this node reaches it by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<NodeId>,
     /// What else its place rests on.
     pub terms: Terms,
     /// What speaks against it: set where it is tried although it was ejected ([`Reason::LeastBad`]).
@@ -239,6 +243,7 @@ impl<'v> Context<'v> {
             cost_per_1k: score::cost_per_1k(self.view.ready(*index), model, score.cost, request),
             predicted_ttft: score.ttft.map(|micros| Duration::from_micros(micros.into())),
             fact_age: candidate.fact_age,
+            via: candidate.via.cloned(),
             terms: Terms {
                 egress: score.egress,
                 rtt: score.rtt,
@@ -267,24 +272,35 @@ impl<'v> Context<'v> {
         if !request.rights.allow_backend(&backend.spec.id) {
             return refuse(false, Refusal::BackendNotAllowed);
         }
-        let facts = view.facts(index, now);
+        let via = view.via(backend, now);
+        let facts = via.map_or_else(|| view.facts(index, now), |fact| Some(backend.facts_through(fact, now)));
         let models = match &facts {
             Some(facts) if !facts.models.is_empty() => facts.models,
             _ => eligible::known_models(backend),
         };
-        let load = loads.load(index, request.input_tokens.saturating_add(request.output_tokens), now);
+        let mut load = loads.load(index, request.input_tokens.saturating_add(request.output_tokens), now);
+        if via.is_some() {
+            // Its slots are that peer's to give.
+            load = LocalLoad { closed_until: load.closed_until, ..LocalLoad::default() };
+        }
+        let admit = |model: &str| match via {
+            Some(fact) => relayed::admit(backend, fact, &load, policy, now),
+            None if !backend.spec.is_reached_from(&view.region) => {
+                Err(Refusal::NotReached { from: backend.spec.reached_from.clone() })
+            }
+            None => eligible::admit(backend, facts.as_ref(), model, &load, policy, now),
+        };
         let model = match eligible::resolve(&backend.spec, models, request) {
             Ok(model) => model,
             Err(Refusal::ModelsUnknown) => {
                 // That nothing was heard of a cluster says more than that its models are unknown. It may
                 // serve whatever is left to the router, but nobody can say so of a model that is named.
-                let state = eligible::admit(backend, facts.as_ref(), "", &load, policy, now);
                 let any_model = request.model.as_deref().is_none_or(|name| name == ANY_MODEL);
-                return refuse(any_model, state.err().unwrap_or(Refusal::ModelsUnknown));
+                return refuse(any_model, admit("").err().unwrap_or(Refusal::ModelsUnknown));
             }
             Err(refusal) => return refuse(false, refusal),
         };
-        let admitted = eligible::admit(backend, facts.as_ref(), &model.name, &load, policy, now);
+        let admitted = admit(&model.name);
         if let Err(refusal) = &admitted {
             let rest = || {
                 eligible::admit_whatever_its_breaker(backend, facts.as_ref(), &model.name, &load, policy, now)
@@ -322,6 +338,7 @@ impl<'v> Context<'v> {
             late: !request.hints.deadline.is_none_or(in_time),
             marginal_cost: None,
             fact_age: facts.map_or(Duration::ZERO, |facts| facts.age),
+            via: via.map(|fact| &fact.node),
         };
         Judged { serves: true, candidate: Some(candidate), refusal: admitted.err() }
     }

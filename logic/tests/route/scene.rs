@@ -51,6 +51,7 @@ pub(crate) fn cluster(name: &str, usd_per_hour: f64, speed: f32) -> Part {
             rate_limit: None,
             slots: Some(4),
             scale_to_zero: None,
+            reached_from: Vec::new(),
         },
         own: Some(seen(Report {
             health: Health::Healthy,

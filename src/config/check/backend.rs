@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// Most clusters and providers together: each is probed, gossiped and judged per request.
 const BACKENDS_MAX: usize = 256;
+/// Regions a cluster may be reached from by name.
+const REGIONS_MAX: usize = 64;
 /// Clouds with infrastructure code of ours; other words are labels of the operator's own.
 const CLOUDS: [&str; 3] = ["aws", "gcp", "azure"];
 
@@ -144,6 +146,7 @@ impl Check<'_> {
         let (scale_to_zero, wake) =
             self.scale_to_zero(&at.key("scaleToZero"), file.scale_to_zero, !models.is_empty());
         let notice_file = self.spot(&at.key("spot"), file.spot);
+        let reached_from = self.regions(&at.key("reachedFrom"), file.reached_from);
         let placement = Placement::Cluster {
             cloud,
             region: Region::new(region),
@@ -159,9 +162,18 @@ impl Check<'_> {
             rate_limit: None,
             slots,
             scale_to_zero,
+            reached_from,
         };
         let connection = Connection { base_url: base_url?, auth, wake };
         Some(Backend { spec: Arc::new(spec), connection, notice_file })
+    }
+
+    fn regions(&mut self, at: &Path, names: Option<Vec<Option<String>>>) -> Vec<Region> {
+        let names = self.texts(at, names);
+        if names.len() > REGIONS_MAX {
+            self.findings.problem(at, format!("at most {REGIONS_MAX} regions can be named"));
+        }
+        names.into_iter().map(|(_, name)| Region::new(name)).collect()
     }
 
     fn cluster_auth(&mut self, at: &Path, file: &ClusterFile, base_url: Option<&str>, mocking: bool) -> Auth {
@@ -304,6 +316,7 @@ impl Check<'_> {
             rate_limit,
             slots,
             scale_to_zero: None,
+            reached_from: Vec::new(),
         };
         let auth = api_key.map_or(Auth::None, Auth::ApiKey);
         let connection = Connection { base_url: base_url?, auth, wake: None };

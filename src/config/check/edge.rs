@@ -2,11 +2,12 @@
 
 use super::{Check, LOCAL};
 use crate::config::file::{
-    AdminFile, DemoFile, GossipFile, IdentityFile, NodeFile, ServerFile, TimeoutsFile,
+    AdminFile, DemoFile, GossipFile, IdentityFile, NodeFile, RelayFile, ServerFile, TimeoutsFile,
 };
 use crate::config::path::Path;
-use crate::config::settings::{Admin, Demo, Gossip, Node, Server, Timeouts};
+use crate::config::settings::{Admin, Demo, Gossip, Node, PeerRelay, Server, Timeouts};
 use crate::identity::IdentityFiles;
+use llm_router_logic::gossip::presence::Presence;
 use llm_router_logic::ids::{NodeId, Region};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -79,6 +80,7 @@ impl Check<'_> {
         // A broken identity is a problem of its own: the addresses are judged as if it were good.
         let proven = file.identity.is_some();
         let identity = file.identity.and_then(|identity| self.identity(&at.key("identity"), identity));
+        let relay = file.relay.and_then(|relay| self.peer_relay(&at.key("relay"), relay, proven));
         let listen = self.gossip_address(&at.key("listen"), file.listen, proven);
         let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let advertise_at = at.key("advertise");
@@ -114,7 +116,32 @@ impl Check<'_> {
             interval,
             cluster_id: self.name_or(&at.key("clusterId"), file.cluster_id, "llm-router"),
             identity,
+            relay,
         })
+    }
+
+    /// Peers prove themselves with the cluster's certificates: without one of its own this node could neither
+    /// ask for theirs nor show its own.
+    fn peer_relay(&mut self, at: &Path, file: RelayFile, proven: bool) -> Option<PeerRelay> {
+        if !proven {
+            self.findings.problem(at, "needs `gossip.identity`: peers prove themselves with certificates");
+        }
+        let listen_at = at.key("listen");
+        let listen = self.required(&listen_at, file.listen, "0.0.0.0:7947");
+        let listen = self.address(&listen_at, listen)?;
+        let advertise_at = at.key("advertise");
+        if let Some(advertise) = &file.advertise
+            && (!is_host_and_port(advertise) || advertise.len() > Presence::ADDRESS_MAX)
+        {
+            self.findings.problem(&advertise_at, format!("expected `host:port`, found `{advertise}`"));
+        }
+        if file.advertise.is_none() && listen.ip().is_unspecified() {
+            self.findings.problem(
+                &advertise_at,
+                format!("peers cannot call `{listen}`: say at which `host:port` they reach it"),
+            );
+        }
+        Some(PeerRelay { listen, advertise: file.advertise })
     }
 
     /// The files are read when the node starts: they need not be on the machine that checks.

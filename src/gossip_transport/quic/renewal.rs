@@ -60,6 +60,7 @@ pub(super) async fn watch(
                 shared.client.store(Arc::new(client));
                 shared.identity.send_modify(|count| *count += 1);
                 tracing::info!(serial = identity.serial(), "the new gossip identity is in force");
+                shared.current.send_replace(Arc::new(identity));
                 (in_force, told) = (contents, None);
             }
             Err(error) => {
