@@ -187,6 +187,7 @@ impl Copyist {
         self.handle.settle(settlement);
         reserved.settle(charged.cost.unwrap_or(predicted));
         record.attempts = vec![Attempt {
+            via: None,
             backend: step.backend.clone(),
             waited_ms: 0,
             model: Arc::clone(&step.model),
