@@ -62,6 +62,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_gguf.write(tiny_gguf.TINY, tmp_path_factory.mktemp("models") / "tiny.gguf")
 
 
+@pytest.fixture(scope="session")
+def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model slow enough for a stream that lasts seconds."""
+    return tiny_gguf.write(tiny_gguf.WIDE, tmp_path_factory.mktemp("models") / "wide.gguf")
+
+
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
     """Processes that end with the test."""

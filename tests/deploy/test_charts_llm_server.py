@@ -189,6 +189,36 @@ def test_a_server_is_held_no_longer_than_the_longest_stream(llama: type[_Llama])
     assert _script("drain.sh", free_port(), "0", "60", within=5) == 0, "nothing to wait for"
 
 
+def test_a_stream_that_runs_while_the_pod_ends_is_complete(
+    helm: Path, llama_server: Path, llm_router: Path, wide_model: Path, tmp_path: Path, processes: Processes
+) -> None:
+    """As Kubernetes ends a pod: the sidecar is told at once, llama-server when its hook has returned."""
+    llama, api = free_port(), free_port()
+    args = ["--model", wide_model, "--port", str(llama), "--threads", "1", "--device", "none", "--ctx-size", "4096"]
+    server = processes.start("llama", [llama_server, *args, "--parallel", "1", "--metrics"])
+    text = _data(render(helm, DEFAULTS))["sidecar.yaml"]
+    text = text.replace("0.0.0.0:8443", f"127.0.0.1:{api}").replace(":8080", f":{llama}")
+    (tmp_path / "sidecar.yaml").write_text(text)
+    sidecar = processes.start("sidecar", [llm_router, "sidecar", "--config", tmp_path / "sidecar.yaml"])
+    eventually(lambda: get(api, "/health")[0] == 200, within=30, what=processes.said)
+    body = b'{"messages": [{"role": "user", "content": "hi"}], "max_tokens": 600, "stream": true}'
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{api}/v1/chat/completions", body, {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        assert answer.readline().startswith(b"data: ")
+        rest: list[bytes] = []
+        reader = threading.Thread(target=lambda: rest.extend(answer), daemon=True)
+        reader.start()
+        sidecar.terminate()
+        assert _script("drain.sh", llama, "0", "90", within=100) == 0
+        server.terminate()
+        reader.join(timeout=20)
+    assert rest[-2:] == [b"data: [DONE]\n", b"\n"], processes.said()
+    assert sidecar.wait(timeout=20) == 0
+    assert get(api, "/health")[0] == 0
+
+
 MODEL = b"GGUF" + bytes(1000)
 SHA256 = hashlib.sha256(MODEL).hexdigest()
 # Notes how it was called and what of the environment it saw, and leaves the file where the last argument says.
