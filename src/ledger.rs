@@ -43,6 +43,15 @@ impl SqliteLedger {
     }
 }
 
+/// What is wrong with the ledger at `path`, in words; nothing where it is whole and adds up.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn verify(path: &Path) -> Result<Vec<String>, LedgerError> {
+    let findings = Reader::open(path).and_then(|reader| verify::verify(&reader));
+    findings.map(|findings| findings.problems).map_err(|error| failure(path, &error))
+}
+
 impl LedgerStorage for SqliteLedger {
     fn open(&self, now_unix_ms: u64) -> Result<OpenLedger, LedgerError> {
         let open = || {

@@ -21,7 +21,7 @@ mod responses;
 mod server;
 mod text;
 
-pub use books::{Books, ModelBooks};
+pub use books::{Books, ModelBooks, StatedBooks};
 pub use fault::{Action, Faults, FaultsError, Match, Rule, Wait};
 pub use text::{answer, input_tokens};
 

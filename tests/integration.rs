@@ -23,6 +23,8 @@ mod gossip;
 mod guards;
 #[path = "integration/ledger.rs"]
 mod ledger;
+#[path = "integration/ledger_books.rs"]
+mod ledger_books;
 #[path = "integration/life.rs"]
 mod life;
 #[path = "integration/peer_relay.rs"]

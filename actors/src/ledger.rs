@@ -82,7 +82,7 @@ type Waiter = oneshot::Sender<Result<(), NotDurable>>;
 /// What happens to requests while the ledger cannot be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Posture {
-    /// None is served.
+    /// None is served; and no request is sent to a backend before its intent is durable.
     Closed,
     /// Those at paid backends are refused, our own clusters go on.
     #[default]
@@ -174,6 +174,12 @@ impl Journal {
     /// Why no attempt may be begun at a backend now, `external` or our own; `None` = it may.
     pub fn refuses(&self, external: bool) -> Option<NotDurable> {
         (!self.is_sound() && self.needs_durable(external)).then_some(NotDurable::Broken)
+    }
+
+    /// Whether an intent must be durable before its request is sent, and not only before its answer is
+    /// passed on.
+    pub fn is_strict(&self) -> bool {
+        self.shared.settings.posture == Posture::Closed
     }
 
     /// Waits until an intent is durable, as far as an attempt at such a backend must.

@@ -679,11 +679,11 @@ pub(super) struct LedgerFile {
     /// The oldest attempts are deleted beyond this size. Default 4294967296 (4 GiB).
     #[schemars(range(min = 4194304))]
     pub max_bytes: Option<u64>,
-    /// A request whose intent is not on disk after this is not answered by a paid backend. Default `2s`.
+    /// A request whose intent is not on disk after this is not answered by a paid backend. Default `5s`.
     pub commit_timeout: Option<Span>,
-    /// What happens while it cannot be written: `closed` (nothing is served), `degraded` (paid backends
-    /// are refused, our own clusters go on), `open` (all goes on) or `observe` (as `open`, and nothing
-    /// ever waits for the disk). Default `degraded`.
+    /// What happens while it cannot be written: `closed` (nothing is served, and nothing is ever sent before
+    /// its intent is on disk), `degraded` (paid backends are refused, our own clusters go on), `open` (all
+    /// goes on) or `observe` (as `open`, and nothing ever waits for the disk). Default `degraded`.
     #[schemars(extend("enum" = ["closed", "degraded", "open", "observe", null]))]
     pub posture: Option<String>,
 }

@@ -176,10 +176,10 @@ impl MessageVoice {
         });
         if let Some(usage) = usage {
             message["usage"] = json!({
-                "input_tokens": usage.input, "output_tokens": usage.output,
-                "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
-                "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
-                "inference_geo": null, "output_tokens_details": null, "server_tool_use": null,
+                "input_tokens": usage.input - usage.cached - usage.written, "output_tokens": usage.output,
+                "cache_creation_input_tokens": usage.written, "cache_read_input_tokens": usage.cached,
+                "cache_creation": {"ephemeral_5m_input_tokens": usage.written, "ephemeral_1h_input_tokens": 0},
+                "inference_geo": null, "output_tokens_details": thinking(usage), "server_tool_use": null,
                 "service_tier": "standard",
             });
         }
@@ -189,6 +189,10 @@ impl MessageVoice {
     fn tool_block(&self, name: &str, input: &Value) -> Value {
         json!({"type": "tool_use", "id": self.tool_id, "name": name, "input": input, "caller": {"type": "direct"}})
     }
+}
+
+fn thinking(usage: Usage) -> Value {
+    if usage.reasoning == 0 { Value::Null } else { json!({"thinking_tokens": usage.reasoning}) }
 }
 
 fn stop_reason(finish: Finish) -> &'static str {
@@ -207,7 +211,7 @@ fn event(name: &str, mut data: Value, out: &mut Vec<u8>) {
 impl Voice for MessageVoice {
     fn open(&mut self, usage: Option<Usage>, out: &mut Vec<u8>) {
         // Real streams state one output token here and the true count in `message_delta`.
-        let usage = usage.map(|usage| Usage { output: 1, ..usage });
+        let usage = usage.map(|usage| Usage { output: 1, reasoning: 0, ..usage });
         event("message_start", json!({"message": self.message(&json!([]), None, usage)}), out);
         let block = match &self.tool {
             Some(name) => self.tool_block(name, &json!({})),
@@ -234,10 +238,13 @@ impl Voice for MessageVoice {
         let mut end = json!({ "delta": delta });
         if let Some(usage) = summary.usage {
             end["usage"] = json!({
-                "input_tokens": usage.input, "output_tokens": usage.output,
-                "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
-                "output_tokens_details": null, "server_tool_use": null,
+                "input_tokens": usage.input - usage.cached - usage.written, "output_tokens": usage.output,
+                "cache_creation_input_tokens": usage.written, "cache_read_input_tokens": usage.cached,
+                "output_tokens_details": thinking(usage), "server_tool_use": null,
             });
+            if usage.twice {
+                event("message_delta", end.clone(), out);
+            }
         }
         event("message_delta", end, out);
         event("message_stop", json!({}), out);

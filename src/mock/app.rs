@@ -1,7 +1,7 @@
 //! The state one mock shares between its connections: configuration, speed, fault rules, slots, books.
 
 use super::fault::Faults;
-use super::generation::Timings;
+use super::generation::{Timings, Usage};
 use super::{Books, MockConfig, Speed, anthropic, control, gate, gemini, llama, openai, responses};
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -154,6 +154,7 @@ impl App {
             input_tokens,
             output_tokens: 0,
             end: End::ClientLeft,
+            stated: None,
             _permit: permit,
         })
     }
@@ -208,6 +209,7 @@ pub(crate) struct Ticket {
     input_tokens: u64,
     output_tokens: u64,
     end: End,
+    stated: Option<Usage>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -218,8 +220,9 @@ impl Ticket {
     }
 
     /// The answer is complete: its figures count, and the slot is free.
-    pub(crate) fn complete(mut self, timings: &Timings) {
+    pub(crate) fn complete(mut self, timings: &Timings, stated: Option<Usage>) {
         self.end = End::Complete;
+        self.stated = stated;
         let mut production = lock(&self.app.production);
         production.0.add(timings);
         production.1.add(timings);
@@ -236,7 +239,10 @@ impl Drop for Ticket {
         let mut books = self.app.ledger();
         books.in_flight -= 1;
         match self.end {
-            End::Complete => return books.complete(&self.model, self.input_tokens, self.output_tokens),
+            End::Complete => {
+                books.state(self.stated);
+                return books.complete(&self.model, self.input_tokens, self.output_tokens);
+            }
             End::ClientLeft => books.cancelled += 1,
             End::Broken => books.broken += 1,
         }

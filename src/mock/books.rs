@@ -1,5 +1,6 @@
 //! What a mock counted, so that a router's ledger can be checked against the other side's truth.
 
+use super::generation::Usage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -40,8 +41,29 @@ pub struct Books {
     pub peak_queued: u64,
     /// Times a fault rule fired.
     pub faults: u64,
+    /// What the completed answers stated of themselves, right or wrong: what a provider bills by.
+    pub stated: StatedBooks,
     /// The first three figures per model.
     pub by_model: BTreeMap<String, ModelBooks>,
+}
+
+/// Usage as completed answers stated it, by class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatedBooks {
+    /// Answers that stated any usage other than zero.
+    pub requests: u64,
+    /// Answers that stated none, or zero.
+    pub silent: u64,
+    /// Input tokens neither read from nor written to a cache.
+    pub input_tokens: u64,
+    /// Input tokens read from a cache.
+    pub cached_tokens: u64,
+    /// Input tokens written to a cache.
+    pub written_tokens: u64,
+    /// Output tokens other than reasoning.
+    pub output_tokens: u64,
+    /// Reasoning tokens.
+    pub reasoning_tokens: u64,
 }
 
 /// One model's share of the books.
@@ -65,6 +87,20 @@ impl Books {
         row.requests += 1;
         row.input_tokens += input;
         row.output_tokens += output;
+    }
+
+    pub(crate) fn state(&mut self, usage: Option<Usage>) {
+        let stated = &mut self.stated;
+        let Some(usage) = usage.filter(|usage| usage.input + usage.output > 0) else {
+            stated.silent += 1;
+            return;
+        };
+        stated.requests += 1;
+        stated.input_tokens += usage.input - usage.cached - usage.written;
+        stated.cached_tokens += usage.cached;
+        stated.written_tokens += usage.written;
+        stated.output_tokens += usage.output - usage.reasoning;
+        stated.reasoning_tokens += usage.reasoning;
     }
 
     pub(crate) fn take_slot(&mut self) {

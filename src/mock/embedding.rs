@@ -84,8 +84,8 @@ pub(crate) async fn take_turn(
     };
     let time = call.twist.ttft.unwrap_or(app.speed().ttft);
     tokio::time::sleep(time).await;
-    ticket.complete(&Timings { input: tokens, output: 0, prompt: time, predicted: Duration::ZERO });
-    let stated = call.twist.usage.apply(Usage { input: tokens, output: 0 });
+    let stated = call.twist.usage.apply(Usage::plain(tokens, 0));
+    ticket.complete(&Timings { input: tokens, output: 0, prompt: time, predicted: Duration::ZERO }, stated);
     Ok(stated.map(|usage| usage.input))
 }
 

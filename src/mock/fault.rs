@@ -110,6 +110,21 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         missing: Option<bool>,
     },
+    /// States usage by class; the counts themselves stay true.
+    UsageClasses {
+        /// Share of the input that was read from a cache.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cached: Option<f64>,
+        /// Share of the input that was written to one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        written: Option<f64>,
+        /// Share of the output that was reasoning.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reasoning: Option<f64>,
+        /// States it twice at the end of a stream.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        twice: Option<bool>,
+    },
     /// Answers 429 to this and the following matching requests, `count` in all.
     Burst429 {
         /// Requests refused in a row.
@@ -178,6 +193,12 @@ pub(crate) enum UsageTwist {
     True,
     Missing,
     Factor(f64),
+    Classes {
+        cached: f64,
+        written: f64,
+        reasoning: f64,
+        twice: bool,
+    },
 }
 
 /// A request as rules see it.
@@ -340,6 +361,15 @@ impl Action {
                 Twist { usage: UsageTwist::Factor(*factor), ..plain }
             }
             Self::WrongUsage { factor: None, .. } => Twist { usage: UsageTwist::Missing, ..plain },
+            Self::UsageClasses { cached, written, reasoning, twice } => Twist {
+                usage: UsageTwist::Classes {
+                    cached: cached.unwrap_or(0.0),
+                    written: written.unwrap_or(0.0),
+                    reasoning: reasoning.unwrap_or(0.0),
+                    twice: twice.unwrap_or(false),
+                },
+                ..plain
+            },
             _ => return None,
         })
     }

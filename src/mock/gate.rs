@@ -146,6 +146,7 @@ async fn act(kind: Kind, action: &Action, stream: bool) -> Response {
         | Action::Cut { .. }
         | Action::CleanEnd { .. }
         | Action::Stall { .. }
+        | Action::UsageClasses { .. }
         | Action::WrongUsage { .. } => std::future::pending().await,
     }
 }

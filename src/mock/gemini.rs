@@ -273,10 +273,17 @@ impl ContentVoice {
             json!({"candidates": [candidate], "modelVersion": self.model, "responseId": self.id});
         if let Some(usage) = usage {
             response["usageMetadata"] = json!({
-                "promptTokenCount": usage.input, "candidatesTokenCount": usage.output,
+                "promptTokenCount": usage.input, "candidatesTokenCount": usage.output - usage.reasoning,
                 "totalTokenCount": usage.input + usage.output,
                 "promptTokensDetails": [{"modality": "TEXT", "tokenCount": usage.input}],
             });
+            let parts = &mut response["usageMetadata"];
+            if usage.cached > 0 {
+                parts["cachedContentTokenCount"] = json!(usage.cached);
+            }
+            if usage.reasoning > 0 {
+                parts["thoughtsTokenCount"] = json!(usage.reasoning);
+            }
         }
         response
     }

@@ -30,6 +30,14 @@ pub(crate) struct Summary {
 pub(crate) struct Usage {
     pub(crate) input: u64,
     pub(crate) output: u64,
+    /// Of the input, read from a cache.
+    pub(crate) cached: u64,
+    /// Of the input, written to a cache.
+    pub(crate) written: u64,
+    /// Of the output, reasoning.
+    pub(crate) reasoning: u64,
+    /// Whether the end of a stream states it twice.
+    pub(crate) twice: bool,
 }
 
 /// What llama-server reports beside the usage.
@@ -164,7 +172,7 @@ impl<V: Voice> Telling<V> {
     }
 
     fn stated(&self) -> Option<Usage> {
-        self.twist.usage.apply(Usage { input: self.script.input_tokens, output: self.told as u64 })
+        self.twist.usage.apply(Usage::plain(self.script.input_tokens, self.told as u64))
     }
 
     fn summary(&self) -> Summary {
@@ -203,7 +211,7 @@ impl<V: Voice> Telling<V> {
                         self.voice.close(&summary, &mut out);
                         self.phase = Phase::Over;
                         if let Some(ticket) = self.ticket.take() {
-                            ticket.complete(&summary.timings);
+                            ticket.complete(&summary.timings, summary.usage);
                         }
                         return Some(Ok(out.into()));
                     };
@@ -261,7 +269,7 @@ impl<V: Voice> Telling<V> {
         let body = self.voice.whole(&text, &summary);
         let Some(ending) = self.early_end() else {
             if let Some(ticket) = self.ticket.take() {
-                ticket.complete(&summary.timings);
+                ticket.complete(&summary.timings, summary.usage);
             }
             return error::json_response(StatusCode::OK, &body);
         };
@@ -289,6 +297,13 @@ fn interval(tokens_per_second: f64) -> Duration {
     }
 }
 
+impl Usage {
+    /// Tokens of no special class.
+    pub(crate) fn plain(input: u64, output: u64) -> Self {
+        Self { input, output, cached: 0, written: 0, reasoning: 0, twice: false }
+    }
+}
+
 impl UsageTwist {
     pub(crate) fn apply(self, truth: Usage) -> Option<Usage> {
         let scaled = |tokens: u64, factor: f64| (tokens as f64 * factor).round() as u64;
@@ -296,7 +311,17 @@ impl UsageTwist {
             Self::True => Some(truth),
             Self::Missing => None,
             Self::Factor(factor) => {
-                Some(Usage { input: scaled(truth.input, factor), output: scaled(truth.output, factor) })
+                Some(Usage::plain(scaled(truth.input, factor), scaled(truth.output, factor)))
+            }
+            Self::Classes { cached, written, reasoning, twice } => {
+                let cached = scaled(truth.input, cached);
+                Some(Usage {
+                    cached,
+                    written: scaled(truth.input, written).min(truth.input - cached),
+                    reasoning: scaled(truth.output, reasoning),
+                    twice,
+                    ..truth
+                })
             }
         }
     }

@@ -132,8 +132,8 @@ impl ResponseVoice {
         }
         if let Some(usage) = usage {
             response["usage"] = json!({
-                "input_tokens": usage.input, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-                "output_tokens": usage.output, "output_tokens_details": {"reasoning_tokens": 0},
+                "input_tokens": usage.input, "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.written},
+                "output_tokens": usage.output, "output_tokens_details": {"reasoning_tokens": usage.reasoning},
                 "total_tokens": usage.input + usage.output,
             });
         }

@@ -12,6 +12,7 @@ use crate::outbound::Answer;
 use crate::peer_relay::{Ask, Unreached};
 use llm_router_actors::gate::NotAdmitted;
 use llm_router_actors::lease::Lease;
+use llm_router_actors::ledger::Journal;
 use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::backend::Kind;
 use llm_router_logic::fault::{ApiError, ErrorKind, Fault};
@@ -102,6 +103,13 @@ impl Relay {
             if step.reason == Reason::LeastBad {
                 let counter = &self.handle.metrics().least_bad_attempts_total;
                 counter.with_label_values(&[step.backend.as_str()]).inc();
+            }
+            if self.handle.journal().is_some_and(Journal::is_strict)
+                && let Err(why) = tally.durable().await
+            {
+                lease.unused();
+                failure = Some(fault::not_durable(why, step));
+                continue;
             }
             let exchange = self.exchange(call, &encoded, kind, &step.model);
             let dropped = encoded.dropped.join(", ");

@@ -19,7 +19,7 @@ async fn any_actor_may_panic_under_load_and_no_request_fails() {
     let directory = tempfile::tempdir().unwrap();
     let ledger = directory.path().join("ledger.sqlite");
     let gossip = format!(
-        "router: {{healthCheckInterval: 2s}}\ngossip: {{listen: \"127.0.0.1:0\", seeds: []}}\nledger: {{path: \"{}\"}}",
+        "router: {{healthCheckInterval: 2s}}\ngossip: {{listen: \"127.0.0.1:0\", seeds: []}}\nledger: {{path: \"{}\", commitTimeout: 60s}}",
         ledger.display()
     );
     let yaml = file(&gossip, &cluster("c1", &llama, 0.05), &provider("p1", &spare, SHARED));

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// A file's section.
 fn section(path: &Path) -> String {
-    format!("ledger: {{path: \"{}\"}}\n", path.display())
+    // However busy the disk of the tests is.
+    format!("ledger: {{path: \"{}\", commitTimeout: 60s}}\n", path.display())
 }
 
 fn scratch() -> (tempfile::TempDir, PathBuf) {

@@ -13,7 +13,7 @@ const RETENTION_LEAST: Duration = Duration::from_secs(3600);
 const BYTES_DEFAULT: u64 = 4 * 1024 * 1024 * 1024;
 /// Less does not hold the tables and a log.
 const BYTES_LEAST: u64 = 4 * 1024 * 1024;
-const PATIENCE_DEFAULT: Duration = Duration::from_secs(2);
+const PATIENCE_DEFAULT: Duration = Duration::from_secs(5);
 
 impl Check<'_> {
     pub(super) fn ledger(&mut self, file: LedgerFile) -> Option<Ledger> {

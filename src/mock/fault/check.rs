@@ -48,6 +48,14 @@ pub(super) fn check(rules: &[Rule]) -> Result<(), FaultsError> {
             Action::WrongUsage { factor: Some(factor), .. } if !(*factor >= 0.0 && factor.is_finite()) => {
                 return Err(invalid(at("action.wrongUsage.factor"), "must be 0 or more"));
             }
+            Action::UsageClasses { cached, written, reasoning, .. }
+                if [cached, written, reasoning]
+                    .into_iter()
+                    .flatten()
+                    .any(|share| !(0.0..=1.0).contains(share)) =>
+            {
+                return Err(invalid(at("action.usageClasses"), "shares are from 0 to 1"));
+            }
             Action::Burst429 { count: 0, .. } => {
                 return Err(invalid(at("action.burst429.count"), "must be at least 1"));
             }

@@ -60,6 +60,9 @@ impl Envelope {
                 chunk["timings"] = timings(summary);
             }
             event(&chunk, out);
+            if usage.twice {
+                event(&chunk, out);
+            }
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
     }
@@ -89,9 +92,11 @@ fn usage_object(llama: bool, usage: Usage) -> Value {
         "total_tokens": usage.input + usage.output,
     });
     if !llama {
-        object["prompt_tokens_details"] = json!({"cached_tokens": 0, "audio_tokens": 0});
+        object["prompt_tokens_details"] = json!({
+            "cached_tokens": usage.cached, "cache_write_tokens": usage.written, "audio_tokens": 0,
+        });
         object["completion_tokens_details"] = json!({
-            "reasoning_tokens": 0, "audio_tokens": 0,
+            "reasoning_tokens": usage.reasoning, "audio_tokens": 0,
             "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
         });
     }
