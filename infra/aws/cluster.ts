@@ -6,7 +6,7 @@
 import * as aws from "@pulumi/aws";
 import * as pulumi from "@pulumi/pulumi";
 import { poolLabels, poolTaints } from "../common/names";
-import type { Pool } from "../common/platform";
+import type { Pool } from "../common/shared";
 import type { Context } from "./context";
 import type { Network } from "./network";
 
@@ -17,8 +17,14 @@ export interface Cluster {
     pools: aws.eks.NodeGroup[];
 }
 
+/** A role, and what must be there before anything takes it on. */
+export interface ServiceRole {
+    role: aws.iam.Role;
+    attached: aws.iam.RolePolicyAttachment[];
+}
+
 /** A role that a service of AWS takes on, with policies that AWS keeps up to date. */
-export function serviceRole(ctx: Context, what: string, service: string, policies: string[]): aws.iam.Role {
+export function serviceRole(ctx: Context, what: string, service: string, policies: string[]): ServiceRole {
     const name = `${ctx.stem}-${what}`;
     const role = new aws.iam.Role(
         name,
@@ -39,10 +45,11 @@ export function serviceRole(ctx: Context, what: string, service: string, policie
         },
         ctx.opts,
     );
-    for (const policy of policies) {
-        new aws.iam.RolePolicyAttachment(`${name}-${policy}`, { role: role.name, policyArn: `arn:aws:iam::aws:policy/${policy}` }, ctx.opts);
-    }
-    return role;
+    const attached = policies.map(
+        (policy) =>
+            new aws.iam.RolePolicyAttachment(`${name}-${policy}`, { role: role.name, policyArn: `arn:aws:iam::aws:policy/${policy}` }, ctx.opts),
+    );
+    return { role, attached };
 }
 
 /** Makes the control plane, its pools and its add-ons. */
@@ -65,7 +72,7 @@ export function cluster(ctx: Context, network: Network, key: aws.kms.Key): Clust
         {
             name: stem,
             version: platform.kubernetes.version,
-            roleArn: clusterRole.arn,
+            roleArn: clusterRole.role.arn,
             accessConfig: { authenticationMode: "API", bootstrapClusterCreatorAdminPermissions: false },
             bootstrapSelfManagedAddons: false,
             deletionProtection: settings.deletionProtection,
@@ -82,7 +89,8 @@ export function cluster(ctx: Context, network: Network, key: aws.kms.Key): Clust
             zonalShiftConfig: { enabled: settings.highAvailability },
             tags: tagged(stem),
         },
-        { ...opts, dependsOn: [logs], protect: settings.deletionProtection },
+        // Without its policy the control plane cannot clean up after itself either.
+        { ...opts, dependsOn: [logs, ...clusterRole.attached], protect: settings.deletionProtection },
     );
     new aws.eks.AccessEntry(`${stem}-admin`, { clusterName: made.name, principalArn: account.adminRoleArn, tags: tagged(`${stem}-admin`) }, opts);
     new aws.eks.AccessPolicyAssociation(
@@ -112,8 +120,8 @@ export function cluster(ctx: Context, network: Network, key: aws.kms.Key): Clust
 
     const nodeRole = serviceRole(ctx, "node", "ec2.amazonaws.com", ["AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly"]);
     const cni = addons(ctx, made);
-    const pools = (["system", "cpu", "gpu"] as const).map((pool) => nodePool(ctx, network, key, made, nodeRole, pool, cni));
-    return { cluster: made, nodeRole, pools };
+    const pools = (["system", "cpu", "gpu"] as const).map((pool) => nodePool(ctx, network, key, made, nodeRole.role, pool, [...cni, ...nodeRole.attached]));
+    return { cluster: made, nodeRole: nodeRole.role, pools };
 }
 
 function nodePool(
@@ -178,8 +186,8 @@ function nodePool(
 /** Networking first: nodes without it never become ready. */
 function addons(ctx: Context, made: aws.eks.Cluster): pulumi.Resource[] {
     const { stem, opts, tagged } = ctx;
-    const cniRole = serviceRole(ctx, "cni", "pods.eks.amazonaws.com", ["AmazonEKS_CNI_Policy"]);
-    const diskRole = serviceRole(ctx, "disks", "pods.eks.amazonaws.com", ["service-role/AmazonEBSCSIDriverPolicy"]);
+    const { role: cniRole } = serviceRole(ctx, "cni", "pods.eks.amazonaws.com", ["AmazonEKS_CNI_Policy"]);
+    const { role: diskRole } = serviceRole(ctx, "disks", "pods.eks.amazonaws.com", ["service-role/AmazonEBSCSIDriverPolicy"]);
     const early: aws.eks.Addon[] = [];
     const wanted: { name: string; account?: string; role?: aws.iam.Role; configuration?: object; beforeNodes: boolean }[] = [
         { name: "eks-pod-identity-agent", beforeNodes: true },

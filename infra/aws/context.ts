@@ -6,7 +6,7 @@
 import * as aws from "@pulumi/aws";
 import type * as pulumi from "@pulumi/pulumi";
 import { tags, stem } from "../common/names";
-import { peerSources, regionOf, type Addresses, type Env, type Environment, type Platform, type Region } from "../common/platform";
+import { peerSources, regionOf, type Addresses, type Env, type Environment, type Platform, type Region } from "../common/shared";
 
 /** Settings of a stack that no file in the repository can know. */
 export interface Account {

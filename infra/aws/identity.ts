@@ -19,7 +19,7 @@ interface Statement {
 }
 
 function grant(ctx: Context, cluster: Cluster, what: string, namespace: string, serviceAccount: string, statements: Statement[]): void {
-    const role = serviceRole(ctx, what, "pods.eks.amazonaws.com", []);
+    const { role } = serviceRole(ctx, what, "pods.eks.amazonaws.com", []);
     const name = `${ctx.stem}-${what}`;
     new aws.iam.RolePolicy(name, { role: role.name, policy: pulumi.jsonStringify({ Version: "2012-10-17", Statement: statements }) }, ctx.opts);
     new aws.eks.PodIdentityAssociation(

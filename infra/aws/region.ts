@@ -2,7 +2,7 @@
  * One region in AWS, from nothing to a cluster that Argo CD can be installed in. Read this first.
  */
 import type * as pulumi from "@pulumi/pulumi";
-import { peerSources, type Addresses, type Env, type Platform } from "../common/platform";
+import { peerSources, type Addresses, type Env, type Platform } from "../common/shared";
 import { regionZone } from "../common/names";
 import { cluster } from "./cluster";
 import { contextOf, type Account } from "./context";

@@ -9,7 +9,7 @@ import { ManagedCluster } from "@pulumi/azure-native/containerservice/managedClu
 import { UserAssignedIdentity } from "@pulumi/azure-native/managedidentity/userAssignedIdentity";
 import * as pulumi from "@pulumi/pulumi";
 import { poolLabels, poolTaints } from "../common/names";
-import type { Pool } from "../common/platform";
+import type { Pool } from "../common/shared";
 import { ROLES, type Context } from "./context";
 import type { Network } from "./network";
 import type { Secrets } from "./vault";

@@ -8,7 +8,7 @@ import { Provider } from "@pulumi/azure-native/provider";
 import { ResourceGroup } from "@pulumi/azure-native/resources/resourceGroup";
 import type * as pulumi from "@pulumi/pulumi";
 import { stem, tags } from "../common/names";
-import { peerSources, regionOf, type Addresses, type Env, type Environment, type Platform, type Region } from "../common/platform";
+import { peerSources, regionOf, type Addresses, type Env, type Environment, type Platform, type Region } from "../common/shared";
 
 /** Settings of a stack that no file in the repository can know. */
 export interface Account {

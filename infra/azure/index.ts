@@ -1,6 +1,6 @@
 /** The stack: its name says the environment, its settings the region, the subscription and who administers it. */
 import * as pulumi from "@pulumi/pulumi";
-import { envOf, loadAddresses, loadPlatform } from "../common/platform";
+import { envOf, loadAddresses, loadPlatform } from "../common/shared";
 import { azureRegion } from "./region";
 
 const config = new pulumi.Config();

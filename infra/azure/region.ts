@@ -3,7 +3,7 @@
  */
 import * as pulumi from "@pulumi/pulumi";
 import { regionZone } from "../common/names";
-import { peerSources, type Addresses, type Env, type Platform } from "../common/platform";
+import { peerSources, type Addresses, type Env, type Platform } from "../common/shared";
 import { cluster } from "./cluster";
 import { contextOf, type Account } from "./context";
 import { identities } from "./identity";

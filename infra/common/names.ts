@@ -4,7 +4,7 @@
  * Never does: invent a name of its own; parts come from `platform.json`.
  */
 import { createHash } from "node:crypto";
-import type { Env, Platform, Pool, Taint } from "./platform";
+import type { Env, Platform, Pool, Taint } from "./shared";
 
 /** `llm-router-prod-aws-us-west-2`: the cluster's name and the beginning of every other one. */
 export function stem(platform: Platform, env: Env, region: string): string {

@@ -148,6 +148,7 @@ class Overlay:
                 "store": {"name": STORE, "kind": "ClusterSecretStore"},
                 "data": {variable: {"key": self.secret(name)} for variable, name in SECRETS.items()},
             },
+            "ledger": {"enabled": True, "storageClassName": STORAGE_CLASS[self.cloud]},
             "monitoring": {
                 "serviceMonitor": {"enabled": True},
                 "prometheusRule": {"enabled": True},

@@ -8,7 +8,7 @@
 import * as aws from "@pulumi/aws";
 import type * as pulumi from "@pulumi/pulumi";
 import { envDomain, regionZone, stem, tags } from "../common/names";
-import type { Env, Platform } from "../common/platform";
+import type { Env, Platform } from "../common/shared";
 
 /** Name servers of each region's zone, as its stack put them out. */
 export type Delegations = Record<string, pulumi.Input<string[]>>;

@@ -1,6 +1,6 @@
 /** The stack: its settings name the stacks of the regions, whose zones it delegates. */
 import * as pulumi from "@pulumi/pulumi";
-import { envOf, loadPlatform } from "../common/platform";
+import { envOf, loadPlatform } from "../common/shared";
 import { geo, type Delegations } from "./geo";
 
 const config = new pulumi.Config();

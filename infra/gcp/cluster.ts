@@ -6,7 +6,7 @@
 import * as gcp from "@pulumi/gcp";
 import * as pulumi from "@pulumi/pulumi";
 import { poolLabels, poolTaints } from "../common/names";
-import type { Pool } from "../common/platform";
+import type { Pool } from "../common/shared";
 import { accountName, type Context } from "./context";
 import { nodeTag, type Network } from "./network";
 
@@ -128,7 +128,8 @@ function nodePool(
             location: place,
             // Totals over all zones: three GPUs at most, not three a zone; where there is room for spot.
             autoscaling: { totalMinNodeCount: bounds.min, totalMaxNodeCount: bounds.max, locationPolicy: pool === "system" ? "BALANCED" : "ANY" },
-            initialNodeCount: 0,
+            // For each zone; the autoscaler takes away what is too many, but does not fill up to the minimum by itself.
+            initialNodeCount: bounds.min > 0 ? 1 : 0,
             management: { autoRepair: true, autoUpgrade: true },
             upgradeSettings: { strategy: "SURGE", maxSurge: 1, maxUnavailable: 0 },
             networkConfig: { enablePrivateNodes: true },

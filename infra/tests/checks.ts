@@ -3,7 +3,7 @@
  *
  * Kept apart from the tests so that each can be shown a broken region and be seen to notice.
  */
-import type { Platform, Env } from "../common/platform";
+import type { Platform, Env } from "../common/shared";
 import type { Registered } from "./recorder";
 
 type Inputs = Record<string, any>;

@@ -1,5 +1,5 @@
 import { beforeAll, expect, it } from "vitest";
-import { loadPlatform } from "../common/platform";
+import { loadPlatform } from "../common/shared";
 import { mockClouds, record, type Registered } from "./recorder";
 
 const platform = loadPlatform();

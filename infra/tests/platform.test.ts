@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { poolTaints, stem, tags, worldName } from "../common/names";
-import { envOf, loadPlatform, peerSources, problems, regionOf } from "../common/platform";
+import { envOf, loadPlatform, peerSources, problems, regionOf } from "../common/shared";
 
 const raw = (): any => JSON.parse(readFileSync(join(__dirname, "../common/platform.json"), "utf8"));
 

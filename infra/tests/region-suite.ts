@@ -1,6 +1,6 @@
 /** What every cloud's regions must hold, in both environments, and that each check notices when they do not. */
 import { beforeAll, describe, expect, it } from "vitest";
-import type { Env } from "../common/platform";
+import type { Env } from "../common/shared";
 import * as checks from "./checks";
 import { broken, mockClouds, type Registered } from "./recorder";
 import { make, type Made } from "./regions";

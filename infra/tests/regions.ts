@@ -1,5 +1,5 @@
 /** The regions of every cloud, made with the clouds replaced; and the peers each should let in. */
-import { loadPlatform, type Addresses, type Env, type Platform } from "../common/platform";
+import { loadPlatform, type Addresses, type Env, type Platform } from "../common/shared";
 import { record, type Registered } from "./recorder";
 
 /** What setup would have recorded after the first pass. */

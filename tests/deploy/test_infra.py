@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 INFRA = Path(__file__).resolve().parents[2] / "infra"
 
@@ -78,3 +79,21 @@ def test_node_is_new_enough_for_pulumi() -> None:
     assert node
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
     assert int(version.lstrip("v").split(".")[0]) >= 20, f"infra/ needs Node 20 or newer, this is {version}"
+
+
+@pytest.mark.parametrize(("cloud", "stack"), [("aws", "prod"), ("gcp", "dev"), ("azure", "prod"), ("dns", "dev")])
+def test_each_program_loads_as_pulumi_loads_it_with_the_settings_of_its_stack(cloud: str, stack: str) -> None:
+    settings = yaml.safe_load((INFRA / cloud / f"Pulumi.{stack}.yaml").read_text())["config"]
+    config = {key: json.dumps(value) if isinstance(value, dict) else str(value) for key, value in settings.items()}
+    run = subprocess.run(
+        ["node", "tests/load.cjs", cloud, json.dumps(config), stack],
+        cwd=INFRA,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    loaded = json.loads(run.stdout)
+    assert loaded["exported"] == ["outputs"]
+    assert loaded["registered"] > (5 if cloud == "dns" else 25)
