@@ -79,6 +79,7 @@ fn scene(config: &Config, options: &ReplayOptions) -> Scene {
                 behaviour: simulated.behaviour,
             })
             .collect(),
+        region: config.node.region.clone(),
         slo_ttft: policy.slo.ttft,
         policy,
         staleness: config.simulation.staleness,

@@ -74,6 +74,7 @@ fn scene(backends: Vec<Backend>, seed: u64) -> Scene {
     Scene {
         backends,
         policy: Policy { cost_basis: CostBasis::Marginal, ..Policy::default() },
+        region: "us-west-2".into(),
         staleness: ms(500),
         deadline: Duration::from_secs(60),
         slo_ttft: Duration::from_secs(2),

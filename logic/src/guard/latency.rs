@@ -1,7 +1,7 @@
 //! Time to first token (TTFT) of one backend over the last minute.
 //!
 //! Owns a bounded number of samples. They age out, so that a backend that was slow and therefore gets
-//! no more requests becomes eligible again.
+//! no more requests becomes eligible again; the newest are remembered longer, as what is best known of it.
 
 use crate::time::Moment;
 use std::collections::VecDeque;
@@ -9,6 +9,11 @@ use std::time::Duration;
 
 /// Samples older than this count for nothing.
 const WINDOW: Duration = Duration::from_secs(60);
+/// The newest samples are remembered for this long, so that a backend which gets no more requests because it
+/// is slow is not taken for a fast one every minute, nor a fast one for slow by one unlucky sample.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// How many are.
+const REMEMBERED_SAMPLES: usize = 8;
 /// Samples kept: the newest.
 const SAMPLES_MAX: usize = 512;
 /// Time constant of the decay. Finagle and linkerd use 10 s for RPCs of milliseconds; an LLM's first
@@ -26,9 +31,10 @@ impl LatencyWindow {
     /// Takes the TTFT of one request.
     pub fn record(&mut self, ttft: Duration, now: Moment) {
         self.peak = Some((now, self.peak_after(ttft, now)));
-        while self.samples.len() >= SAMPLES_MAX
-            || self.samples.front().is_some_and(|s| now.since(s.0) > WINDOW)
-        {
+        let old = |samples: &VecDeque<(Moment, Duration)>| {
+            samples.len() >= REMEMBERED_SAMPLES && samples.front().is_some_and(|s| now.since(s.0) > WINDOW)
+        };
+        while self.samples.len() >= SAMPLES_MAX || old(&self.samples) {
             self.samples.pop_front();
         }
         self.samples.push_back((now, ttft));
@@ -46,15 +52,20 @@ impl LatencyWindow {
     }
 
     /// The peak-sensitive moving average: a slower sample counts at once and in full, faster ones pull
-    /// it down over half a minute. `None` once no sample is younger than a minute.
+    /// it down over half a minute. `None` once no sample is younger than ten minutes.
     ///
     /// After Finagle's `PeakEwma` load metric (`twitter/finagle`,
     /// `finagle-core/src/main/scala/com/twitter/finagle/loadbalancer/PeakEwma.scala`), which tower and
     /// linkerd adopted. Theirs decays to zero while no request comes; ours decays to the fastest sample
-    /// of the window, since idleness does not make a backend faster than it ever was.
+    /// of the window, since idleness does not make a backend faster than it was lately. Where the last minute has few
+    /// samples, the newest eight count.
     pub fn peak_ewma(&self, now: Moment) -> Option<Duration> {
         let (at, peak) = self.peak?;
-        let floor = self.recent(now).min()?;
+        let counts = |(nth, sample): &(usize, &(Moment, Duration))| {
+            let limit = if *nth < REMEMBERED_SAMPLES { REMEMBERED } else { WINDOW };
+            now.since(sample.0) <= limit
+        };
+        let floor = self.samples.iter().rev().enumerate().take_while(counts).map(|(_, s)| s.1).min()?;
         Some(blend(peak, floor, now.since(at)).max(floor))
     }
 
@@ -105,12 +116,17 @@ mod tests {
     }
 
     #[test]
-    fn samples_age_out_so_that_a_slow_backend_becomes_unknown_again() {
+    fn samples_age_out_so_that_a_slow_backend_becomes_eligible_and_later_unknown_again() {
         let mut window = LatencyWindow::default();
         window.record(ms(9_000), Moment::from_secs(10));
         assert_eq!(window.p95(Moment::from_secs(70)), Some(ms(9_000)));
         assert_eq!(window.p95(Moment::from_micros(70_000_001)), None);
-        assert_eq!(window.peak_ewma(Moment::from_micros(70_000_001)), None);
+        assert_eq!(
+            window.peak_ewma(Moment::from_micros(70_000_001)),
+            Some(ms(9_000)),
+            "no reason to think it fast"
+        );
+        assert_eq!(window.peak_ewma(Moment::from_micros(610_000_001)), None);
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub(crate) fn add_marginal_costs<const N: usize>(candidates: &mut Few<Candidate<
 pub(crate) struct Order<const N: usize> {
     keys: [Key; N],
     len: usize,
+    /// Difference of amounts that is none.
+    slack: i64,
 }
 
 impl<const N: usize> Order<N> {
@@ -81,16 +83,17 @@ impl<const N: usize> Order<N> {
         draw: u64,
     ) -> Self {
         let mut draws = Draws(draw);
-        let mut order = Self { keys: [Key::default(); N], len: 0 };
+        let mut order = Self { keys: [Key::default(); N], len: 0, slack: 0 };
         for (at, candidate) in candidates.iter().enumerate() {
             order.keys[at] = Key::of(at, candidate, strategy, policy);
             order.len = at + 1;
         }
-        let keys = &mut order.keys[..order.len];
+        order.slack = slack(candidates);
+        let (keys, slack) = (&mut order.keys[..order.len], order.slack);
         if strategy == Strategy::Latency {
             by_latency(keys, &mut draws);
         } else {
-            by_rank_and_amount(keys, &mut draws);
+            by_rank_and_amount(keys, slack, &mut draws);
         }
         order
     }
@@ -121,7 +124,8 @@ impl<const N: usize> Order<N> {
             let as_good = if strategy == Strategy::Latency {
                 key.ttft <= first.ttft.saturating_mul(2).saturating_add(NEAR_LATENCY_MICROS)
             } else {
-                key.rank == first.rank && key.amount <= first.amount.saturating_add(first.amount / 4)
+                key.rank == first.rank
+                    && key.amount <= first.amount.saturating_add((first.amount / 4).max(self.slack))
             };
             let candidate = candidates.get(usize::from(key.at));
             as_good && candidate.is_some_and(|one| view.backends[one.index].spec.kind == Kind::Llama)
@@ -151,6 +155,8 @@ struct Key {
     /// or the time to first token in microseconds where a target is missed. Nothing where the cost is
     /// unknown, which has a rank of its own.
     amount: i64,
+    /// Whether that is a time.
+    in_time: bool,
     pressure: u64,
     /// Time to first token under the load of now, in microseconds.
     ttft: u32,
@@ -166,8 +172,10 @@ impl Key {
             CostBasis::Marginal => candidate.marginal_cost,
         };
         let ttft = score.ttft_or_optimistic();
-        let amount = if strategy == Strategy::Slo && !score.meets(&policy.slo) {
-            i128::from(ttft)
+        let in_time = strategy == Strategy::Slo && !score.meets(&policy.slo);
+        let amount = if in_time {
+            // What is being measured for the first time may be slow: it comes behind what is known.
+            i128::from(if score.is_being_measured() { u32::MAX } else { ttft })
         } else {
             cost.unwrap_or(Money::ZERO).pico()
         };
@@ -175,6 +183,7 @@ impl Key {
             at: u8::try_from(at).unwrap_or(u8::MAX),
             rank: rank(candidate, strategy, policy),
             amount: i64::try_from(amount).unwrap_or(i64::MAX),
+            in_time,
             pressure: score.pressure(),
             ttft,
             unloaded: score.unloaded(),
@@ -205,13 +214,22 @@ fn rank(candidate: &Candidate<'_>, strategy: Strategy, policy: &Policy) -> u8 {
     }
 }
 
-/// Lowest amount first within each rank; candidates within 5 % of the first of their band are near equal
-/// and go by pressure, sampled where there are more than three.
-fn by_rank_and_amount(keys: &mut [Key], draws: &mut Draws) {
+/// A twentieth of what the request costs at the cheapest on average. On the margin most costs are nothing
+/// or nearly: a difference that is small beside what the request is worth must not send all of them to the
+/// same machine.
+fn slack<const N: usize>(candidates: &Few<Candidate<'_>, N>) -> i64 {
+    let cheapest = candidates.iter().filter_map(|candidate| candidate.score.cost).min();
+    cheapest.map_or(0, |cost| i64::try_from(cost.share(1, 20).pico()).unwrap_or(0))
+}
+
+/// Lowest amount first within each rank; candidates within 5 % of the first of their band, or within
+/// `slack`, are near equal and go by pressure, sampled where there are more than three.
+fn by_rank_and_amount(keys: &mut [Key], slack: i64, draws: &mut Draws) {
     keys.sort_unstable_by_key(|key| (key.rank, key.amount, key.at));
     let mut rest = keys;
     while let Some(first) = rest.first() {
-        let (rank, bound) = (first.rank, first.amount.saturating_add(first.amount / 20));
+        let slack = if first.in_time { 0 } else { slack };
+        let (rank, bound) = (first.rank, first.amount.saturating_add((first.amount / 20).max(slack)));
         let near = rest.partition_point(|key| key.rank == rank && key.amount <= bound);
         let (band, beyond) = rest.split_at_mut(near);
         rest = beyond;
@@ -219,7 +237,7 @@ fn by_rank_and_amount(keys: &mut [Key], draws: &mut Draws) {
             continue;
         }
         let salt = draws.next();
-        band.sort_unstable_by_key(|key| (key.pressure, key.amount, mixed(salt, u64::from(key.at))));
+        band.sort_unstable_by_key(|key| (key.pressure, mixed(salt, u64::from(key.at))));
         for place in 0..SAMPLED_PLACES.min(band.len()) {
             let rest = &mut band[place..];
             let best = draws.best_of_sample(rest.len());

@@ -1,6 +1,7 @@
 //! What is modelled: how fast each backend really is, which the router only learns by measuring.
 
 use crate::backend::BackendSpec;
+use crate::ids::Region;
 use crate::money::Money;
 use crate::route::Policy;
 use std::sync::Arc;
@@ -61,6 +62,8 @@ pub struct Scene {
     pub backends: Vec<Backend>,
     /// The operator's routing settings.
     pub policy: Policy,
+    /// Where the router runs.
+    pub region: Region,
     /// How often facts about backends reach the decisions; what this router has running is always known.
     pub staleness: Duration,
     /// Longest a request may wait at the router.

@@ -13,7 +13,7 @@ use crate::cost::estimate::OutputEstimator;
 use crate::cost::price::TokenPrice;
 use crate::cost::unit::ThroughputMeter;
 use crate::guard::latency::LatencyWindow;
-use crate::ids::{NodeId, Region};
+use crate::ids::NodeId;
 use crate::money::Money;
 use crate::report::{Health, Report};
 use crate::request::Request;
@@ -168,7 +168,7 @@ impl<'s> World<'s> {
         };
         let view = ClusterView {
             node: NodeId::new("replay"),
-            region: Region::new("replay"),
+            region: scene.region.clone(),
             backends: backends
                 .iter()
                 .map(|backend| BackendView {
