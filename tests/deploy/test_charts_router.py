@@ -170,6 +170,23 @@ def test_the_ledger_keeps_its_volume(helm: Path) -> None:
     assert [path.startswith(f"{mount}/") for mount in mounts] == [True]
 
 
+@pytest.mark.parametrize("values", ["ci/files.yaml", "ci/relay-gcp.yaml"])
+def test_peers_requests_come_in_where_the_router_says(values: str, helm: Path) -> None:
+    objects = render(helm, Case("router", values))
+    relay = yaml.safe_load(_configuration(objects, "router-0"))["gossip"]["relay"]
+    _, port = relay["listen"].split(":")
+    host, advertised = relay["advertise"].split(":")
+    assert host == yaml.safe_load(_configuration(objects, "router-0"))["gossip"]["advertise"].split(":")[0]
+    balancers = [item["spec"] for item in of_kind(objects, "Service") if item["spec"].get("type") == "LoadBalancer"]
+    ports = {(item["protocol"], str(item["port"])) for spec in balancers for item in spec["ports"]}
+    assert ("TCP", advertised) in ports
+    assert all(spec["loadBalancerSourceRanges"] for spec in balancers)
+    assert port in {str(item["containerPort"]) for item in _router(objects)["ports"] if item["name"] == "relay"}
+    (policy,) = of_kind(objects, "NetworkPolicy")
+    (rule,) = [rule for rule in policy["spec"]["ingress"] if {"port": "relay", "protocol": "TCP"} in rule["ports"]]
+    assert rule["from"]
+
+
 def test_clients_need_a_key_unless_it_is_said_out_loud(helm: Path) -> None:
     for case in CASES:
         objects = render(helm, case)
@@ -224,6 +241,10 @@ REFUSED = {
     "config.clusters[0].costPerHuor=1": "additional properties 'costPerHuor' not allowed",
     "config.router.routingStrategy=hybird": "value must be one of 'hybrid'",
     "config.node.name=a": "config.node is filled in by the chart: set `cloud` and `region`",
+    "config.gossip.listen=x": "config.gossip.listen is filled in by the chart",
+    "config.gossip.interval=1s": "gossip.enabled is false",
+    "gossip.relay.enabled=true": "peers prove themselves by their gossip identities",
+    "gossip.enabled=true,gossip.relay.enabled=true,gossip.relay.port=8080": "which another listener has",
     "config.ledger.posture=open": "ledger.enabled is false",
     "config.ledger.path=/x,ledger.enabled=true": "config.ledger.path is filled in by the chart",
     "config.server.port=1": "config.server.port is filled in by the chart",

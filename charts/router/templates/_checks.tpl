@@ -78,11 +78,25 @@
 
 {{- define "router.checkConfig" -}}
 {{- $config := .Values.config -}}
-{{- $chart := dict "node" "set `cloud` and `region`" "gossip" "set the values under `gossip`" "admin" "set the values under `admin`" "sidecar" "that is charts/llm-server" -}}
+{{- $chart := dict "node" "set `cloud` and `region`" "admin" "set the values under `admin`" "sidecar" "that is charts/llm-server" -}}
 {{- range $key, $instead := $chart -}}
 {{- if hasKey $config $key -}}
 {{- fail (printf "config.%s is filled in by the chart: %s" $key $instead) -}}
 {{- end -}}
+{{- end -}}
+{{- range $key := keys ($config.gossip | default dict) | sortAlpha -}}
+{{- if not (has $key (list "interval" "heedPrices")) -}}
+{{- fail (printf "config.gossip.%s is filled in by the chart: set the values under `gossip`" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (hasKey $config "gossip") (not .Values.gossip.enabled) -}}
+{{- fail "config.gossip is given, but gossip.enabled is false" -}}
+{{- end -}}
+{{- if and .Values.gossip.relay.enabled (not .Values.gossip.enabled) -}}
+{{- fail "gossip.relay.enabled is true, but gossip.enabled is false: peers prove themselves by their gossip identities" -}}
+{{- end -}}
+{{- if and .Values.gossip.relay.enabled (has (int .Values.gossip.relay.port) (list 8080 (int .Values.admin.port))) -}}
+{{- fail (printf "gossip.relay.port is %d, which another listener has" (int .Values.gossip.relay.port)) -}}
 {{- end -}}
 {{- if hasKey ($config.ledger | default dict) "path" -}}
 {{- fail "config.ledger.path is filled in by the chart: the volume decides where it lies" -}}

@@ -43,7 +43,12 @@
 {{- $ca := printf "%s/ca.crt" $cert -}}
 {{- if .identity.trustBundle.configMap -}}{{- $ca = "/etc/llm-router/trust/ca.crt" -}}{{- end -}}
 {{- $identity := dict "cert" (printf "%s/tls.crt" $cert) "key" (printf "%s/tls.key" $cert) "ca" $ca -}}
-{{- $_ := set $config "gossip" (dict "listen" (printf "0.0.0.0:%d" (int .port)) "advertise" $.advertise "seeds" (prepend .seeds $own) "clusterId" .clusterId "identity" $identity) -}}
+{{- $gossip := dict "listen" (printf "0.0.0.0:%d" (int .port)) "advertise" $.advertise "seeds" (prepend .seeds $own) "clusterId" .clusterId "identity" $identity -}}
+{{- if .relay.enabled -}}
+{{- $host := index (splitList ":" $.advertise) 0 -}}
+{{- $_ := set $gossip "relay" (dict "listen" (printf "0.0.0.0:%d" (int .relay.port)) "advertise" (printf "%s:%d" $host (int .relay.port))) -}}
+{{- end -}}
+{{- $_ := set $config "gossip" (merge $gossip ($config.gossip | default dict)) -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $config -}}
