@@ -65,6 +65,35 @@ pub struct PassedOver {
     pub why: String,
 }
 
+/// How one of two attempts at the same time fared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hedge {
+    /// Both were silent to the end.
+    Running,
+    /// It began to answer first.
+    Won,
+    /// The other one began first: this one was cancelled.
+    Lost,
+    /// It failed before either had begun.
+    Failed,
+    /// The other one failed before either had begun.
+    Alone,
+}
+
+impl Hedge {
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Won => "won",
+            Self::Lost => "lost",
+            Self::Failed => "failed",
+            Self::Alone => "alone",
+        }
+    }
+}
+
 /// One attempt at a backend.
 #[derive(Clone, Debug, Serialize)]
 pub struct Attempt {
@@ -77,6 +106,9 @@ pub struct Attempt {
     /// The peer whose router made it; absent where this node did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via: Option<NodeId>,
+    /// How it fared against an attempt made at the same time; absent where there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
     /// Why it failed; absent where it did not.
     pub fault: Option<String>,
 }

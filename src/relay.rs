@@ -11,6 +11,7 @@ mod account;
 mod attempts;
 pub(crate) mod estimate;
 mod fault;
+mod hedge;
 mod running;
 mod shadow;
 mod tally;
@@ -29,6 +30,7 @@ use http::{HeaderMap, HeaderValue};
 use llm_router_actors::Handle;
 use llm_router_logic::capability::Capabilities;
 use llm_router_logic::fault::ApiError;
+use llm_router_logic::guard::hedge::HedgeBudget;
 use llm_router_logic::guard::retry::RetryBudget;
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
@@ -97,6 +99,7 @@ pub struct Relay {
     timeouts: Timeouts,
     sessions: Option<Cache<String, BackendId>>,
     retries: Arc<Mutex<RetryBudget>>,
+    hedges: Arc<Mutex<HedgeBudget>>,
     /// Places for requests that wait for sleeping clusters.
     sleepers: Arc<Semaphore>,
     experiments: Arc<[Experiment]>,
@@ -122,6 +125,7 @@ impl Relay {
             timeouts,
             sessions,
             retries: Arc::default(),
+            hedges: Arc::default(),
             sleepers: Arc::new(Semaphore::new(warmth::WAITING_MAX)),
             experiments: Arc::from([]),
             shadows: Shadows::default(),
@@ -146,6 +150,7 @@ impl Relay {
         }
         relay.estimates = Arc::clone(&self.estimates);
         relay.retries = Arc::clone(&self.retries);
+        relay.hedges = Arc::clone(&self.hedges);
         relay.sleepers = Arc::clone(&self.sleepers);
         relay.shadows = self.shadows.with(&[]);
         relay
@@ -186,6 +191,7 @@ impl Relay {
             decisions: Arc::clone(&self.decisions),
             estimates: Arc::clone(&self.estimates),
             snapshot: Arc::clone(&snapshot),
+            hedges: Arc::clone(&self.hedges),
         };
         let mut tally = Tally::open(sources, &call, request, &plan, started);
         tally.note(Circumstances {

@@ -21,6 +21,8 @@ mod fixture;
 mod gossip;
 #[path = "integration/guards.rs"]
 mod guards;
+#[path = "integration/hedging.rs"]
+mod hedging;
 #[path = "integration/ledger.rs"]
 mod ledger;
 #[path = "integration/ledger_books.rs"]

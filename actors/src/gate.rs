@@ -7,6 +7,7 @@
 
 use crate::clock::Clock;
 use llm_router_logic::guard::concurrency::LearntLimit;
+use llm_router_logic::guard::latency::LatencyWindow;
 use llm_router_logic::guard::limit::{Limiter, RateLimit, ThrottleScope};
 use llm_router_logic::guard::policy::GuardPolicy;
 use llm_router_logic::guard::queue::{Ticket, WaitQueue, estimated_wait};
@@ -47,6 +48,8 @@ struct State {
     trial_taken: bool,
     /// How long a place is held on average; `None` until one was given back.
     hold: Option<Duration>,
+    /// Whole answers of a backend that was not asked to stream.
+    whole: LatencyWindow,
 }
 
 /// Who asks for a place, and how long it would wait.
@@ -160,6 +163,7 @@ impl Gate {
                 closed_models: BTreeMap::new(),
                 trial_taken: false,
                 hold: None,
+                whole: LatencyWindow::default(),
             }),
         })
     }
@@ -270,6 +274,18 @@ impl Gate {
         let mut state = self.state();
         let in_flight = state.in_flight;
         state.learnt.answered(ttft, in_flight);
+    }
+
+    /// Notes how long a whole answer took that was not streamed.
+    pub fn answered_whole(&self, took: Duration) {
+        let now = self.clock.now();
+        self.state().whole.record(took, now);
+    }
+
+    /// The 95th percentile of whole answers that were not streamed, over the last minute.
+    pub fn whole_p95(&self) -> Option<Duration> {
+        let now = self.clock.now();
+        self.state().whole.p95(now)
     }
 
     /// Learns from a request that was refused for load, or timed out.

@@ -332,6 +332,16 @@ impl Handle {
         Some(Awaiting(waiting))
     }
 
+    /// What 95 of 100 answers of the backend of `step` keep to: their first token where it `streams`, else
+    /// the whole answer. `None` where this node has not seen any of late.
+    pub fn usual_latency(&self, snapshot: &Snapshot, step: &Step, streams: bool) -> Option<Duration> {
+        if !streams {
+            return snapshot.doors.get(step.index)?.gate.whole_p95();
+        }
+        let own = snapshot.view.backends.get(step.index)?.own.as_ref()?;
+        own.report.latency_p95_ms.map(|ms| Duration::from_millis(u64::from(ms)))
+    }
+
     /// How long one more request would wait at each backend of `snapshot`, the shortest of those for
     /// which `counts`.
     pub fn shortest_wait(

@@ -77,6 +77,9 @@ impl Lease {
                 door.gate.settle_tokens(self.estimated_tokens, actual);
             }
         }
+        if let (Some((door, _)), None) = (&self.place, self.ttft) {
+            door.gate.answered_whole(self.clock.now().since(self.started));
+        }
         self.end(Verdict::Served);
     }
 

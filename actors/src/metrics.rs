@@ -65,6 +65,12 @@ pub struct Metrics {
     pub retries_total: IntCounterVec,
     /// `llm_router_retries_stopped_total{why}`
     pub retries_stopped_total: IntCounterVec,
+    /// `llm_router_hedges_total{backend,result}`
+    pub hedges_total: IntCounterVec,
+    /// `llm_router_hedges_refused_total{why}`
+    pub hedges_refused_total: IntCounterVec,
+    /// `llm_router_hedge_cost_usd_total`
+    pub hedge_cost_usd_total: prometheus::Counter,
     /// `llm_router_spend_usd_total{backend}`
     pub spend_usd_total: prometheus::CounterVec,
     /// `llm_router_gross_savings_usd_total`
@@ -282,6 +288,24 @@ impl Metrics {
                 ),
                 &["why"]
             )),
+            hedges_total: register!(IntCounterVec::new(
+                opts(
+                    "hedges_total",
+                    "Attempts that ran against another one, by how they fared (won, lost, failed)."
+                ),
+                &["backend", "result"]
+            )),
+            hedges_refused_total: register!(IntCounterVec::new(
+                opts(
+                    "hedges_refused_total",
+                    "Requests not hedged although their backend was silent, by why (spend_share, no_place, unpriced)."
+                ),
+                &["why"]
+            )),
+            hedge_cost_usd_total: register!(prometheus::Counter::with_opts(opts(
+                "hedge_cost_usd_total",
+                "Cost in USD of attempts that lost against another one at the same time."
+            ))),
             spend_usd_total: register!(prometheus::CounterVec::new(
                 opts(
                     "spend_usd_total",

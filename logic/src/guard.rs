@@ -4,6 +4,7 @@ pub mod breaker;
 pub mod concurrency;
 pub mod ejection;
 pub mod health;
+pub mod hedge;
 pub mod latency;
 pub mod limit;
 pub mod policy;

@@ -8,7 +8,7 @@ mod guard;
 mod network;
 
 use crate::config::duration::{Millis, Span};
-pub(super) use guard::{BreakerFile, RetriesFile};
+pub(super) use guard::{BreakerFile, HedgingFile, RetriesFile};
 pub(super) use network::{LinkFile, NetworkFile};
 use schemars::JsonSchema;
 use secrecy::SecretString;
@@ -147,6 +147,8 @@ pub(super) struct RouterFile {
     pub ejected_max_percent: Option<u8>,
     /// How often another backend is tried after a failed attempt.
     pub retries: Option<RetriesFile>,
+    /// When the next backend is asked too while the first is still silent. Off by default.
+    pub hedging: Option<HedgingFile>,
     /// A backend that comes back is given its places one after another over this; `0s` = all at once.
     /// Default `10s`.
     pub slow_start: Option<Span>,

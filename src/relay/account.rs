@@ -37,6 +37,7 @@ pub(super) struct Account {
     batch: bool,
     raw_usage: Option<Arc<str>>,
     fault: &'static str,
+    hedge_lost: bool,
     ttft: Option<Duration>,
     /// Whether it is a copy that no client asked for.
     shadow: bool,
@@ -87,6 +88,7 @@ impl Account {
             batch: false,
             raw_usage: None,
             fault: "",
+            hedge_lost: false,
             ttft: None,
             shadow: false,
         }
@@ -126,6 +128,16 @@ impl Account {
             Fault::Broken(_) | Fault::Malformed(_) => self.answered,
             Fault::FirstByteTimeout(_) | Fault::IdleTimeout(_) | Fault::Deadline => true,
         };
+    }
+
+    /// Notes that an attempt at the same time was faster.
+    pub(super) fn lose_hedge(&mut self) {
+        self.hedge_lost = true;
+    }
+
+    /// Time to the first token, once known.
+    pub(super) fn ttft(&self) -> Option<Duration> {
+        self.ttft
     }
 
     /// Notes the time to the first token.
@@ -188,6 +200,7 @@ impl Account {
                     .with_if(Flags::UNPRICED, charged.cost.is_none())
                     .with_if(Flags::DISCONNECTED, end.outcome == Outcome::Cancelled)
                     .with_if(Flags::RELAYED, self.step.via.is_some())
+                    .with_if(Flags::HEDGE_LOST, self.hedge_lost)
                     .with_if(Flags::BATCH, self.batch)
                     .with_if(Flags::SHADOW, self.shadow),
                 ttft_ms: self.ttft.map(millis),

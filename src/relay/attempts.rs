@@ -3,6 +3,7 @@
 //! Owns which step is tried next and when trying ends. The client has seen nothing yet: a failed attempt
 //! leaves no trace but its record.
 
+use super::hedge::{Course, Finish, Racer, locked};
 use super::running::{Begun, Progress};
 use super::tally::Tally;
 use super::{Call, Relay, fault};
@@ -22,7 +23,7 @@ use llm_router_logic::request::Request;
 use llm_router_logic::route::{Plan, Reason, Step};
 use llm_router_logic::time::Moment;
 use llm_router_logic::wire::{self, Exchange, Reply, ReplyError};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The least a client is told to stay away where all are busy.
@@ -66,7 +67,7 @@ impl Relay {
                 Wait::Latency => left.min(snapshot.policy.max_latency),
             };
             let asked = clock.now();
-            let mut lease = match self.handle.lease(snapshot, step, tenant, tokens, max_wait).await {
+            let lease = match self.handle.lease(snapshot, step, tenant, tokens, max_wait).await {
                 Ok(lease) => lease,
                 Err(refused) => {
                     tally.passed_over(step, refused.to_string());
@@ -76,9 +77,8 @@ impl Relay {
                 }
             };
             // Only now, so that a request that waits holds its body once.
-            let kind = snapshot.view.backends[step.index].spec.kind;
-            let encoded = match wire::encode(&call.inbound(), &call.inspected, kind, &step.model) {
-                Ok(encoded) => encoded,
+            let outgoing = match self.outgoing(call, snapshot, step) {
+                Ok(outgoing) => outgoing,
                 // This dialect cannot carry the request; another backend's may.
                 Err(error) => {
                     lease.unused();
@@ -104,26 +104,35 @@ impl Relay {
                 let counter = &self.handle.metrics().least_bad_attempts_total;
                 counter.with_label_values(&[step.backend.as_str()]).inc();
             }
-            if self.handle.journal().is_some_and(Journal::is_strict)
-                && let Err(why) = tally.durable().await
-            {
+            let strict = self.handle.journal().is_some_and(Journal::is_strict);
+            if strict && let Err(why) = tally.durable().await {
                 lease.unused();
                 failure = Some(fault::not_durable(why, step));
                 continue;
             }
-            let exchange = self.exchange(call, &encoded, kind, &step.model);
-            let dropped = encoded.dropped.join(", ");
-            match self.begin(step, &mut lease, encoded, exchange, deadline, tally).await {
+            // A strict ledger wants each attempt on disk before it is sent: none is sent in a hurry.
+            let mut rival =
+                candidates.rival().filter(|_| attempts < retries.attempts_max && !strict).cloned();
+            rival = rival.filter(|rival| self.unbookable(snapshot, rival).is_none());
+            let hedged_at = rival.as_ref().map(|rival| rival.index);
+            let course = Course { call, snapshot, tokens, deadline };
+            let raced = self.race(&course, step, lease, outgoing, &mut rival, tally).await;
+            if let Some(index) = hedged_at.filter(|_| rival.is_none()) {
+                candidates.used.push(index);
+                attempts += 1;
+            }
+            match raced {
                 // Its intent was on its way to the disk while the backend worked.
-                Ok(begun) => match tally.durable().await {
-                    Ok(()) => return Ok((step.clone(), Begun { dropped, ..begun }, lease)),
-                    Err(why) => failure = Some(fault::not_durable(why, step)),
+                Ok((step, begun, lease)) => match tally.durable().await {
+                    Ok(()) => return Ok((step, begun, lease)),
+                    Err(why) => failure = Some(fault::not_durable(why, &step)),
                 },
-                Err(fault) => {
+                Err(failed) => {
+                    let (step, lease, fault) = *failed;
                     tracing::warn!(backend = %step.backend, model = %step.model, attempt = attempts, %fault, "attempt failed");
-                    tally.failed(step, &fault);
+                    tally.failed(&step, &fault);
                     lease.fail(&fault);
-                    let told = fault::told(&fault, Some(step));
+                    let told = fault::told(&fault, Some(&step));
                     if !fault.may_retry() {
                         return Err(stopped(tally, attempts, Stopped::NotRetriable, told));
                     }
@@ -148,15 +157,15 @@ impl Relay {
 
     /// Sends the request and reads up to where falling back ends: the first content byte of a stream,
     /// the end of a plain answer, of which the client has seen nothing before.
-    async fn begin(
+    pub(super) async fn begin(
         &self,
         step: &Step,
         lease: &mut Lease,
-        encoded: wire::Encoded,
-        exchange: Exchange,
+        outgoing: Outgoing,
         deadline: Moment,
-        tally: &mut Tally,
+        watched: Watched<'_, '_>,
     ) -> Result<Begun, Fault> {
+        let Outgoing { encoded, exchange, dropped } = outgoing;
         let clock = self.handle.clock();
         let Timeouts { first_byte, whole_answer, idle, .. } = self.timeouts;
         let first_byte = if exchange.upstream_streams { first_byte } else { whole_answer };
@@ -175,9 +184,10 @@ impl Relay {
         let sent = match &step.via {
             None => self.outbound.send(&step.backend, encoded, patience).await,
             Some(peer) => {
-                let (backend, model, decision) = (&step.backend, &*step.model, tally.id());
+                let (decision, tokens) = watched.told();
+                let (backend, model, decision) = (&step.backend, &*step.model, &*decision);
                 let (request, left) = (encoded, clock.until(deadline));
-                let ask = Ask { backend, model, tokens: tally.tokens(), request, patience, left, decision };
+                let ask = Ask { backend, model, tokens, request, patience, left, decision };
                 self.send_through(peer, ask).await
             }
         };
@@ -208,13 +218,13 @@ impl Relay {
                 if upstream_streams {
                     lease.first_token();
                 }
-                tally.began(step, lease.ttft());
+                watched.began(step, lease.ttft());
             }
             progress.note(&reply, clock.now());
             lease.saw_output(reply.output_events());
-            tally.saw(&reply);
+            watched.saw(&reply);
         }
-        Ok(Begun { answer, reply, head, ended, content_type, dropped: String::new(), progress })
+        Ok(Begun { answer, reply, head, ended, content_type, dropped, progress })
     }
 
     /// Why nothing may be begun at `step` for want of a ledger to keep it in.
@@ -252,10 +262,57 @@ impl Relay {
         }
     }
 
+    /// The request in the dialect of `step`.
+    pub(super) fn outgoing(
+        &self,
+        call: &Call,
+        snapshot: &Snapshot,
+        step: &Step,
+    ) -> Result<Outgoing, ApiError> {
+        let kind = snapshot.view.backends[step.index].spec.kind;
+        let encoded = wire::encode(&call.inbound(), &call.inspected, kind, &step.model)?;
+        let exchange = self.exchange(call, &encoded, kind, &step.model);
+        let dropped = encoded.dropped.join(", ");
+        Ok(Outgoing { encoded, exchange, dropped })
+    }
+
     fn exchange(&self, call: &Call, encoded: &wire::Encoded, kind: Kind, model: &str) -> Exchange {
         let id = format!("{:016x}", self.handle.draw());
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Exchange::new(&call.inbound(), &call.inspected, encoded, kind, model, id, created)
+    }
+}
+
+/// A request ready to be sent to one backend.
+pub(super) struct Outgoing {
+    encoded: wire::Encoded,
+    pub(super) exchange: Exchange,
+    /// Fields of the client's request that the dialect cannot carry.
+    dropped: String,
+}
+
+/// Where what is seen of an attempt is noted, which may be one of two at once.
+#[derive(Clone, Copy)]
+pub(super) struct Watched<'a, 't> {
+    pub(super) tally: &'a Mutex<&'t mut Tally>,
+    pub(super) finish: &'a Finish,
+    pub(super) racer: Racer,
+}
+
+impl Watched<'_, '_> {
+    fn began(&self, step: &Step, ttft: Option<Duration>) {
+        locked(self.tally).began_as(self.racer, step, ttft);
+        self.finish.cross(self.racer);
+    }
+
+    /// Id of the decision, and the tokens predicted.
+    fn told(&self) -> (String, u32) {
+        let tally = locked(self.tally);
+        (tally.id().to_owned(), tally.tokens())
+    }
+
+    fn saw(&self, reply: &Reply) {
+        locked(self.tally).saw_as(self.racer, reply);
     }
 }
 
@@ -291,20 +348,29 @@ enum Wait {
 struct Candidates<'p> {
     steps: std::slice::Iter<'p, Step>,
     full: Vec<(Duration, &'p Step)>,
+    /// Indexes of backends that a hedge has tried already.
+    used: Vec<usize>,
 }
 
 impl<'p> Candidates<'p> {
     fn new(steps: &'p [Step]) -> Self {
-        Self { steps: steps.iter(), full: Vec::new() }
+        Self { steps: steps.iter(), full: Vec::new(), used: Vec::new() }
     }
 
     fn next(&mut self) -> Option<(&'p Step, Wait)> {
-        if let Some(step) = self.steps.next() {
+        let used = &self.used;
+        if let Some(step) = self.steps.by_ref().find(|step| !used.contains(&step.index)) {
             let only = self.steps.len() == 0 && self.full.is_empty();
             return Some((step, if only { Wait::Deadline } else { Wait::Latency }));
         }
         let shortest = self.full.iter().enumerate().min_by_key(|(_, (wait, _))| *wait)?.0;
         Some((self.full.swap_remove(shortest).1, Wait::Deadline))
+    }
+
+    /// Who would be tried next, if it is well.
+    fn rival(&self) -> Option<&'p Step> {
+        let mut rest = self.steps.as_slice().iter();
+        rest.find(|step| step.reason != Reason::LeastBad && !self.used.contains(&step.index))
     }
 
     /// `step` had no place within `wait`.

@@ -191,6 +191,7 @@ impl Copyist {
             backend: step.backend.clone(),
             waited_ms: 0,
             model: Arc::clone(&step.model),
+            hedge: None,
             fault: result.as_ref().err().map(Fault::to_string),
         }];
         record.error = result.err().map(|fault| fault.to_string());

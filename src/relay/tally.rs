@@ -3,7 +3,8 @@
 use super::Call;
 use super::account::{Account, Charged, End, unix_ms};
 use super::estimate::Estimates;
-use crate::decisions::{Attempt, Circumstances, Decision, Decisions, Outcome, PassedOver, Stopped};
+use super::hedge::Racer;
+use crate::decisions::{Attempt, Circumstances, Decision, Decisions, Hedge, Outcome, PassedOver, Stopped};
 use llm_router_actors::Handle;
 use llm_router_actors::handle::Settlement;
 use llm_router_actors::ledger::NotDurable;
@@ -11,6 +12,7 @@ use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::cost::entry::{Basis, Charge, Flags, Intent, Outcome as Ended};
 use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::fault::{ApiError, Fault};
+use llm_router_logic::guard::hedge::HedgeBudget;
 use llm_router_logic::money::Money;
 use llm_router_logic::request::{ANY_MODEL, Request};
 use llm_router_logic::route::plan::rest;
@@ -18,7 +20,7 @@ use llm_router_logic::route::{Plan, Step};
 use llm_router_logic::time::{Moment, millis};
 use llm_router_logic::wire::{Operation, Reply};
 use prometheus::Histogram;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The status booked for a request whose client went away (nginx's convention).
@@ -30,6 +32,7 @@ pub(super) struct Sources {
     pub(super) decisions: Arc<Decisions>,
     pub(super) estimates: Arc<Estimates>,
     pub(super) snapshot: Arc<Snapshot>,
+    pub(super) hedges: Arc<Mutex<HedgeBudget>>,
 }
 
 /// What the ledger keeps of a request beside its attempts.
@@ -51,6 +54,8 @@ pub(super) struct Tally {
     who: Who,
     /// The latest attempt.
     account: Option<Account>,
+    /// The one at the same time, while neither has begun to answer.
+    hedge: Option<Account>,
     /// Whether it has begun to answer.
     began: bool,
     /// What earlier attempts have cost; `None` = one of them is unpriced.
@@ -89,6 +94,7 @@ impl Tally {
                 free: call.operation == Operation::CountTokens,
             },
             account: None,
+            hedge: None,
             began: false,
             spent: Some(Money::ZERO),
             rest_of: (plan.not_looked_at > 0).then(|| request.clone()),
@@ -137,10 +143,15 @@ impl Tally {
             waited_ms: millis(waited),
             model: Arc::clone(&step.model),
             via: step.via.clone(),
+            hedge: None,
             fault: None,
         });
         self.began = false;
         self.record.ttft_ms = None;
+        self.account = Some(self.open_account(step));
+    }
+
+    fn open_account(&self, step: &Step) -> Account {
         let handle = &self.sources.handle;
         let external = self.is_external(step);
         let basis = self.basis(step);
@@ -148,7 +159,7 @@ impl Tally {
         let intent = |basis| self.intent(number, Some(step), external, basis);
         let (journal, now) = (handle.journal(), handle.clock().now());
         let input_tokens = self.record.predicted_input_tokens;
-        self.account = Some(Account::open(step, external, basis, intent, journal, input_tokens, now));
+        Account::open(step, external, basis, intent, journal, input_tokens, now)
     }
 
     /// Waits until the latest attempt would survive a crash of this router.
@@ -204,20 +215,113 @@ impl Tally {
         }
     }
 
+    /// A second attempt is made while the latest is silent.
+    pub(super) fn hedged(&mut self, step: &Step) {
+        self.record.attempts.push(Attempt {
+            backend: step.backend.clone(),
+            waited_ms: 0,
+            model: Arc::clone(&step.model),
+            via: step.via.clone(),
+            hedge: Some(Hedge::Running),
+            fault: None,
+        });
+        self.hedge = Some(self.open_account(step));
+    }
+
+    /// The other one of two attempts has begun to answer. Returns what the loser cost.
+    pub(super) fn hedge_lost(&mut self, loser: Racer) -> Option<Money> {
+        let (first, hedge) = match loser {
+            Racer::First => (Hedge::Lost, Hedge::Won),
+            Racer::Hedge => (Hedge::Won, Hedge::Lost),
+        };
+        self.mark_hedge(first, hedge, loser == Racer::First);
+        let mut lost = self.hedge.take()?;
+        self.count_hedge(&lost.step, Hedge::Lost);
+        let won = self.account.as_ref().map(|won| (won.step.clone(), won.ttft()));
+        if let Some((step, ttft)) = won {
+            self.count_hedge(&step, Hedge::Won);
+            self.began(&step, ttft);
+        }
+        lost.lose_hedge();
+        self.settle_hedge(lost, Ended::Cancelled)
+    }
+
+    /// The first of two attempts failed; the hedge goes on alone. Returns what the hedge has cost beyond
+    /// the fallback it has become.
+    pub(super) fn first_failed(&mut self, step: &Step, fault: &Fault) -> Option<Money> {
+        self.mark_hedge(Hedge::Failed, Hedge::Alone, true);
+        let failed = self.hedge.take()?;
+        self.count_failed(failed, step, fault);
+        Some(Money::ZERO)
+    }
+
+    /// The hedge failed; the first goes on alone. Returns what the hedge cost.
+    pub(super) fn hedge_failed(&mut self, step: &Step, fault: &Fault) -> Option<Money> {
+        self.mark_hedge(Hedge::Alone, Hedge::Failed, false);
+        let failed = self.hedge.take()?;
+        self.count_failed(failed, step, fault)
+    }
+
+    fn count_failed(&mut self, mut failed: Account, step: &Step, fault: &Fault) -> Option<Money> {
+        let before = self.record.attempts.len().checked_sub(2)?;
+        if let Some(attempt) = self.record.attempts.get_mut(before) {
+            attempt.fault = Some(fault.to_string());
+        }
+        failed.failed(fault);
+        self.count_hedge(step, Hedge::Failed);
+        let metrics = self.sources.handle.metrics();
+        metrics.attempt_failures_total.with_label_values(&[step.backend.as_str(), fault.label()]).inc();
+        self.count_external(step, fault.label());
+        self.settle_hedge(failed, Ended::Failed)
+    }
+
+    /// Says how the two latest attempts fared against each other. Whoever goes on comes last; `swap` says
+    /// that this is the hedge, whose account then is the one of the latest attempt.
+    fn mark_hedge(&mut self, first: Hedge, hedge: Hedge, swap: bool) {
+        let count = self.record.attempts.len();
+        if let [.., one, other] = &mut self.record.attempts[..] {
+            (one.hedge, other.hedge) = (Some(first), Some(hedge));
+        }
+        if swap {
+            std::mem::swap(&mut self.account, &mut self.hedge);
+        } else if count >= 2 {
+            self.record.attempts.swap(count - 2, count - 1);
+        }
+    }
+
+    fn count_hedge(&self, step: &Step, how: Hedge) {
+        let labels = [step.backend.as_str(), how.as_str()];
+        self.sources.handle.metrics().hedges_total.with_label_values(&labels).inc();
+    }
+
+    /// Settles an attempt beside which another one goes on.
+    fn settle_hedge(&mut self, account: Account, outcome: Ended) -> Option<Money> {
+        let end = End { outcome, status: 0, is_last: false, now: self.now() };
+        let charged = self.settle_account(account, end);
+        self.spent = self.spent.zip(charged.cost).map(|(spent, cost)| spent + cost);
+        let cost = charged.cost?;
+        self.sources.handle.metrics().hedge_cost_usd_total.inc_by(cost.as_usd());
+        Some(cost)
+    }
+
     fn settle(&mut self, end: End) -> Option<Charged> {
         let account = self.account.take()?;
+        Some(self.settle_account(account, end))
+    }
+
+    fn settle_account(&mut self, account: Account, end: End) -> Charged {
         let externals = self.record.candidates.iter().filter(|step| self.is_external(step));
         let alternative = |usage: &Usage, batch: bool| {
             externals.filter_map(|step| self.basis(step).charge(usage, batch)).min()
         };
-        let fallback = self.record.attempts.len() > 1;
+        let fallback = self.record.attempts.iter().any(|attempt| attempt.fault.is_some());
         let handle = &self.sources.handle;
         let (charged, settlement) = account.settle(end, handle.journal(), fallback, alternative);
         if end.is_last {
             self.record.external_cost = settlement.external_cost;
         }
         handle.settle(settlement);
-        Some(charged)
+        charged
     }
 
     fn now(&self) -> Moment {
@@ -235,6 +339,27 @@ impl Tally {
         let metrics = self.sources.handle.metrics();
         metrics.attempt_failures_total.with_label_values(&[step.backend.as_str(), fault.label()]).inc();
         self.count_external(step, fault.label());
+    }
+
+    /// One of two attempts has begun to answer; said again, it changes nothing.
+    pub(super) fn began_as(&mut self, racer: Racer, step: &Step, ttft: Option<Duration>) {
+        match (racer, self.hedge.as_mut()) {
+            (Racer::Hedge, Some(hedge)) => {
+                if let Some(ttft) = ttft {
+                    hedge.first_token(ttft);
+                }
+            }
+            // Whoever is left is the latest attempt.
+            _ => self.began(step, ttft),
+        }
+    }
+
+    /// Notes usage seen so far of one of two attempts.
+    pub(super) fn saw_as(&mut self, racer: Racer, reply: &Reply) {
+        match (racer, self.hedge.as_mut()) {
+            (Racer::Hedge, Some(hedge)) => hedge.saw(reply),
+            _ => self.saw(reply),
+        }
     }
 
     /// The latest attempt has begun to answer; said again, it changes nothing.
@@ -320,7 +445,15 @@ impl Tally {
             Outcome::Failed | Outcome::Running => Ended::Failed,
         };
         let end = End { outcome: outcome_told, status, is_last: true, now };
+        if let Some(mut lost) = self.hedge.take() {
+            // The client went away while both were silent.
+            lost.lose_hedge();
+            self.settle_hedge(lost, Ended::Cancelled);
+        }
         let charged = self.settle(end).unwrap_or_else(|| self.settle_untried(end));
+        if let Some(cost) = charged.cost {
+            self.sources.hedges.lock().unwrap_or_else(PoisonError::into_inner).spent(cost, now);
+        }
         let metrics = self.sources.handle.metrics();
         let label = chosen.as_ref().map_or("none", |step| step.backend.as_str());
         metrics.requests_total.with_label_values(&[label, &status.to_string()]).inc();

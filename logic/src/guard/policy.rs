@@ -1,6 +1,7 @@
 //! The operator's settings of all guards.
 
 use crate::guard::breaker::BreakerPolicy;
+use crate::guard::hedge::HedgePolicy;
 use crate::guard::retry::RetryPolicy;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -14,6 +15,8 @@ pub struct GuardPolicy {
     pub ejected_max_percent: u8,
     /// How often another backend is tried.
     pub retries: RetryPolicy,
+    /// When a second attempt is made while the first is silent.
+    pub hedging: HedgePolicy,
     /// Over how long a backend that comes back is given its places again.
     pub slow_start: Duration,
     /// Requests at once at a backend that states no number; the limit below it is learnt.
@@ -27,6 +30,7 @@ impl Default for GuardPolicy {
             breaker: BreakerPolicy::default(),
             ejected_max_percent: 50,
             retries: RetryPolicy::default(),
+            hedging: HedgePolicy::default(),
             slow_start: Duration::from_secs(10),
             concurrency_max: 256,
         }

@@ -1,9 +1,10 @@
 //! The keys of `router` that protect backends.
 
 use super::Check;
-use crate::config::file::{BreakerFile, RetriesFile, RouterFile};
+use crate::config::file::{BreakerFile, HedgingFile, RetriesFile, RouterFile};
 use crate::config::path::Path;
 use llm_router_logic::guard::breaker::BreakerPolicy;
+use llm_router_logic::guard::hedge::HedgePolicy;
 use llm_router_logic::guard::policy::GuardPolicy;
 use llm_router_logic::guard::retry::RetryPolicy;
 
@@ -20,6 +21,7 @@ impl Check<'_> {
                 default.ejected_max_percent,
             ),
             retries: self.retries(&at.key("retries"), file.retries.unwrap_or_default()),
+            hedging: self.hedging(&at.key("hedging"), file.hedging.unwrap_or_default()),
             slow_start: file.slow_start.map_or(default.slow_start, |span| span.0),
             concurrency_max: self
                 .count(&at.key("concurrencyMax"), file.concurrency_max)
@@ -60,6 +62,20 @@ impl Check<'_> {
                 .unwrap_or(default.attempts_max),
             percent: self.percent(&at.key("percent"), file.percent, default.percent),
             per_second: self.amount(&at.key("perSecond"), file.per_second, default.per_second),
+        }
+    }
+
+    fn hedging(&mut self, at: &Path, file: HedgingFile) -> HedgePolicy {
+        let default = HedgePolicy::default();
+        let share_at = at.key("maxSpendShare");
+        let max_spend_share = self.amount(&share_at, file.max_spend_share, default.max_spend_share);
+        if max_spend_share > 1.0 {
+            self.findings.problem(&share_at, format!("must be at most 1, is `{max_spend_share}`"));
+        }
+        HedgePolicy {
+            enabled: file.enabled.unwrap_or(default.enabled),
+            max_spend_share,
+            min_delay: file.min_delay.map_or(default.min_delay, |span| span.0),
         }
     }
 

@@ -45,3 +45,18 @@ pub(in crate::config) struct RetriesFile {
     #[schemars(range(min = 0))]
     pub per_second: Option<f64>,
 }
+
+/// When the next backend is asked too while the first is still silent: past the 95th percentile of its time
+/// to first token. Whoever begins first answers, the other is cancelled and its cost booked.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(in crate::config) struct HedgingFile {
+    /// Whether at all. Default false.
+    pub enabled: Option<bool>,
+    /// What hedges may cost, as a share of everything spent over the last ten minutes. Default 0.02.
+    #[schemars(range(min = 0, max = 1))]
+    pub max_spend_share: Option<f64>,
+    /// The first backend is given at least this long. Default `50ms`.
+    pub min_delay: Option<Span>,
+}
