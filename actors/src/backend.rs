@@ -16,6 +16,7 @@ use crate::prober::{self, Prober};
 use crate::snapshot::Door;
 use llm_router_logic::backend::{BackendSpec, ServedModel};
 use llm_router_logic::cost::unit::ThroughputMeter;
+use llm_router_logic::gossip::trial::model_hash;
 use llm_router_logic::guard::breaker::{Breaker, BreakerState};
 use llm_router_logic::guard::health::{HealthTracker, Sighting};
 use llm_router_logic::guard::latency::LatencyWindow;
@@ -73,6 +74,8 @@ pub(crate) enum Msg {
     Probed(Result<Reading, String>),
     /// The prober measured speed.
     Calibrated(Result<Speed, String>),
+    /// A peer's trial of these models was served.
+    TriedElsewhere(Vec<u32>),
     /// It is awaited: look soon.
     LookSoon,
     /// The pause after the last publication is over, or a breaker's time is up.
@@ -137,6 +140,10 @@ impl Actor for Backend {
         }
         match message {
             Msg::Asked => state.publish_soon(&me),
+            Msg::TriedElsewhere(models) => {
+                state.tried_elsewhere(&models);
+                state.publish_now(&me);
+            }
             Msg::Started { at } => {
                 state.throughput.started(at);
                 state.publish_soon(&me);
@@ -205,6 +212,17 @@ impl State {
         };
         Actor::spawn_linked(None, Prober, arguments, me.get_cell()).await?;
         Ok(())
+    }
+
+    /// One trial in the fleet is enough: what a peer's showed closes the breaker here as well.
+    fn tried_elsewhere(&mut self, models: &[u32]) {
+        let now = self.arguments.clock.now();
+        for (model, breaker) in &mut self.breakers {
+            if models.contains(&model_hash(model)) && breaker.state(now) != BreakerState::Closed {
+                breaker.trial_now(now);
+                breaker.record(true, now);
+            }
+        }
     }
 
     fn ended(&mut self, ended: Ended) {

@@ -5,6 +5,7 @@
 //! reads its publication and never asks it.
 
 use crate::address::Address;
+use crate::backend;
 use crate::clock::Clock;
 use crate::gossip;
 use crate::metrics::Metrics;
@@ -53,6 +54,8 @@ pub(crate) enum Msg {
     Heard(BackendId, PeerFact),
     /// A peer says nothing of a backend any more.
     Withdrawn(BackendId, NodeId),
+    /// A peer's trial of these models at a backend was served.
+    TriedElsewhere(BackendId, Vec<u32>),
     /// Who is there.
     Members(Vec<Member>),
     /// A reload: new backends, doors in the same order.
@@ -136,6 +139,12 @@ impl Actor for Dispatcher {
             Msg::Withdrawn(id, node) => {
                 if let Some(facts) = state.peers.get_mut(&id) {
                     facts.remove(&node);
+                }
+            }
+            Msg::TriedElsewhere(id, models) => {
+                let at = state.topology.backends.iter().position(|spec| spec.id == id);
+                if let Some(door) = at.and_then(|at| state.doors.get(at)) {
+                    door.actor.send(backend::Msg::TriedElsewhere(models));
                 }
             }
             Msg::Members(members) => state.meet(members),

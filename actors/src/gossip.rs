@@ -18,9 +18,10 @@ use crate::topology::GossipSettings;
 use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
 use llm_router_logic::backend::ServedModel;
 use llm_router_logic::gossip::codec::{self, NodeFact, Reads};
-use llm_router_logic::gossip::fact::Payload;
+use llm_router_logic::gossip::fact::{Fact as _, Payload, Topic};
 use llm_router_logic::gossip::key::Key;
 use llm_router_logic::gossip::presence::Presence;
+use llm_router_logic::gossip::trial::{Claims, Phase};
 use llm_router_logic::ids::{BackendId, NodeId, Region};
 use llm_router_logic::report::Report;
 use llm_router_logic::time::Moment;
@@ -294,6 +295,13 @@ impl State {
             },
             Ok(Key::Fact(topic, name)) => match Payload::parse(value) {
                 Ok(payload) => {
+                    if topic == Topic::Trial {
+                        let served = served_models(&payload);
+                        if !served.is_empty() {
+                            let told = dispatcher::Msg::TriedElsewhere(BackendId::new(&name), served);
+                            self.arguments.dispatcher.send(told);
+                        }
+                    }
                     let (facts, now) = (&self.arguments.facts, self.arguments.clock.now());
                     let kept = facts.hear((&node, id.generation_id), (topic, name), payload, now);
                     (!kept).then_some("too_many_facts")
@@ -411,6 +419,12 @@ fn introduction(region: &Region) -> String {
 fn is_live(members: &[Member], node: &NodeId, generation: u64) -> bool {
     let mut live = members.iter().filter(|member| member.live && member.generation == generation);
     live.any(|member| member.node == *node)
+}
+
+/// Models whose trial at a peer was served. What cannot be read is counted where it is kept.
+fn served_models(payload: &Payload) -> Vec<u32> {
+    let claims = Claims::read(payload).unwrap_or_default();
+    claims.models.into_iter().filter(|(_, phase)| *phase == Phase::Served).map(|(model, _)| model).collect()
 }
 
 /// The metric label of a value that could not be read.

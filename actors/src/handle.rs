@@ -14,7 +14,7 @@ pub use crate::roster::{Roll, Stated, Word};
 use crate::shunned::Shunned;
 use crate::snapshot::Snapshot;
 use crate::topology::{GossipSettings, Topology};
-use crate::trial::Alone;
+use crate::trial::Fleet;
 use crate::{backend, cost, dispatcher, gossip, ledger, roster};
 use arc_swap::ArcSwap;
 use llm_router_logic::gossip::presence::Presence;
@@ -129,19 +129,24 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
     let policy = Arc::new(topology.policy.clone());
     let view = PreparedView::new(view, &policy, clock.now(), None);
     let gossip_address = Address::vacant();
+    let facts = Facts::new(metrics.clone(), gossip_address.clone());
+    let published =
+        Arc::new(ArcSwap::from_pointee(Snapshot { view, policy, awake: None, doors: Vec::new() }));
+    let fleet = Arc::new(Fleet::new(clock, facts.clone(), Arc::clone(&published)));
     let shared = Arc::new(Shared {
         clock,
         draw,
-        facts: Facts::new(metrics.clone(), gossip_address.clone()),
+        facts,
         shunned: Arc::new(Shunned::new(clock)),
         metrics,
         probe,
         generation,
         gossip_over: gossip,
         topology: Arc::new(ArcSwap::from_pointee(topology)),
-        published: Arc::new(ArcSwap::from_pointee(Snapshot { view, policy, awake: None, doors: Vec::new() })),
+        published,
         inbox: Arc::default(),
-        trials: ArcSwap::from_pointee(Arc::new(Alone) as Arc<dyn Trials>),
+        trials: ArcSwap::from_pointee(Arc::clone(&fleet) as Arc<dyn Trials>),
+        fleet,
         book: Arc::new(ArcSwap::from_pointee(Book::default())),
         doors: Mutex::new(BTreeMap::new()),
         dispatcher: Address::vacant(),
@@ -292,13 +297,15 @@ impl Handle {
         if ask.trial && !self.shared.trials.load().may_try(id, &model, now) {
             return Err(NotAdmitted::TrialTaken);
         }
+        let is_trial = ask.trial;
         let metrics = &self.shared.metrics;
         let slot = door.gate.admit(ask).await.inspect_err(|why| {
             metrics.queue_refused_total.with_label_values(&[id.as_str(), why.as_str()]).inc();
         })?;
         let waited = self.shared.clock.now().since(now);
         metrics.queue_wait_seconds.with_label_values(&[id.as_str()]).observe(waited.as_secs_f64());
-        Ok(Lease::new(door.clone(), slot, self.shared.clock, model, tokens))
+        let trial = is_trial.then(|| self.shared.fleet.begin(id, &model));
+        Ok(Lease::new(door.clone(), slot, self.shared.clock, model, tokens).on_trial(trial))
     }
 
     /// The relay of `node` could not be reached: it is left out of the view for some seconds.

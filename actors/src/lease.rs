@@ -4,6 +4,7 @@ use crate::backend::{Ended, Msg};
 use crate::clock::Clock;
 use crate::gate::Slot;
 use crate::snapshot::Door;
+use crate::trial::Trial;
 use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::fault::Fault;
 use llm_router_logic::time::Moment;
@@ -20,6 +21,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(300);
 pub struct Lease {
     /// The place held; `None` where a peer holds one for us, and learns the outcome itself.
     place: Option<(Door, Slot)>,
+    /// Where it is the trial of a half-open breaker.
+    trial: Option<Trial>,
     clock: Clock,
     model: String,
     estimated_tokens: u32,
@@ -44,7 +47,14 @@ impl Lease {
 
     fn begin(place: Option<(Door, Slot)>, clock: Clock, model: String, estimated_tokens: u32) -> Self {
         let started = clock.now();
-        Self { place, clock, model, estimated_tokens, started, ttft: None, output_tokens: 0, ended: false }
+        let (trial, ttft, output_tokens, ended) = (None, None, 0, false);
+        Self { place, trial, clock, model, estimated_tokens, started, ttft, output_tokens, ended }
+    }
+
+    /// The same as the fleet's trial of a half-open breaker.
+    pub(crate) fn on_trial(mut self, trial: Option<Trial>) -> Self {
+        self.trial = trial;
+        self
     }
 
     /// Notes that the first content byte has come; later calls change nothing.
@@ -122,6 +132,9 @@ impl Lease {
     fn end(&mut self, verdict: Verdict) {
         if std::mem::replace(&mut self.ended, true) {
             return;
+        }
+        if let Some(trial) = self.trial.take() {
+            trial.ended(verdict);
         }
         let Some((door, _)) = &self.place else { return };
         door.actor.send(Msg::Ended(Ended {

@@ -19,6 +19,7 @@ use crate::roster::{self, Roll, Roster, Word};
 use crate::shunned::Shunned;
 use crate::snapshot::{Door, Snapshot};
 use crate::topology::{GossipSettings, Topology};
+use crate::trial::Fleet;
 use arc_swap::ArcSwap;
 use llm_router_logic::backend::{BackendSpec, Placement};
 use llm_router_logic::guard::restart::Restarts;
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) topology: Arc<ArcSwap<Topology>>,
     pub(crate) published: Arc<ArcSwap<Snapshot>>,
     pub(crate) inbox: Arc<Inbox>,
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) trials: ArcSwap<Arc<dyn Trials>>,
     pub(crate) book: Arc<ArcSwap<Book>>,
     pub(crate) doors: Mutex<BTreeMap<BackendId, Door>>,

@@ -6,3 +6,4 @@ pub mod fact;
 pub mod key;
 pub mod pace;
 pub mod presence;
+pub mod trial;

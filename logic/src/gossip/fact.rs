@@ -21,6 +21,8 @@ pub enum Topic {
     Codec,
     /// Where a node relays and whether it is about to stop.
     Presence,
+    /// Who sends the trial request of a half-open breaker.
+    Trial,
     /// What tenants spent and hold reserved, for budgets.
     Budget,
     /// Clusters being woken or put to sleep.
@@ -31,13 +33,15 @@ pub enum Topic {
 
 impl Topic {
     /// Every topic; one added above is added here.
-    pub const ALL: [Self; 5] = [Self::Codec, Self::Presence, Self::Budget, Self::Waking, Self::Price];
+    pub const ALL: [Self; 6] =
+        [Self::Codec, Self::Presence, Self::Trial, Self::Budget, Self::Waking, Self::Price];
 
     /// The first word of its keys. Two letters at least: single ones are the node's own.
     pub fn word(self) -> &'static str {
         match self {
             Self::Codec => "codec",
             Self::Presence => "presence",
+            Self::Trial => "trial",
             Self::Budget => "budget",
             Self::Waking => "waking",
             Self::Price => "price",
