@@ -551,7 +551,7 @@ def test_a_gpu_that_does_not_answer_is_explained(rules: list[dict[str, object]],
 def demo(llm_router: Path) -> Iterator[str]:
     """Three regions in one process, with simulated clusters and providers."""
     port = free_port()
-    command = [llm_router, "demo", "--port", str(port), "--duration", "100s", "--no-open"]
+    command = [llm_router, "demo", "--port", str(port), "--duration", "300s", "--no-open"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         url = f"http://127.0.0.1:{port}"
 
