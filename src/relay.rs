@@ -344,8 +344,7 @@ impl Call {
         let inspected = &self.inspected;
         let asked = request.model.as_deref().unwrap_or(ANY_MODEL);
         let tenant = self.principal.tenant.as_str();
-        let (input, output) =
-            estimates.predict(tenant, asked, inspected.text_bytes, inspected.max_output_tokens);
+        let (input, output) = estimates.predict(tenant, asked, &inspected.text, inspected.max_output_tokens);
         (request.input_tokens, request.output_tokens) = (input, if self.generates() { output } else { 0 });
     }
 

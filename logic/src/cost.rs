@@ -3,5 +3,6 @@
 pub mod entry;
 pub mod estimate;
 pub mod price;
+pub mod shape;
 pub mod unit;
 pub mod usage;

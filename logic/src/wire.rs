@@ -34,6 +34,7 @@ pub use request::encode;
 
 use crate::backend::Kind;
 use crate::capability::Capabilities;
+use crate::cost::shape::TextShape;
 use crate::request::ANY_MODEL;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -111,6 +112,8 @@ pub struct Inspected {
     pub include_usage: bool,
     /// Bytes of prompt text, images and other binary parts left out.
     pub text_bytes: usize,
+    /// Its shape, by which its tokens are predicted.
+    pub text: TextShape,
     /// The client's bound on output tokens.
     pub max_output_tokens: Option<u32>,
     /// Capabilities the request needs: its operation, modalities, tools, JSON output.
@@ -119,6 +122,31 @@ pub struct Inspected {
     pub session: Option<String>,
     /// How the prompt begins.
     pub prefix: Prefix,
+}
+
+impl Inspected {
+    /// Adds a JSON string, as it stands in the body, to the prompt's text.
+    fn read_string(&mut self, raw: &str) {
+        self.text_bytes += json::string_bytes(raw);
+        json::string_chars(raw, |c| self.text.push(c));
+        self.text.cut();
+    }
+
+    /// Adds text as it is.
+    fn read_text(&mut self, text: &str) {
+        self.text_bytes += text.len();
+        self.text.read(text);
+        self.text.cut();
+    }
+
+    /// Adds `tokens` that the client has counted itself, as about four bytes each.
+    fn read_tokens(&mut self, tokens: usize) {
+        self.text_bytes += 4 * tokens;
+        for _ in 0..tokens {
+            self.text.read("word");
+            self.text.cut();
+        }
+    }
 }
 
 /// A request ready for one upstream.

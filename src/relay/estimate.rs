@@ -4,6 +4,7 @@
 //! learnt per model, output per tenant and model; what was used least recently is forgotten first.
 
 use llm_router_logic::cost::estimate::{InputEstimator, OutputEstimator};
+use llm_router_logic::cost::shape::TextShape;
 use llm_router_logic::cost::usage::Usage;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -35,19 +36,19 @@ impl Estimates {
         self.learnt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Input and output tokens of a prompt of `bytes` whose client allows `max_tokens`.
+    /// Input and output tokens of a prompt of `shape` whose client allows `max_tokens`.
     pub(crate) fn predict(
         &self,
         tenant: &str,
         model: &str,
-        bytes: usize,
+        shape: &TextShape,
         max_tokens: Option<u32>,
     ) -> (u32, u32) {
         let learnt = self.learnt();
-        let input = learnt
-            .inputs
-            .get(model)
-            .map_or_else(|| InputEstimator::default().estimate(bytes), |one| one.estimate(bytes));
+        let input = match learnt.inputs.get(model) {
+            Some(one) => one.estimate(shape),
+            None => InputEstimator::default().estimate(shape),
+        };
         let key = (tenant.to_owned(), model.to_owned());
         let own = learnt.tenants.get(&key).filter(|one| one.is_trusted());
         let output = match own.or_else(|| learnt.outputs.get(model)) {
@@ -57,10 +58,10 @@ impl Estimates {
         (input, output)
     }
 
-    /// A prompt of `bytes` turned out to have had `usage`.
-    pub(super) fn learn(&self, tenant: &str, model: &str, bytes: usize, usage: &Usage) {
+    /// A prompt of `shape` turned out to have had `usage`.
+    pub(super) fn learn(&self, tenant: &str, model: &str, shape: &TextShape, usage: &Usage) {
         let mut learnt = self.learnt();
-        learnt.inputs.of(model.to_owned(), MODELS_MAX).learn(bytes, usage.total_input());
+        learnt.inputs.of(model.to_owned(), MODELS_MAX).learn(shape, usage.total_input());
         let output = usage.total_output();
         if output > 0 {
             learnt.outputs.of(model.to_owned(), MODELS_MAX).learn(output);
@@ -118,10 +119,10 @@ mod tests {
     fn each_tenants_answers_are_learnt_apart_and_a_new_tenants_are_taken_for_like_the_others() {
         let estimates = Estimates::default();
         for _ in 0..20 {
-            estimates.learn("short", "m", 400, &usage(100, 20));
-            estimates.learn("long", "m", 400, &usage(100, 2_000));
+            estimates.learn("short", "m", &TextShape::of_bytes(400), &usage(100, 20));
+            estimates.learn("long", "m", &TextShape::of_bytes(400), &usage(100, 2_000));
         }
-        let output = |tenant, model, max| estimates.predict(tenant, model, 400, max).1;
+        let output = |tenant, model, max| estimates.predict(tenant, model, &TextShape::of_bytes(400), max).1;
         assert!((18..=22).contains(&output("short", "m", None)));
         assert!((1_800..=2_200).contains(&output("long", "m", None)));
         assert_eq!(output("long", "m", Some(64)), 64, "bounded by the client's maximum");

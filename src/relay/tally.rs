@@ -10,6 +10,7 @@ use llm_router_actors::handle::Settlement;
 use llm_router_actors::ledger::NotDurable;
 use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::cost::entry::{Basis, Charge, Flags, Intent, Outcome as Ended};
+use llm_router_logic::cost::shape::TextShape;
 use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::fault::{ApiError, Fault};
 use llm_router_logic::guard::hedge::HedgeBudget;
@@ -50,7 +51,7 @@ pub(super) struct Tally {
     sources: Sources,
     record: Decision,
     started: Moment,
-    text_bytes: usize,
+    text: TextShape,
     who: Who,
     /// The latest attempt.
     account: Option<Account>,
@@ -85,7 +86,7 @@ impl Tally {
             sources,
             record,
             started,
-            text_bytes: call.inspected.text_bytes,
+            text: call.inspected.text,
             who: Who {
                 tenant: call.principal.tenant.to_string(),
                 key: call.principal.key.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -392,7 +393,7 @@ impl Tally {
         }
         let reported = self.account.as_ref().and_then(Account::reported);
         if let Some(usage) = &reported {
-            self.sources.estimates.learn(&self.who.tenant, &self.record.model, self.text_bytes, usage);
+            self.sources.estimates.learn(&self.who.tenant, &self.record.model, &self.text, usage);
         }
         self.book(Outcome::Served, 200);
         self.compare(reported);

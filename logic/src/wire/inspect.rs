@@ -1,7 +1,7 @@
 //! What routing must know of a request, read without parsing more of it than needed, and the strict checks
 //! that keep a broken request from costing an attempt.
 
-use super::json::{Shallow, elements, is_depth_within, string_bytes};
+use super::json::{Shallow, elements, is_depth_within};
 use super::openai::responses::STATEFUL;
 use super::{Dialect, Inbound, Inspected, Operation};
 use crate::capability::{CHAT, COMPLETION, EMBEDDING, JSON, TOOLS, VISION};
@@ -84,12 +84,12 @@ fn openai(operation: Operation, members: &Shallow<'_>) -> Result<Inspected, ApiE
     match operation {
         Operation::Embedding => {
             found.needs.insert(EMBEDDING);
-            found.text_bytes = input_bytes(members, "input")?;
+            input_text(members, "input", &mut found)?;
             return Ok(found);
         }
         Operation::Completion => {
             found.needs.insert(COMPLETION);
-            found.text_bytes = input_bytes(members, "prompt")?;
+            input_text(members, "prompt", &mut found)?;
             found.prefix.take(members.get("prompt").unwrap_or_default());
             found.max_output_tokens = tokens(members, "max_tokens")?;
         }
@@ -130,7 +130,9 @@ fn responses(members: &Shallow<'_>, found: &mut Inspected) -> Result<(), ApiErro
     }
     found.max_output_tokens = tokens(members, "max_output_tokens")?;
     let instructions = string(members, "instructions")?;
-    found.text_bytes += instructions.map_or(0, |text| text.len());
+    if let Some(text) = instructions {
+        found.read_text(&text);
+    }
     found.prefix.take(members.get("instructions").unwrap_or_default());
     let input = members.get("input").ok_or_else(|| wrong("input", "is missing"))?;
     if input.starts_with('"') {
@@ -147,7 +149,9 @@ fn responses(members: &Shallow<'_>, found: &mut Inspected) -> Result<(), ApiErro
                     content_bytes(content, &format!("{path}.{key}"), found)?;
                 }
             }
-            found.text_bytes += item.get("arguments").map_or(0, string_bytes);
+            if let Some(arguments) = item.get("arguments") {
+                found.read_string(arguments);
+            }
             if item.get("role") == Some("\"user\"") {
                 found.prefix.close();
             }
@@ -221,26 +225,26 @@ fn gemini(inbound: &Inbound<'_>, members: &Shallow<'_>) -> Result<Inspected, Api
     Ok(found)
 }
 
-/// Bytes of an `input` or `prompt`: a string, strings, tokens or arrays of tokens. A token counts as four
-/// bytes, its usual length in English text.
-fn input_bytes(members: &Shallow<'_>, key: &str) -> Result<usize, ApiError> {
+/// The text of an `input` or `prompt`: a string, strings, tokens or arrays of tokens. A token counts as a word of
+/// four bytes, its usual length in English text.
+fn input_text(members: &Shallow<'_>, key: &str, found: &mut Inspected) -> Result<(), ApiError> {
     let shape = "must be a string, an array of strings or an array of tokens, and not empty";
     let text = members.get(key).ok_or_else(|| wrong(key, "is missing"))?;
     if text.starts_with('"') {
-        return Ok(string_bytes(text));
+        found.read_string(text);
+        return Ok(());
     }
     let inputs = elements(text).filter(|inputs| !inputs.is_empty()).ok_or_else(|| wrong(key, shape))?;
-    let mut bytes = 0;
     for (index, input) in inputs.iter().enumerate() {
         let input = input.get();
-        bytes += match input.as_bytes().first() {
-            Some(b'"') => string_bytes(input),
-            Some(b'0'..=b'9') => 4,
-            Some(b'[') => 4 * elements(input).map_or(0, |tokens| tokens.len()),
+        match input.as_bytes().first() {
+            Some(b'"') => found.read_string(input),
+            Some(b'0'..=b'9') => found.read_tokens(1),
+            Some(b'[') => found.read_tokens(elements(input).map_or(0, |tokens| tokens.len())),
             _ => return Err(wrong(&format!("{key}[{index}]"), "must be a string or tokens")),
-        };
+        }
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// The messages of any dialect, and the tools, which are prompt text too.
@@ -280,7 +284,7 @@ fn messages(
         }
         if let Some(calls) = message.get("tool_calls") {
             // Names and arguments of past calls are prompt text too; their JSON frame is small.
-            found.text_bytes += calls.len();
+            found.read_text(calls);
         }
     }
     tools_bytes(members, found)
@@ -288,7 +292,7 @@ fn messages(
 
 /// Takes a string of the prompt.
 fn read(text: &str, found: &mut Inspected) {
-    found.text_bytes += string_bytes(text);
+    found.read_string(text);
     found.prefix.take(text);
 }
 
@@ -297,7 +301,7 @@ fn tools_bytes(members: &Shallow<'_>, found: &mut Inspected) -> Result<(), ApiEr
     if let Some(tools) = members.get("tools") {
         let tools_list = elements(tools).ok_or_else(|| wrong("tools", "must be an array"))?;
         if !tools_list.is_empty() {
-            found.text_bytes += tools.len();
+            found.read_text(tools);
             found.needs.insert(TOOLS);
         }
     }
@@ -329,7 +333,9 @@ fn parts_bytes(parts: &str, path: &str, found: &mut Inspected) -> Result<(), Api
             }
         }
         for key in ["input", "functionCall", "functionResponse", "function_call", "function_response"] {
-            found.text_bytes += part.get(key).map_or(0, str::len);
+            if let Some(value) = part.get(key) {
+                found.read_text(value);
+            }
         }
         // Tool results hold content of their own.
         if part.get("type") == Some("\"tool_result\"")

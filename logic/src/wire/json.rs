@@ -207,6 +207,45 @@ pub(crate) fn is_depth_within(text: &str, depth_max: usize) -> bool {
     true
 }
 
+/// Tells the characters of a JSON string as it stands in a body, escapes undone; nothing for anything else.
+pub(crate) fn string_chars(raw: &str, mut tell: impl FnMut(char)) {
+    let Some(inner) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
+        return;
+    };
+    let mut chars = inner.chars();
+    let mut high: Option<u32> = None;
+    while let Some(c) = chars.next() {
+        let told = match c {
+            '\\' => match chars.next() {
+                Some('n') => '\n',
+                Some('r') => '\r',
+                Some('t') => '\t',
+                Some('b' | 'f') => ' ',
+                Some('u') => {
+                    let digits = chars.as_str().get(..4).unwrap_or_default();
+                    let unit = u32::from_str_radix(digits, 16).unwrap_or(0xfffd);
+                    chars.by_ref().take(4).for_each(drop);
+                    match (high.take(), unit) {
+                        (_, 0xd800..=0xdbff) => {
+                            high = Some(unit);
+                            continue;
+                        }
+                        (Some(high), 0xdc00..=0xdfff) => {
+                            let code = 0x1_0000 + ((high - 0xd800) << 10) + (unit - 0xdc00);
+                            char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+                        }
+                        (_, unit) => char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER),
+                    }
+                }
+                Some(escaped) => escaped,
+                None => return,
+            },
+            plain => plain,
+        };
+        tell(told);
+    }
+}
+
 /// Bytes a JSON string stands for, without decoding it into memory; 0 for other values.
 pub(crate) fn string_bytes(raw: &str) -> usize {
     let Some(inner) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
@@ -274,6 +313,11 @@ mod tests {
             prop_assert_eq!(string_bytes(&quote(&text)), text.len());
             let escaped: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
             prop_assert_eq!(string_bytes(&format!("\"{escaped}\"")), text.len());
+            for raw in [quote(&text), format!("\"{escaped}\"")] {
+                let mut told = String::new();
+                string_chars(&raw, |c| told.push(c));
+                prop_assert_eq!(told.replace(['\u{8}', '\u{c}'], " "), text.replace(['\u{8}', '\u{c}'], " "));
+            }
         }
 
         #[test]
