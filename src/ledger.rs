@@ -53,10 +53,10 @@ pub fn verify(path: &Path) -> Result<Vec<String>, LedgerError> {
 }
 
 impl LedgerStorage for SqliteLedger {
-    fn open(&self, now_unix_ms: u64) -> Result<OpenLedger, LedgerError> {
+    fn open(&self, now_unix_ms: u64, recover: bool) -> Result<OpenLedger, LedgerError> {
         let open = || {
             let mut store = Store::open(&self.path, self.bounds)?;
-            let recovered = recover::settle_the_unsettled(&mut store, now_unix_ms)?;
+            let recovered = if recover { recover::settle_the_unsettled(&mut store, now_unix_ms)? } else { 0 };
             let last_id =
                 store
                     .connection()

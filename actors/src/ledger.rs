@@ -59,6 +59,8 @@ struct Shared {
     wake: Condvar,
     next_id: AtomicI64,
     sound: AtomicBool,
+    /// Whether an earlier run's open intents were settled.
+    recovered: AtomicBool,
     settings: JournalSettings,
     storage: Arc<dyn LedgerStorage>,
     metrics: Metrics,
@@ -142,6 +144,7 @@ impl Journal {
                 wake: Condvar::new(),
                 next_id: AtomicI64::new(first_id),
                 sound: AtomicBool::new(true),
+                recovered: AtomicBool::new(false),
                 settings,
                 storage,
                 metrics,
@@ -366,8 +369,10 @@ impl Shared {
 
     fn open(&self) -> Option<Box<dyn LedgerStore>> {
         let started = Instant::now();
-        match self.storage.open(unix_ms()) {
+        let recover = !self.recovered.load(Ordering::Acquire);
+        match self.storage.open(unix_ms(), recover) {
             Ok(opened) => {
+                self.recovered.store(true, Ordering::Release);
                 self.next_id.fetch_max(opened.last_id.saturating_add(1), Ordering::AcqRel);
                 if opened.recovered > 0 {
                     self.metrics.ledger_recovered_total.inc_by(opened.recovered);
@@ -377,7 +382,10 @@ impl Shared {
                     );
                 }
                 tracing::debug!(took = ?started.elapsed(), "the ledger is open");
-                self.become_sound();
+                // What waits shows whether it can be written; where nothing does, opening has shown it.
+                if self.queue().entries.is_empty() {
+                    self.become_sound();
+                }
                 Some(opened.store)
             }
             Err(error) => {

@@ -95,12 +95,13 @@ pub type Draw = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// Where the ledger is kept.
 pub trait LedgerStorage: Send + Sync + 'static {
-    /// Opens it for writing, makes it where there is none, and settles by estimate what an earlier run
-    /// left unsettled. Blocks.
+    /// Opens it for writing, makes it where there is none, and, where `recover` says so, settles by
+    /// estimate what an earlier run left unsettled: a process asks for that the first time only, since
+    /// later on what is unsettled is its own. Blocks.
     ///
     /// # Errors
     /// Why it cannot be written; the ledger tries again.
-    fn open(&self, now_unix_ms: u64) -> Result<OpenLedger, LedgerError>;
+    fn open(&self, now_unix_ms: u64, recover: bool) -> Result<OpenLedger, LedgerError>;
 
     /// What was spent since a moment, by whom. Blocks.
     ///

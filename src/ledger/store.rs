@@ -90,6 +90,13 @@ impl Store {
         size("") + size("-wal")
     }
 
+    /// Bytes in use: pages that were freed wait in the file for new rows.
+    fn used(&self) -> rusqlite::Result<u64> {
+        let read = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let pages = read("page_count")?.saturating_sub(read("freelist_count")?);
+        Ok(pages.unsigned_abs().saturating_mul(read("page_size")?.unsigned_abs()))
+    }
+
     /// Deletes the settled attempts below `id`, at most so many as one transaction may.
     fn delete_below(&mut self, id: i64) -> rusqlite::Result<u64> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -167,7 +174,7 @@ impl Store {
             self.give_back()?;
         }
         // Size: a bite at a time, until it fits or nothing settled is left.
-        while self.bytes() > self.bounds.max_bytes {
+        while self.used()? > self.bounds.max_bytes {
             let bite = self.delete_below(i64::MAX)?;
             deleted += bite;
             self.give_back()?;
@@ -180,7 +187,13 @@ impl Store {
 
     /// Returns freed pages to the file system.
     fn give_back(&self) -> rusqlite::Result<()> {
-        self.connection.execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);")
+        {
+            // Each step frees one page.
+            let mut vacuum = self.connection.prepare("PRAGMA incremental_vacuum")?;
+            let mut steps = vacuum.query([])?;
+            while steps.next()?.is_some() {}
+        }
+        self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
     }
 }
 
