@@ -26,8 +26,9 @@ pub use duration::parse_duration;
 pub use problem::{Problem, Problems, Warning};
 pub use schema::schema;
 pub use settings::{
-    Access, Admin, Auth, Backend, Config, Connection, Demo, FixedKey, Gossip, Grant, Keys, Node, Server,
-    Shadow, SidecarConfig, Simulated, Simulation, SmartMocking, Tenant, Timeouts, WakeHook,
+    Access, Admin, Auth, Backend, Budget, BudgetPeriod, Config, Connection, Demo, FixedKey, Gossip, Grant,
+    Keys, Node, Quota, Server, Shadow, Share, SidecarConfig, Simulated, Simulation, SmartMocking, Tenant,
+    Timeouts, WakeHook,
 };
 
 use problem::Findings;

@@ -20,6 +20,7 @@ pub mod mock;
 pub mod node;
 pub mod outbound;
 pub mod peer_relay;
+pub mod quota;
 pub mod relay;
 pub mod replay;
 pub mod sidecar;

@@ -193,7 +193,7 @@ impl Node {
             }
         }
         self.outbound.reconfigure(&config.backends)?;
-        self.app.auth.reconfigure(config.access.clone());
+        self.app.auth.reconfigure(&config);
         self.app.handle.reconfigure(topology(&config)).await?;
         self.app.notices.rewatch(config.notice_files());
         let relay = self.app.relay.load().reconfigured(config.timeouts, config.stickiness_window);

@@ -8,6 +8,7 @@
 //! is translated is `logic::wire`'s, what is counted is [`tally`]'s.
 
 mod account;
+mod allowance;
 mod attempts;
 pub(crate) mod estimate;
 mod fault;
@@ -21,6 +22,7 @@ mod warmth;
 use crate::config::{Shadow, Timeouts};
 use crate::decisions::{Circumstances, Decisions};
 use crate::outbound::Outbound;
+use allowance::Allowance;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
@@ -173,7 +175,16 @@ impl Relay {
         let started = clock.now();
         let snapshot = self.handle.snapshot();
         let session = self.session_key(&call);
-        let in_arms = self.in_arms(&call, self.request(&call, session.as_deref()));
+        let mut in_arms = self.in_arms(&call, self.request(&call, session.as_deref()));
+        let allowance = match Allowance::admit(&self.handle, &call, &in_arms.request) {
+            Ok(allowance) => allowance,
+            Err((error, headers)) => {
+                let refused = &self.handle.metrics().requests_total;
+                refused.with_label_values(&["none", &error.status.to_string()]).inc();
+                return Err(Failed { error, decision: String::new(), headers });
+            }
+        };
+        in_arms.request.budget_left = allowance.budget_left();
         let request = &in_arms.request;
         let deadline =
             started + request.hints.deadline.unwrap_or(self.timeouts.total).min(self.timeouts.total);
@@ -194,6 +205,8 @@ impl Relay {
             hedges: Arc::clone(&self.hedges),
         };
         let mut tally = Tally::open(sources, &call, request, &plan, started);
+        let limits = allowance.headers(call.dialect);
+        tally.allow(allowance);
         tally.note(Circumstances {
             wanted,
             waited_ms: (!waited.is_zero()).then(|| millis(waited)),
@@ -207,7 +220,7 @@ impl Relay {
                 Err(error) => {
                     let decision = tally.id().to_owned();
                     tally.refused(&error);
-                    return Err(Failed { error, decision });
+                    return Err(Failed { error, decision, headers: limits });
                 }
             };
         if let (Some(sessions), Some(session)) = (&self.sessions, session) {
@@ -243,6 +256,9 @@ impl Relay {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         }
         self.mark(&mut response, &step, told);
+        for (name, value) in limits {
+            response.headers_mut().insert(name, value);
+        }
         Ok(response)
     }
 
@@ -303,8 +319,10 @@ impl Relay {
 pub struct Failed {
     /// What to tell the client.
     pub error: ApiError,
-    /// Id of the decision record.
+    /// Id of the decision record; empty where nothing was decided.
     pub decision: String,
+    /// How the client's limits stand.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What the response headers tell besides the step.
@@ -333,6 +351,7 @@ impl Call {
             hints: self.hints.clone(),
             prefix: inspected.prefix.hash().filter(|_| generates),
             sticky,
+            budget_left: None,
             rights: Arc::clone(&self.principal.rights),
         };
         self.predict(estimates, &mut request);

@@ -33,6 +33,8 @@ mod life;
 mod peer_relay;
 #[path = "integration/quic.rs"]
 mod quic;
+#[path = "integration/quota.rs"]
+mod quota;
 #[path = "integration/standing.rs"]
 mod standing;
 #[path = "integration/trial.rs"]

@@ -50,6 +50,8 @@ struct State {
     hold: Option<Duration>,
     /// Whole answers of a backend that was not asked to stream.
     whole: LatencyWindow,
+    /// Requests and tokens asked for since [`Gate::take_asked`].
+    asked: (u64, u64),
 }
 
 /// Who asks for a place, and how long it would wait.
@@ -164,6 +166,7 @@ impl Gate {
                 trial_taken: false,
                 hold: None,
                 whole: LatencyWindow::default(),
+                asked: (0, 0),
             }),
         })
     }
@@ -182,6 +185,7 @@ impl Gate {
         let waiter = {
             let mut state = self.state();
             let now = self.clock.now();
+            state.asked = (state.asked.0 + 1, state.asked.1 + u64::from(ask.tokens));
             if let Some(until) = state.closed_until(ask.model, now) {
                 return Err(NotAdmitted::Closed(until));
             }
@@ -259,6 +263,19 @@ impl Gate {
         let mut state = self.state();
         state.limiter = rate_limit.map(Limiter::new);
         state.throttle = rate_limit.map_or_else(ThrottleScope::default, |limit| limit.scope);
+    }
+
+    /// Requests and tokens asked for since the last call: what this node wants of a shared rate limit.
+    pub fn take_asked(&self) -> (u64, u64) {
+        std::mem::take(&mut self.state().asked)
+    }
+
+    /// This node's share of the rate limit from now on, in millionths of its requests and of its tokens.
+    pub fn set_share(&self, requests: u32, tokens: u32) {
+        let now = self.clock.now();
+        if let Some(limiter) = &mut self.state().limiter {
+            limiter.set_share(requests, tokens, now);
+        }
     }
 
     /// Corrects the rate limit by what a request really used.

@@ -8,7 +8,8 @@ use crate::gate::{Ask, NotAdmitted};
 use crate::lease::Lease;
 use crate::ledger::{Journal, JournalSettings};
 use crate::metrics::Metrics;
-use crate::ports::{Draw, GossipTransport, LedgerStorage, Probe, Trials, Wake};
+use crate::ports::{Draw, GossipTransport, LedgerStorage, Probe, QuotaStore, Trials, Wake};
+use crate::quota::Quotas;
 use crate::root::{Msg, Root, Shared};
 pub use crate::roster::{Roll, Stated, Word};
 use crate::shunned::Shunned;
@@ -50,6 +51,8 @@ pub struct Setup {
     pub clock: Clock,
     /// Unix milliseconds at start; each restart of the process must use a higher one.
     pub generation: u64,
+    /// Where budgets are noted over a restart; `None` = nowhere.
+    pub quota_store: Option<Arc<dyn QuotaStore>>,
 }
 
 /// The actors of a node could not be started.
@@ -72,6 +75,8 @@ pub enum ActorName {
     Roster,
     /// What looks after the ledger's thread.
     Ledger,
+    /// The shared limits.
+    Quota,
     /// One backend's actor.
     Backend(BackendId),
     /// One backend's prober.
@@ -100,7 +105,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`StartError`] where the gossip cannot open its transport.
 pub async fn start(setup: Setup) -> Result<Handle, StartError> {
-    let Setup { topology, probe, wake, gossip, ledger, draw, metrics, clock, generation } = setup;
+    let Setup { topology, probe, wake, gossip, ledger, draw, metrics, clock, generation, quota_store } =
+        setup;
     let journal = ledger.map(|(settings, storage)| Journal::new(storage, settings, metrics.clone()));
     let view = ClusterView {
         node: topology.node.clone(),
@@ -133,10 +139,22 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
     let published =
         Arc::new(ArcSwap::from_pointee(Snapshot { view, policy, awake: None, doors: Vec::new() }));
     let fleet = Arc::new(Fleet::new(clock, facts.clone(), Arc::clone(&published)));
+    let quotas = Quotas::new(
+        topology.node.clone(),
+        clock,
+        generation,
+        facts.clone(),
+        metrics.clone(),
+        Arc::clone(&published),
+        quota_store,
+        journal.clone(),
+    );
     let shared = Arc::new(Shared {
         clock,
         draw,
         facts,
+        quotas,
+        quota: Address::vacant(),
         shunned: Arc::new(Shunned::new(clock)),
         metrics,
         probe,
@@ -232,6 +250,11 @@ impl Handle {
     /// The way into the ledger; `None` where none is kept.
     pub fn journal(&self) -> Option<&Journal> {
         self.shared.journal.as_ref()
+    }
+
+    /// Budgets and rate limits.
+    pub fn quotas(&self) -> &Quotas {
+        &self.shared.quotas
     }
 
     /// What the node was told to run.
@@ -435,6 +458,7 @@ impl Handle {
             ActorName::Root => self.root.send(Msg::Poison),
             ActorName::Dispatcher => self.shared.dispatcher.send(dispatcher::Msg::Poison),
             ActorName::Gossip => self.shared.gossip.send(gossip::Msg::Poison),
+            ActorName::Quota => self.shared.quota.send(crate::quota::Msg::Poison),
             ActorName::Cost => self.shared.cost.send(cost::Msg::Poison),
             ActorName::Roster => self.shared.roster.send(roster::Msg::Poison),
             ActorName::Ledger => self.shared.ledger.send(ledger::Msg::Poison),

@@ -22,6 +22,7 @@ pub mod metrics;
 mod poison;
 pub mod ports;
 mod prober;
+pub mod quota;
 mod root;
 pub mod roster;
 mod shunned;

@@ -91,6 +91,26 @@ pub struct Metrics {
     pub gossip_bytes_total: IntCounterVec,
     /// `llm_router_config_reloads_total{result}`
     pub config_reloads_total: IntCounterVec,
+    /// `llm_router_budget_limit_usd{scope}`
+    pub budget_limit_usd: GaugeVec,
+    /// `llm_router_budget_spent_usd{scope}`
+    pub budget_spent_usd: GaugeVec,
+    /// `llm_router_budget_reserved_usd{scope}`
+    pub budget_reserved_usd: GaugeVec,
+    /// `llm_router_budget_overshoot_bound_usd{scope}`
+    pub budget_overshoot_bound_usd: GaugeVec,
+    /// `llm_router_budget_refused_total{scope}`, by kind of scope
+    pub budget_refused_total: IntCounterVec,
+    /// `llm_router_budget_warnings_total{scope,percent}`
+    pub budget_warnings_total: IntCounterVec,
+    /// `llm_router_rate_limited_total{scope,what}`, by kind of scope
+    pub rate_limited_total: IntCounterVec,
+    /// `llm_router_quota_share{scope,what}`
+    pub quota_share: GaugeVec,
+    /// `llm_router_quota_nodes`
+    pub quota_nodes: IntGauge,
+    /// `llm_router_quota_split`
+    pub quota_split: IntGauge,
     /// `llm_router_auth_refused_total{why}`
     pub auth_refused_total: IntCounterVec,
     /// `llm_router_key_file_reads_total{result}`
@@ -349,6 +369,55 @@ impl Metrics {
                 opts("config_reloads_total", "Configuration reloads by result (applied, refused)."),
                 &["result"]
             )),
+            budget_limit_usd: register!(GaugeVec::new(
+                opts("budget_limit_usd", "What may be spent in the budget's period."),
+                &["scope"]
+            )),
+            budget_spent_usd: register!(GaugeVec::new(
+                opts(
+                    "budget_spent_usd",
+                    "Spent by all routers in the budget's period, as far as this one knows."
+                ),
+                &["scope"]
+            )),
+            budget_reserved_usd: register!(GaugeVec::new(
+                opts(
+                    "budget_reserved_usd",
+                    "Reserved by all routers for requests under way, as far as this one knows."
+                ),
+                &["scope"]
+            )),
+            budget_overshoot_bound_usd: register!(GaugeVec::new(
+                opts(
+                    "budget_overshoot_bound_usd",
+                    "The most by which the budget may be exceeded now, whatever fails."
+                ),
+                &["scope"]
+            )),
+            budget_refused_total: register!(IntCounterVec::new(
+                opts("budget_refused_total", "Attempts refused for lack of budget, by kind of scope."),
+                &["scope"]
+            )),
+            budget_warnings_total: register!(IntCounterVec::new(
+                opts("budget_warnings_total", "Marks of 50, 80 and 100 % that budgets reached."),
+                &["scope", "percent"]
+            )),
+            rate_limited_total: register!(IntCounterVec::new(
+                opts(
+                    "rate_limited_total",
+                    "Requests refused by a rate limit of a key, tenant or the fleet, by what ran out."
+                ),
+                &["scope", "what"]
+            )),
+            quota_share: register!(GaugeVec::new(
+                opts("quota_share", "This router's share of a rate limit, in units per minute or at once."),
+                &["scope", "what"]
+            )),
+            quota_nodes: register!(IntGauge::with_opts(opts("quota_nodes", "Routers that share limits."))),
+            quota_split: register!(IntGauge::with_opts(opts(
+                "quota_split",
+                "1 while a router that shares limits is not heard: each then keeps to its own share."
+            ))),
             auth_refused_total: register!(IntCounterVec::new(
                 opts(
                     "auth_refused_total",

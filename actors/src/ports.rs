@@ -1,5 +1,6 @@
 //! What the actors need of the outside world, as traits the outer ring implements.
 
+use crate::quota::Kept;
 use futures_util::future::BoxFuture;
 use llm_router_logic::backend::{BackendSpec, ServedModel};
 use llm_router_logic::cost::entry::Entry;
@@ -88,6 +89,15 @@ pub struct Speed {
 pub trait Trials: Send + Sync + 'static {
     /// Whether this node may send a trial request for `model` of `backend` now.
     fn may_try(&self, backend: &BackendId, model: &str, now: Moment) -> bool;
+}
+
+/// Where budgets are noted over a restart.
+pub trait QuotaStore: Send + Sync + 'static {
+    /// What was noted last; nothing where there is no note. Called once, at the start.
+    fn load(&self) -> Vec<Kept>;
+
+    /// Notes `kept` in place of what was noted before. `true` once it is safe from a crash.
+    fn save(&self, kept: Vec<Kept>) -> BoxFuture<'static, bool>;
 }
 
 /// The one source of randomness: 64 bits a call.

@@ -15,6 +15,7 @@ use crate::ledger::{self, Journal, Ledger};
 use crate::metrics::Metrics;
 use crate::poison::poison;
 use crate::ports::{Draw, GossipTransport, Probe, Trials, Wake};
+use crate::quota::{self, Quota, Quotas};
 use crate::roster::{self, Roll, Roster, Word};
 use crate::shunned::Shunned;
 use crate::snapshot::{Door, Snapshot};
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) roster: Address<roster::Msg>,
     pub(crate) journal: Option<Journal>,
     pub(crate) ledger: Address<ledger::Msg>,
+    pub(crate) quotas: Quotas,
+    pub(crate) quota: Address<quota::Msg>,
 }
 
 impl Shared {
@@ -86,6 +89,7 @@ pub(crate) enum Child {
     Cost,
     Roster,
     Ledger,
+    Quota,
     Backend(BackendId),
 }
 
@@ -97,6 +101,7 @@ impl Child {
             Self::Cost => "cost",
             Self::Roster => "roster",
             Self::Ledger => "ledger",
+            Self::Quota => "quota",
             Self::Backend(_) => "backend",
         }
     }
@@ -129,7 +134,8 @@ impl Actor for Root {
     async fn pre_start(&self, me: ActorRef<Msg>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
         let mut state = State { shared, children: BTreeMap::new(), restarts: Vec::new() };
         let backends = state.shared.topology.load_full().backends.clone();
-        let all = [Child::Dispatcher, Child::Gossip, Child::Ledger, Child::Cost, Child::Roster].into_iter();
+        let all = [Child::Dispatcher, Child::Gossip, Child::Ledger, Child::Cost, Child::Roster, Child::Quota];
+        let all = all.into_iter();
         for child in all.chain(backends.iter().map(|spec| Child::Backend(spec.id.clone()))) {
             state.spawn(&me, child).await?;
         }
@@ -155,6 +161,9 @@ impl Actor for Root {
                 let _ = done.send(());
             }
             Msg::Shutdown(done) => {
+                if let Some(quota) = state.shared.quota.actor() {
+                    let _ = quota.call(quota::Msg::Finish, Some(GOODBYE)).await;
+                }
                 let gossip = state.children.values().find(|(child, _)| *child == Child::Gossip);
                 if let Some((_, cell)) = gossip.cloned() {
                     state.children.remove(&cell.get_id());
@@ -257,6 +266,11 @@ impl State {
                     roll: Arc::clone(&shared.roll),
                 };
                 let (actor, _) = Actor::spawn_linked(None, Roster, arguments, supervisor).await?;
+                actor.get_cell()
+            }
+            Child::Quota => {
+                let arguments = quota::Arguments { me: shared.quota.clone(), quotas: shared.quotas.clone() };
+                let (actor, _) = Actor::spawn_linked(None, Quota, arguments, supervisor).await?;
                 actor.get_cell()
             }
             Child::Ledger => {

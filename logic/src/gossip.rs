@@ -6,4 +6,5 @@ pub mod fact;
 pub mod key;
 pub mod pace;
 pub mod presence;
+pub mod quota;
 pub mod trial;

@@ -32,6 +32,9 @@ pub struct Request {
     pub prefix: Option<u64>,
     /// The backend that served this client's session last, while the stickiness window lasts.
     pub sticky: Option<BackendId>,
+    /// What may still be spent at providers; `None` = no budget applies.
+    #[serde(default)]
+    pub budget_left: Option<Money>,
     /// What the client may ask for.
     #[serde(default)]
     pub rights: Arc<Rights>,

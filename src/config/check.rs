@@ -13,6 +13,7 @@ mod lifecycle;
 mod model;
 mod network;
 mod prices;
+mod quota;
 mod router;
 mod sidecar;
 mod simulation;
@@ -90,8 +91,12 @@ impl Check<'_> {
         let experiments = self.experiments(file.experiments, &backends);
         let shadows = self.shadows(file.shadows, &backends);
         let simulation = self.simulation(file.simulation, &backends);
+        let quota = self.quota(file.quota, router.monthly_budget, gossip.is_some());
+        let access = self.access(file.auth, file.tenants, file.server.as_ref());
+        self.hard_budgets(&access, &quota, gossip.is_some());
         Config {
-            access: self.access(file.auth, file.tenants, file.server.as_ref()),
+            quota,
+            access,
             server: self.server(&file.server.unwrap_or_default()),
             node,
             gossip,

@@ -46,6 +46,8 @@ pub(super) struct File {
     pub auth: Option<AuthFile>,
     /// Who pays, and what each may use.
     pub tenants: Option<Vec<Option<TenantFile>>>,
+    /// What all tenants together may spend and ask for, and how the routers of a fleet share limits.
+    pub quota: Option<QuotaFile>,
     /// Bounds on one attempt at a backend.
     pub timeouts: Option<TimeoutsFile>,
     /// JSON file that overrides or extends the built-in table of models and prices; relative to this
@@ -158,9 +160,10 @@ pub(super) struct RouterFile {
     pub concurrency_max: Option<u32>,
     /// Simulated answers for clusters with `authType: mock`. Default false.
     pub enable_smart_mocking: Option<bool>,
-    /// Budget for providers in USD per month. Not enforced by this version.
+    /// What may be spent at providers in USD per month, by all tenants and routers together: the same as a soft
+    /// `quota.budget`.
     #[serde(rename = "monthlyAPIBudget")]
-    #[schemars(range(min = 0), extend("deprecated" = true))]
+    #[schemars(range(min = 0))]
     pub monthly_api_budget: Option<f64>,
     /// How long a simulated cluster takes: milliseconds as a number, or a duration. Default 100.
     pub mock_cluster_latency: Option<Millis>,
@@ -590,6 +593,10 @@ pub(super) struct FixedKeyFile {
     /// Strategies it may use; the first stands in where the configured one is not among them. Default:
     /// what its tenant may.
     pub strategies: Option<Vec<Option<String>>>,
+    /// What it may spend.
+    pub budget: Option<BudgetFile>,
+    /// How much it may ask for.
+    pub limits: Option<LimitsFile>,
 }
 
 /// Who pays, and what all its keys together may use.
@@ -606,6 +613,65 @@ pub(super) struct TenantFile {
     /// Strategies its keys may use; the first stands in where the configured one is not among them.
     /// Default: all.
     pub strategies: Option<Vec<Option<String>>>,
+    /// What all its keys together may spend.
+    pub budget: Option<BudgetFile>,
+    /// How much all its keys together may ask for.
+    pub limits: Option<LimitsFile>,
+}
+
+/// What may be spent in a period, over all routers.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct BudgetFile {
+    /// USD per period, at most 1,000,000. Required.
+    #[schemars(range(min = 0))]
+    pub usd: Option<f64>,
+    /// `day`, `week` (from Monday) or `month`. Default `month`.
+    #[schemars(extend("enum" = ["day", "week", "month", null]))]
+    pub period: Option<String>,
+    /// Time zone in whose midnight a period begins, by its IANA name. Default `UTC`.
+    pub time_zone: Option<String>,
+    /// `soft`: to the end, within the stated overshoot; `hard`: never exceeded, needs `quota.stateFile`. Default
+    /// `soft`.
+    #[schemars(extend("enum" = ["soft", "hard", null]))]
+    pub mode: Option<String>,
+    /// `external`: what providers charge; `all`: the machine cost of own clusters too. Default `external`.
+    #[schemars(extend("enum" = ["external", "all", null]))]
+    pub counts: Option<String>,
+}
+
+/// How much may be asked for, over all routers.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct LimitsFile {
+    /// Requests in any minute.
+    #[schemars(range(min = 1))]
+    pub requests_per_minute: Option<u32>,
+    /// Tokens in any minute, input and output together.
+    #[schemars(range(min = 1))]
+    pub tokens_per_minute: Option<u32>,
+    /// Requests at once.
+    #[schemars(range(min = 1))]
+    pub max_concurrent: Option<u32>,
+}
+
+/// What all tenants together may spend and ask for, and how the routers of a fleet share limits.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(super) struct QuotaFile {
+    /// Names of all routers that share limits (`node.name`), the same list on each. Required with `gossip` for a
+    /// hard budget. Default: whoever gossip knows.
+    pub nodes: Option<Vec<Option<String>>>,
+    /// File in which this router notes what was spent, so that a restart does not forget it; relative to this
+    /// file's directory. Required for a hard budget.
+    pub state_file: Option<String>,
+    /// What all tenants together may spend.
+    pub budget: Option<BudgetFile>,
+    /// How much all tenants together may ask for.
+    pub limits: Option<LimitsFile>,
 }
 
 /// Read by hand for the same reason as [`ModelFile`].

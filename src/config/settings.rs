@@ -5,6 +5,7 @@
 
 use crate::identity::IdentityFiles;
 use llm_router_actors::ledger::JournalSettings;
+use llm_router_actors::quota::{LimitSpec, Mode};
 use llm_router_logic::backend::{BackendSpec, Kind};
 use llm_router_logic::ids::{BackendId, KeyId, NodeId, Region, TenantId};
 use llm_router_logic::money::Money;
@@ -33,6 +34,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// Who may ask.
     pub access: Access,
+    /// What all may spend and ask for together.
+    pub quota: Quota,
     /// How backends are chosen.
     pub policy: Policy,
     /// How long a client's session stays with its backend; zero = not at all.
@@ -186,6 +189,54 @@ pub struct Grant {
     pub tenant: TenantId,
     /// What it may use, within what the tenant may.
     pub allowed: Allowed,
+    /// What it may spend and ask for.
+    pub share: Share,
+}
+
+/// What a key, a tenant or all tenants together may spend and ask for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Share {
+    /// What may be spent.
+    pub budget: Option<Budget>,
+    /// How much may be asked for.
+    pub limits: LimitSpec,
+}
+
+/// What may be spent in a period.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Budget {
+    /// The amount.
+    pub limit: Money,
+    /// How often it begins anew.
+    pub period: BudgetPeriod,
+    /// IANA name of the time zone in whose midnight it does; it is known to exist.
+    pub time_zone: String,
+    /// How strictly it is kept.
+    pub mode: Mode,
+    /// Whether the machine cost of own clusters counts too.
+    pub counts_clusters: bool,
+}
+
+/// How often a budget begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BudgetPeriod {
+    /// At midnight.
+    Day,
+    /// At midnight before Monday.
+    Week,
+    /// At midnight before the first.
+    Month,
+}
+
+/// How the routers of a fleet share limits, and what all tenants together may do.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Quota {
+    /// The routers that share; empty = whoever gossip knows.
+    pub nodes: Vec<NodeId>,
+    /// Where this router notes what was spent.
+    pub state_file: Option<PathBuf>,
+    /// What all tenants together may do.
+    pub share: Share,
 }
 
 /// What all keys of a tenant together may do.
@@ -195,6 +246,8 @@ pub struct Tenant {
     pub id: TenantId,
     /// What they may use.
     pub allowed: Allowed,
+    /// What they may spend and ask for together.
+    pub share: Share,
 }
 
 /// Bounds on one attempt at a backend.

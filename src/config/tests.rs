@@ -104,7 +104,6 @@ fn the_seed_file_loads_unchanged_with_every_value_where_it_belongs() {
     assert_eq!((claude.spec.kind, claude.spec.models.len()), (Kind::Anthropic, 1));
 
     let paths: Vec<&str> = warnings.iter().map(|warning| warning.path.as_str()).collect();
-    assert!(paths.contains(&"router.monthlyAPIBudget"), "{paths:?}");
     assert!(paths.contains(&"server.host"), "{paths:?}");
 }
 
@@ -200,7 +199,6 @@ costOptimization: [1]",
         "metrics",
         "router.apiRateLimit",
         "router.demoMode",
-        "router.monthlyAPIBudget",
         "router.routingStrategy",
     ] {
         assert!(paths.contains(&path), "{path} in {paths:?}");

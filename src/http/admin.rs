@@ -18,7 +18,8 @@ use llm_router_logic::time::{Moment, millis};
 use llm_router_logic::view::{GuardNote, Member, PeerFact};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 /// Decisions listed where the query names no number.
@@ -31,6 +32,7 @@ pub fn router(app: App) -> Router {
         .route("/admin/decisions", get(decisions))
         .route("/admin/decisions/{id}", get(decision))
         .route("/admin/spend", get(spend))
+        .route("/admin/limits", get(limits))
         .route("/admin/explain", post(explain))
         .route("/admin/reload", post(reload))
         .route("/metrics", get(health::metrics))
@@ -166,6 +168,51 @@ async fn decision(State(app): State<App>, Path(id): Path<String>) -> Response {
 
 async fn spend(State(app): State<App>) -> Response {
     Json(&*app.handle.book()).into_response()
+}
+
+/// Every budget and rate limit: what is configured, what the fleet has used of it as far as this node knows,
+/// and this node's part.
+async fn limits(State(app): State<App>) -> Response {
+    let quotas = app.handle.quotas();
+    let (nodes, split) = quotas.sharing_state();
+    let budgets: Vec<Value> = quotas
+        .budgets()
+        .into_iter()
+        .map(|budget| {
+            json!({
+                "scope": &*budget.scope,
+                "mode": budget.spec.mode.as_str(),
+                "counts": if budget.spec.counts_clusters { "all" } else { "external" },
+                "period": budget.spec.period,
+                "ends_unix": budget.ends,
+                "limit_usd": budget.limit,
+                "spent_usd": budget.spent,
+                "reserved_usd": budget.reserved,
+                "left_usd": budget.limit - budget.spent - budget.reserved,
+                "overshoot_bound_usd": budget.overshoot,
+                "here": {"committed_usd": budget.here, "allowed_usd": budget.allowed_here},
+            })
+        })
+        .collect();
+    let rates: Vec<Value> = quotas
+        .rates()
+        .into_iter()
+        .map(|(scope, limits, status, in_flight)| {
+            let left = |standing: Option<(u64, u64, Duration)>| standing.map(|(_, left, _)| left);
+            json!({
+                "scope": &*scope,
+                "requests_per_minute": limits.requests_per_minute,
+                "tokens_per_minute": limits.tokens_per_minute,
+                "max_concurrent": limits.concurrent,
+                "here": {
+                    "requests_left": left(status.requests),
+                    "tokens_left": left(status.tokens),
+                    "in_flight": in_flight,
+                },
+            })
+        })
+        .collect();
+    Json(json!({"nodes": nodes, "split": split, "budgets": budgets, "rates": rates})).into_response()
 }
 
 #[derive(Deserialize)]

@@ -4,12 +4,13 @@
 //! told. A key is never logged, never kept and never sent on.
 
 use super::App;
-use crate::config::Access;
+use crate::config::{Access, Backend, Config, Quota};
+use crate::keys::file::Record;
 use crate::keys::{self, KeyRefused, Keyring};
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName};
-use llm_router_actors::metrics::Metrics;
+use llm_router_actors::Handle;
 use llm_router_logic::fault::{ApiError, ErrorKind};
 use llm_router_logic::ids::TenantId;
 use llm_router_logic::tenant::Principal;
@@ -38,12 +39,17 @@ pub struct Auth {
     settings: Mutex<Settings>,
     /// Secret of hashes that are in no file.
     own_secret: [u8; 32],
-    metrics: Metrics,
+    handle: Handle,
 }
 
+#[derive(Default)]
 struct Settings {
     access: Access,
+    quota: Quota,
+    backends: Vec<Backend>,
     seen: Option<Stamp>,
+    /// What was last read from the file of keys.
+    records: Vec<Record>,
 }
 
 /// What tells one version of the file of keys from the next.
@@ -55,28 +61,34 @@ struct Stamp {
 }
 
 impl Auth {
-    /// The keys of `access`, its file of keys read. `random` keys the hashes of keys that are in no file.
-    pub fn new(access: Access, random: [u64; 4], metrics: Metrics) -> Self {
+    /// The keys of `config`, its file of keys read, and the budgets and limits that follow from them told to the
+    /// quota. `random` keys the hashes of keys that are in no file.
+    pub fn new(config: &Config, random: [u64; 4], handle: Handle) -> Self {
         let mut own_secret = [0; 32];
         for (bytes, word) in own_secret.chunks_exact_mut(8).zip(random) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
         let auth = Self {
             ring: ArcSwap::from_pointee(None),
-            settings: Mutex::new(Settings { access: Access::default(), seen: None }),
+            settings: Mutex::new(Settings::default()),
             own_secret,
-            metrics,
+            handle,
         };
-        auth.reconfigure(access);
+        auth.reconfigure(config);
         auth
     }
 
     /// Takes over new settings, reading the file of keys again.
-    pub fn reconfigure(&self, access: Access) {
+    pub fn reconfigure(&self, config: &Config) {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        settings.seen = stamp(&access);
-        settings.access = access;
-        self.read(&settings.access);
+        *settings = Settings {
+            seen: stamp(&config.access),
+            access: config.access.clone(),
+            quota: config.quota.clone(),
+            backends: config.backends.clone(),
+            records: std::mem::take(&mut settings.records),
+        };
+        self.read(&mut settings);
     }
 
     /// Reads the file of keys again wherever it changed, until `stop`.
@@ -87,31 +99,31 @@ impl Auth {
             // A file that is gone is being replaced, or was removed by mistake: its keys hold on.
             if now.is_some() && now != settings.seen {
                 settings.seen = now;
-                self.read(&settings.access);
+                self.read(&mut settings);
             }
         }
     }
 
     /// A file that cannot be used changes nothing; at the start there is nothing, so no key of it opens.
-    fn read(&self, access: &Access) {
-        let Some(settings) = &access.keys else {
-            return self.ring.store(Arc::new(None));
-        };
-        match keys::read(settings) {
+    fn read(&self, settings: &mut Settings) {
+        let reads = &self.handle.metrics().key_file_reads_total;
+        match settings.access.keys.as_ref().map_or(Ok(Vec::new()), keys::read) {
             Ok(records) => {
-                let ring = Keyring::new(access, &records, &self.own_secret);
-                tracing::info!(keys = ring.len(), "the keys in force were read");
-                self.ring.store(Arc::new(Some(ring)));
-                self.metrics.key_file_reads_total.with_label_values(&["read"]).inc();
+                settings.records = records;
+                reads.with_label_values(&["read"]).inc();
             }
             Err(error) => {
                 tracing::error!(%error, "cannot read the file of keys, the keys in force stay");
-                self.metrics.key_file_reads_total.with_label_values(&["refused"]).inc();
-                if self.ring.load().is_none() {
-                    self.ring.store(Arc::new(Some(Keyring::new(access, &[], &self.own_secret))));
-                }
+                reads.with_label_values(&["refused"]).inc();
             }
         }
+        let Settings { access, quota, backends, records, .. } = settings;
+        let ring = access.keys.is_some().then(|| Keyring::new(access, records, &self.own_secret));
+        if let Some(ring) = &ring {
+            tracing::info!(keys = ring.len(), "the keys in force");
+        }
+        self.ring.store(Arc::new(ring));
+        self.handle.quotas().configure(crate::quota::spec(quota, access, records, backends));
     }
 
     /// Whether clients must carry a key.
@@ -151,7 +163,7 @@ impl Auth {
     }
 
     fn refuse(&self, why: &str, text: String) -> ApiError {
-        self.metrics.auth_refused_total.with_label_values(&[why]).inc();
+        self.handle.metrics().auth_refused_total.with_label_values(&[why]).inc();
         ApiError::new(ErrorKind::Authentication, text).with_code("invalid_api_key")
     }
 }

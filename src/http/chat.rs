@@ -138,7 +138,12 @@ async fn handle(app: &App, route: Route, request: Request<Body>) -> Response {
                 Some(estimate) => estimated(estimate),
                 None => respond(dialect, &failed.error),
             };
-            if let Ok(decision) = HeaderValue::from_str(&failed.decision) {
+            for (name, value) in failed.headers {
+                response.headers_mut().insert(name, value);
+            }
+            if !failed.decision.is_empty()
+                && let Ok(decision) = HeaderValue::from_str(&failed.decision)
+            {
                 response.headers_mut().insert("x-llm-router-decision", decision);
             }
             response

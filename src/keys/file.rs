@@ -3,8 +3,9 @@
 //! Owns its format, reading it whole or not at all, and writing it in one step, so that a running router
 //! never sees half of it. It holds hashes only; it is still written for its owner alone.
 
-use crate::config::Grant;
+use crate::config::{Budget, Grant, Share};
 use jiff::Timestamp;
+use llm_router_actors::quota::LimitSpec;
 use llm_router_logic::api_key::Digest;
 use llm_router_logic::ids::{KeyId, TenantId};
 use llm_router_logic::route::Strategy;
@@ -90,6 +91,60 @@ pub struct KeyEntry {
     /// Strategies it may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategies: Option<Vec<Strategy>>,
+    /// What it may spend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetEntry>,
+    /// How much it may ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsEntry>,
+}
+
+/// A key's budget as it is written; the words are those of the configuration.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BudgetEntry {
+    /// USD per period.
+    pub usd: f64,
+    /// `day`, `week` or `month`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<String>,
+    /// IANA name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// `soft` or `hard`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// `external` or `all`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<String>,
+}
+
+impl BudgetEntry {
+    /// The budget it means.
+    ///
+    /// # Errors
+    /// The word that is wrong.
+    pub fn budget(&self) -> Result<Budget, String> {
+        let Self { usd, period, time_zone, mode, counts } = self;
+        let words = [period, time_zone, mode, counts].map(Option::as_deref);
+        Budget::read(*usd, words[0], words[1], words[2], words[3])
+            .map_err(|(key, why)| format!("`budget.{key}` {why}"))
+    }
+}
+
+/// A key's limits as they are written.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LimitsEntry {
+    /// Requests in any minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<u32>,
+    /// Tokens in any minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_minute: Option<u32>,
+    /// Requests at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrent: Option<u32>,
 }
 
 impl KeyEntry {
@@ -107,6 +162,16 @@ impl KeyEntry {
         }
         let digest = Digest::from_hex(&self.hash)
             .ok_or_else(|| format!("key `{id}`: `hash` is not 64 lower-case hex digits"))?;
+        let budget = self.budget.as_ref().map(BudgetEntry::budget).transpose();
+        let limits = self.limits.unwrap_or_default();
+        let share = Share {
+            budget: budget.map_err(|why| format!("key `{id}`: {why}"))?,
+            limits: LimitSpec {
+                requests_per_minute: limits.requests_per_minute,
+                tokens_per_minute: limits.tokens_per_minute,
+                concurrent: limits.max_concurrent,
+            },
+        };
         let seconds = |time: Option<Timestamp>| time.map(|time| u64::try_from(time.as_second()).unwrap_or(0));
         Ok(Record {
             id: KeyId::new(id),
@@ -118,6 +183,7 @@ impl KeyEntry {
                     backends: self.backends.clone(),
                     strategies: self.strategies.clone(),
                 },
+                share,
             },
             not_before: seconds(self.not_before),
             expires: seconds(self.expires),

@@ -1,6 +1,6 @@
 use super::file::{KeyEntry, KeyFile};
 use super::*;
-use crate::config::{FixedKey, Tenant};
+use crate::config::{FixedKey, Share, Tenant};
 use llm_router_logic::backend::ServedModel;
 use secrecy::SecretString;
 
@@ -25,7 +25,11 @@ fn record(key: &str) -> Record {
     Record {
         id: KeyId::new(key),
         digest: Digest::of(SECRET.as_bytes(), key.as_bytes()),
-        grant: Grant { tenant: TenantId::new("team-a"), allowed: Allowed::default() },
+        grant: Grant {
+            tenant: TenantId::new("team-a"),
+            allowed: Allowed::default(),
+            share: Share::default(),
+        },
         not_before: None,
         expires: None,
         revoked: None,
@@ -74,7 +78,8 @@ fn keys_of_the_configuration_open_without_a_secret_of_the_server() {
 
 #[test]
 fn a_key_may_use_what_both_it_and_its_tenant_may() {
-    let tenant = Tenant { id: TenantId::new("team-a"), allowed: models(&["a", "b"]) };
+    let tenant =
+        Tenant { id: TenantId::new("team-a"), allowed: models(&["a", "b"]), share: Share::default() };
     let mut record = record("k");
     record.grant.allowed = models(&["b", "c"]);
     let ring = Keyring::new(&access(vec![tenant]), &[record], &[]);

@@ -9,13 +9,14 @@ use crate::decisions::Decisions;
 use crate::http::{App, Auth, Fixed, Readiness, Sessions};
 use crate::ledger::SqliteLedger;
 use crate::outbound::{Carrier, HttpProbe, HttpWake, Outbound};
+use crate::quota::StateFile;
 use crate::relay::Relay;
 use crate::spot::Notices;
 use arc_swap::ArcSwap;
 use llm_router_actors::clock::Clock;
 use llm_router_actors::handle::Setup;
 use llm_router_actors::metrics::Metrics;
-use llm_router_actors::ports::{Draw, GossipTransport, LedgerStorage};
+use llm_router_actors::ports::{Draw, GossipTransport, LedgerStorage, QuotaStore};
 use llm_router_actors::topology::GossipSettings;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -68,6 +69,11 @@ impl Core {
             metrics: world.metrics,
             clock: Clock::start(),
             generation: world.generation,
+            quota_store: config
+                .quota
+                .state_file
+                .clone()
+                .map(|path| Arc::new(StateFile::new(path)) as Arc<dyn QuotaStore>),
         })
         .await?;
         let decisions = Arc::new(Decisions::default());
@@ -80,7 +86,7 @@ impl Core {
         )
         .trying(&config.experiments, &config.shadows);
         let random = [handle.draw(), handle.draw(), handle.draw(), handle.draw()];
-        let auth = Arc::new(Auth::new(config.access.clone(), random, handle.metrics().clone()));
+        let auth = Arc::new(Auth::new(config, random, handle.clone()));
         // One reload waiting is enough: it reads the newest file.
         let (reload, reloads) = mpsc::channel(1);
         let notices = Notices::watch(handle.clone(), config.notice_files());

@@ -87,6 +87,12 @@ impl Relay {
                     continue;
                 }
             };
+            if let Err(error) = tally.allowance.reserve(call, snapshot, request, step) {
+                lease.unused();
+                tally.passed_over(step, error.message.clone());
+                failure.get_or_insert(error);
+                continue;
+            }
             if attempts > 0 {
                 let nodes = snapshot.view.members.iter().filter(|member| member.live).count();
                 if let Err(exhausted) = self.retries().withdraw(retries, nodes, clock.now()) {
@@ -113,6 +119,10 @@ impl Relay {
             // A strict ledger wants each attempt on disk before it is sent: none is sent in a hurry.
             let mut rival =
                 candidates.rival().filter(|_| attempts < retries.attempts_max && !strict).cloned();
+            // Money is set aside for one attempt at a time: where a budget applies there is no second beside it.
+            if tally.allowance.has_budget() {
+                rival = None;
+            }
             rival = rival.filter(|rival| self.unbookable(snapshot, rival).is_none());
             let hedged_at = rival.as_ref().map(|rival| rival.index);
             let course = Course { call, snapshot, tokens, deadline };

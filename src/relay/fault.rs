@@ -49,7 +49,7 @@ pub(super) fn nothing_can_serve(
     if let Some(error) = not_allowed(request, plan) {
         return error;
     }
-    let told: Vec<_> = plan
+    let told: Vec<&(BackendId, Refusal)> = plan
         .refused
         .iter()
         .filter(|(_, refusal)| {
@@ -96,6 +96,9 @@ pub(super) fn nothing_can_serve(
         }
         .with_code(code);
     }
+    if let Some(error) = out_of_budget(&told) {
+        return error;
+    }
     let retry_after = |(backend, refusal): &(BackendId, Refusal)| match refusal {
         Refusal::QueueTooLong { .. } => wait(backend),
         refusal => refusal.retry_after(now),
@@ -107,6 +110,22 @@ pub(super) fn nothing_can_serve(
         Some(wait) => error.with_retry_after(wait),
         None => error,
     }
+}
+
+/// 429 where money stands against every provider and nothing else could serve, 400 where only a price is missing.
+fn out_of_budget(told: &[&(BackendId, Refusal)]) -> Option<ApiError> {
+    let is_exhausted = |refusal: &Refusal| matches!(refusal, Refusal::BudgetExhausted { .. });
+    if !told.iter().all(|(_, refusal)| is_exhausted(refusal) || *refusal == Refusal::Unpriced) {
+        return None;
+    }
+    let reasons: Vec<String> =
+        told.iter().map(|(backend, refusal)| format!("{backend}: {refusal}")).collect();
+    let text = format!("no backend can serve this request ({})", reasons.join("; "));
+    Some(if told.iter().any(|(_, refusal)| is_exhausted(refusal)) {
+        ApiError::new(ErrorKind::RateLimit, text).with_code("insufficient_quota")
+    } else {
+        ApiError::new(ErrorKind::InvalidRequest, text).with_code("unpriced").with_param("model")
+    })
 }
 
 /// 403 where nothing but the rights of the client's key stands against the request.

@@ -2,6 +2,7 @@
 
 use super::Call;
 use super::account::{Account, Charged, End, unix_ms};
+use super::allowance::Allowance;
 use super::estimate::Estimates;
 use super::hedge::Racer;
 use crate::decisions::{Attempt, Circumstances, Decision, Decisions, Hedge, Outcome, PassedOver, Stopped};
@@ -64,6 +65,8 @@ pub(super) struct Tally {
     /// The request, where the plan left backends out that the record shall tell of.
     rest_of: Option<Request>,
     booked: bool,
+    /// What the request draws on.
+    pub(super) allowance: Allowance,
 }
 
 impl Tally {
@@ -100,7 +103,13 @@ impl Tally {
             spent: Some(Money::ZERO),
             rest_of: (plan.not_looked_at > 0).then(|| request.clone()),
             booked: false,
+            allowance: Allowance::default(),
         }
+    }
+
+    /// What the request draws on: settled with it.
+    pub(super) fn allow(&mut self, allowance: Allowance) {
+        self.allowance = allowance;
     }
 
     /// Notes what else bore on the decision.
@@ -139,6 +148,7 @@ impl Tally {
     /// An attempt begins, after it `waited` for a place; the one before it, if any, is settled.
     pub(super) fn attempt(&mut self, step: &Step, waited: Duration) {
         self.settle_failed();
+        self.allowance.attempt();
         self.record.attempts.push(Attempt {
             backend: step.backend.clone(),
             waited_ms: millis(waited),
@@ -318,6 +328,7 @@ impl Tally {
         let fallback = self.record.attempts.iter().any(|attempt| attempt.fault.is_some());
         let handle = &self.sources.handle;
         let (charged, settlement) = account.settle(end, handle.journal(), fallback, alternative);
+        self.allowance.settle(charged.cost);
         if end.is_last {
             self.record.external_cost = settlement.external_cost;
         }
@@ -455,6 +466,7 @@ impl Tally {
         if let Some(cost) = charged.cost {
             self.sources.hedges.lock().unwrap_or_else(PoisonError::into_inner).spent(cost, now);
         }
+        self.allowance.end(charged.usage.total_input() + charged.usage.total_output());
         let metrics = self.sources.handle.metrics();
         let label = chosen.as_ref().map_or("none", |step| step.backend.as_str());
         metrics.requests_total.with_label_values(&[label, &status.to_string()]).inc();

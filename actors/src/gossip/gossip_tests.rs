@@ -93,6 +93,7 @@ async fn node(network: &ChannelTransport, look: Duration) -> Handle {
         metrics: Metrics::new().unwrap(),
         clock: Clock::start(),
         generation: 1,
+        quota_store: None,
     })
     .await
     .unwrap()

@@ -29,12 +29,25 @@ pub enum Topic {
     Waking,
     /// Prices that change while a node runs.
     Price,
+    /// How far each node has read the others' claims on shared limits; told after the claims themselves, so it
+    /// stands behind [`Topic::Budget`].
+    Quota,
+    /// API keys revoked lately.
+    Revoked,
 }
 
 impl Topic {
     /// Every topic; one added above is added here.
-    pub const ALL: [Self; 6] =
-        [Self::Codec, Self::Presence, Self::Trial, Self::Budget, Self::Waking, Self::Price];
+    pub const ALL: [Self; 8] = [
+        Self::Codec,
+        Self::Presence,
+        Self::Trial,
+        Self::Budget,
+        Self::Waking,
+        Self::Price,
+        Self::Quota,
+        Self::Revoked,
+    ];
 
     /// The first word of its keys. Two letters at least: single ones are the node's own.
     pub fn word(self) -> &'static str {
@@ -45,6 +58,8 @@ impl Topic {
             Self::Budget => "budget",
             Self::Waking => "waking",
             Self::Price => "price",
+            Self::Quota => "quota",
+            Self::Revoked => "revoked",
         }
     }
 

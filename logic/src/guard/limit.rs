@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Microseconds of the minute that limits are stated per.
 const MINUTE_MICROS: i128 = 60_000_000;
+/// The whole of a share in millionths.
+const WHOLE: i128 = 1_000_000;
 
 /// The least a bucket holds, as parts of a minute's allowance: six seconds' share. A smaller bucket
 /// would refuse ordinary small bursts of an account that is mostly idle.
@@ -92,6 +94,17 @@ impl Limiter {
         }
     }
 
+    /// From `now` on this node has `requests` and `tokens` millionths of the account's limits. What the buckets
+    /// hold is cut to what they may hold and never added to.
+    pub fn set_share(&mut self, requests: u32, tokens: u32, now: Moment) {
+        let shares = [(&mut self.requests, requests), (&mut self.tokens, tokens)];
+        for (bucket, share) in
+            shares.into_iter().filter_map(|(bucket, share)| Some((bucket.as_mut()?, share)))
+        {
+            bucket.set_share(share, now);
+        }
+    }
+
     fn wait(&self, tokens: u32, now: Moment) -> Duration {
         let requests = self.requests.as_ref().map_or(Duration::ZERO, |bucket| bucket.wait(1, now));
         let tokens = self.tokens.as_ref().map_or(Duration::ZERO, |bucket| bucket.wait(tokens, now));
@@ -102,6 +115,12 @@ impl Limiter {
 /// A token bucket; its levels are in units × microseconds of a minute.
 #[derive(Clone, Debug)]
 struct Bucket {
+    /// Of the whole account.
+    configured: i128,
+    /// What the bucket of the whole account holds.
+    whole_capacity: i128,
+    /// This node's share of it, times a million to lose nothing.
+    per_minute_millionths: i128,
     per_minute: i128,
     capacity: i128,
     level: i128,
@@ -116,12 +135,31 @@ impl Bucket {
         )]
         let units = (f64::from(per_minute) * minutes).round() as i64;
         let capacity = i128::from(units.max(1)) * MINUTE_MICROS;
-        Self { per_minute: i128::from(per_minute), capacity, level: capacity, filled_at: Moment::ZERO }
+        let per_minute = i128::from(per_minute);
+        Self {
+            configured: per_minute,
+            whole_capacity: capacity,
+            per_minute_millionths: per_minute * WHOLE,
+            per_minute,
+            capacity,
+            level: capacity,
+            filled_at: Moment::ZERO,
+        }
     }
 
     fn level(&self, now: Moment) -> i128 {
         let passed = i128::from(now.micros().saturating_sub(self.filled_at.micros()));
-        self.level.saturating_add(passed.saturating_mul(self.per_minute)).min(self.capacity)
+        let filled = passed.saturating_mul(self.per_minute_millionths) / WHOLE;
+        self.level.saturating_add(filled).min(self.capacity)
+    }
+
+    fn set_share(&mut self, millionths: u32, now: Moment) {
+        let level = self.level(now);
+        self.filled_at = self.filled_at.max(now);
+        self.per_minute_millionths = self.configured * i128::from(millionths);
+        self.per_minute = (self.per_minute_millionths / WHOLE).max(1);
+        self.capacity = (self.whole_capacity * i128::from(millionths) / WHOLE).max(MINUTE_MICROS);
+        self.level = level.min(self.capacity);
     }
 
     fn wait(&self, units: u32, now: Moment) -> Duration {

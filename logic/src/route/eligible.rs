@@ -112,6 +112,15 @@ pub enum Refusal {
     },
     /// The client set a maximum cost and this backend's cost is unknown.
     CostUnknown,
+    /// A budget applies and this model's price is unknown.
+    Unpriced,
+    /// More than a budget has left for this router.
+    BudgetExhausted {
+        /// Predicted cost here.
+        predicted: Money,
+        /// What is left.
+        left: Money,
+    },
     /// More than the client's maximum cost.
     TooDear {
         /// Predicted cost here.
@@ -147,6 +156,8 @@ impl Refusal {
             Self::LatencyTooHigh { .. } => "latency_too_high",
             Self::QueueTooLong { .. } => "queue_too_long",
             Self::CostUnknown => "cost_unknown",
+            Self::Unpriced => "unpriced",
+            Self::BudgetExhausted { .. } => "budget_exhausted",
             Self::TooDear { .. } => "too_dear",
         }
     }
@@ -204,6 +215,8 @@ impl Refusal {
             | Self::BackingOff { .. }
             | Self::LatencyTooHigh { .. }
             | Self::QueueTooLong { .. }
+            | Self::BudgetExhausted { .. }
+            | Self::Unpriced
             | Self::CostUnknown => true,
         }
     }
@@ -250,6 +263,10 @@ impl fmt::Display for Refusal {
                 write!(f, "its queue of {depth} is longer than `maxQueueDepth` {max}")
             }
             Self::CostUnknown => f.write_str("its cost is unknown and the client set a maximum"),
+            Self::Unpriced => f.write_str("a budget applies and the price of its model is unknown"),
+            Self::BudgetExhausted { predicted, left } => {
+                write!(f, "would cost ${predicted}, and the budget has ${left} left")
+            }
             Self::TooDear { predicted, max } => {
                 write!(f, "would cost ${predicted}, above the client's maximum of ${max}")
             }

@@ -150,7 +150,7 @@ fn would_cost(
     request: &Request,
     now: Moment,
 ) -> Option<Money> {
-    if let Refusal::TooDear { predicted, .. } = refusal {
+    if let Refusal::TooDear { predicted, .. } | Refusal::BudgetExhausted { predicted, .. } = refusal {
         return Some(*predicted);
     }
     let index = view.backends.iter().position(|backend| backend.spec.id == *id)?;

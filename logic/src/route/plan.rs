@@ -321,6 +321,15 @@ impl<'v> Context<'v> {
                 Some(_) => {}
             }
         }
+        if let Some(left) = request.budget_left.filter(|_| !backend.spec.is_cluster()) {
+            match score.cost {
+                None => return refuse(true, Refusal::Unpriced),
+                Some(predicted) if predicted > left => {
+                    return refuse(true, Refusal::BudgetExhausted { predicted, left });
+                }
+                Some(_) => {}
+            }
+        }
         let needed =
             || score.completion(request.output_tokens).map(|micros| Duration::from_micros(micros.into()));
         if let Some(at) = backend.standing.preempted_at

@@ -89,9 +89,14 @@ impl Check<'_> {
         let tenant = self.name_or(&at.key("tenant"), file.tenant, DEFAULT_TENANT);
         let id = self.name_or(&at.key("id"), file.id, &tenant);
         let allowed = self.allowed(at, file.models, file.backends, file.strategies);
+        let share = self.share(at, file.budget, file.limits);
         let key = self.required(&key_at, file.key, "${LLM_ROUTER_API_KEY}");
         let key = self.long_secret(&key_at, key)?;
-        Some(FixedKey { id: KeyId::new(id), key, grant: Grant { tenant: TenantId::new(tenant), allowed } })
+        Some(FixedKey {
+            id: KeyId::new(id),
+            key,
+            grant: Grant { tenant: TenantId::new(tenant), allowed, share },
+        })
     }
 
     fn long_secret(&mut self, at: &Path, secret: Option<SecretString>) -> Option<SecretString> {
@@ -120,7 +125,8 @@ impl Check<'_> {
                 self.findings.problem(&at.key("name"), format!("two tenants are named `{name}`"));
             }
             let allowed = self.allowed(&at, file.models, file.backends, file.strategies);
-            tenants.push(Tenant { id: TenantId::new(name), allowed });
+            let share = self.share(&at, file.budget, file.limits);
+            tenants.push(Tenant { id: TenantId::new(name), allowed, share });
         }
         tenants
     }

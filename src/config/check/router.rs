@@ -22,6 +22,7 @@ pub(super) struct Router {
     pub metrics_update_interval: Duration,
     pub calibrate_throughput: bool,
     pub smart_mocking: Option<SmartMocking>,
+    pub monthly_budget: Option<Money>,
 }
 
 impl Check<'_> {
@@ -35,10 +36,7 @@ impl Check<'_> {
                 ("apiRateLimit", file.api_rate_limit.is_some(), "set `rateLimit` at each provider"),
             ],
         );
-        let budget_at = at.key("monthlyAPIBudget");
-        if self.dollars(&budget_at, file.monthly_api_budget).is_some() {
-            self.findings.warning(&budget_at, "budgets are not enforced yet");
-        }
+        let monthly_budget = self.dollars(&at.key("monthlyAPIBudget"), file.monthly_api_budget);
         let max_latency_ms = self.count(&at.key("maxLatencyMs"), file.max_latency_ms).unwrap_or(5_000);
         let threshold =
             self.dollars(&at.key("clusterCostThreshold"), Some(file.cluster_cost_threshold.unwrap_or(0.01)));
@@ -49,6 +47,7 @@ impl Check<'_> {
             check.duration(&at.key(key), value, POLL_DEFAULT, POLL_LEAST)
         };
         Router {
+            monthly_budget,
             policy: Policy {
                 strategy: self.strategy(&at.key("routingStrategy"), file.routing_strategy.as_deref()),
                 max_latency: Duration::from_millis(max_latency_ms.into()),

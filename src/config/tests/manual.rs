@@ -9,11 +9,7 @@ fn the_schema_knows_every_key_of_the_samples_and_closes_every_mapping() {
             Value::Object(keys) => {
                 let known = schema::keys_at(at);
                 for (key, value) in keys {
-                    // The one key of the seed that is marked as not honoured.
-                    assert!(
-                        known.contains(key) || key == "monthlyAPIBudget",
-                        "{at} has no `{key}`: {known:?}"
-                    );
+                    assert!(known.contains(key), "{at} has no `{key}`: {known:?}");
                     walk(&at.key(key), value);
                 }
             }

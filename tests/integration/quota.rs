@@ -1,0 +1,145 @@
+//! Budgets and rate limits through real sockets.
+
+use crate::fixture::{Router, cluster, eventually, fast, file, header, hello, json_body, provider, upstream};
+use llm_router_logic::backend::Kind;
+use serde_json::{Value, json};
+
+const KEY: &str = "a-key-of-these-tests-1";
+
+/// YAML with one key of tenant `team`, its limits and those of the tenant.
+fn access(key: &str, tenant: &str) -> String {
+    format!("auth: {{keys: [{{id: k, tenant: team, key: {KEY}{key}}}]}}\ntenants: [{{name: team{tenant}}}]\n")
+}
+
+fn asking(model: &str, max_tokens: u64) -> Value {
+    json!({"model": model, "max_tokens": max_tokens, "messages": [{"role": "user", "content": "hello there"}]})
+}
+
+async fn ask(router: &Router, body: Value) -> reqwest::Response {
+    router.chat(body, &[("authorization", &format!("Bearer {KEY}"))]).await
+}
+
+/// Waits until this node has its share of what is limited.
+async fn shared(router: &Router) {
+    eventually("the quota to be shared out", async || {
+        let limits = router.admin("/admin/limits").await;
+        let budgets = limits["budgets"].as_array().unwrap();
+        budgets.iter().all(|budget| budget["here"]["allowed_usd"].as_f64().unwrap() > 0.0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_gets_so_many_requests_a_minute_and_is_told_so_in_its_dialect() {
+    let llama = upstream(fast(Kind::Llama, "m")).await;
+    let yaml = access(", limits: {requestsPerMinute: 3}", "");
+    let router = Router::start(&file(&yaml, &cluster("c1", &llama, 0.05), "")).await;
+    for left in ["2", "1", "0"] {
+        let response = ask(&router, hello("m", false)).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(header(&response, "x-ratelimit-limit-requests"), "3");
+        assert_eq!(header(&response, "x-ratelimit-remaining-requests"), left);
+    }
+    let refused = ask(&router, hello("m", false)).await;
+    assert_eq!(refused.status(), 429);
+    let wait: u64 = header(&refused, "retry-after").parse().unwrap();
+    assert!((1..=62).contains(&wait), "{wait}");
+    assert_eq!(json_body(refused).await["error"]["code"], "rate_limit_exceeded");
+
+    let body = json!({"model": "m", "max_tokens": 8, "messages": [{"role": "user", "content": "hi"}]});
+    let request = router.client.post(format!("{}/v1/messages", router.url)).header("x-api-key", KEY);
+    let refused = request.body(body.to_string()).send().await.unwrap();
+    assert_eq!(refused.status(), 429);
+    assert_eq!(header(&refused, "anthropic-ratelimit-requests-remaining"), "0");
+    assert_eq!(json_body(refused).await["error"]["type"], "rate_limit_error");
+    let text = router.admin("/admin/limits").await;
+    assert_eq!(text["rates"][0]["scope"], "key:k");
+    router.node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_budget_stops_providers_and_leaves_own_machines_alone() {
+    let openai = upstream(fast(Kind::OpenAi, "gpt")).await;
+    let llama = upstream(fast(Kind::Llama, "own")).await;
+    // Each request costs some $0.00004: twelve tokens at $2 per million and the input.
+    let yaml = access("", ", budget: {usd: 0.0004}");
+    let yaml = file(&yaml, &cluster("c1", &llama, 0.05), &provider("p1", &openai, "gpt"));
+    let router = Router::start(&yaml).await;
+    shared(&router).await;
+    let mut served = 0;
+    let refused = loop {
+        let response = ask(&router, asking("gpt", 12)).await;
+        if response.status() != 200 {
+            break response;
+        }
+        served += 1;
+        assert!(served < 100, "the budget does not end");
+    };
+    assert!(served >= 4, "{served}");
+    assert_eq!(refused.status(), 429);
+    assert!(!header(&refused, "retry-after").is_empty());
+    assert_eq!(json_body(refused).await["error"]["code"], "insufficient_quota");
+    assert_eq!(ask(&router, asking("own", 12)).await.status(), 200, "own machines go on");
+
+    eventually("the spend to be known", async || {
+        let limits = router.admin("/admin/limits").await;
+        let budget = &limits["budgets"][0];
+        let spent = budget["spent_usd"].as_f64().unwrap();
+        budget["scope"] == "tenant:team" && spent > 0.0 && spent <= 0.0004 && budget["reserved_usd"] == 0.0
+    })
+    .await;
+    router.node.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_hard_budget_survives_a_restart_and_refuses_what_nothing_bounds() {
+    let openai = upstream(fast(Kind::OpenAi, "gpt")).await;
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("quota.json");
+    let yaml = format!(
+        "{}quota: {{stateFile: \"{}\"}}\n",
+        access(", budget: {usd: 0.002, mode: hard}", ""),
+        state.display()
+    );
+    let yaml = file(&yaml, "", &provider("p1", &openai, "gpt"));
+    let mut served = 0;
+    for run in 0..3 {
+        let router = Router::start(&yaml).await;
+        eventually("a request to be served or the budget to be used up", async || {
+            let response = ask(&router, asking("gpt", 12)).await;
+            served += usize::from(response.status() == 200);
+            response.status() == 200 || (run == 2 && response.status() == 429)
+        })
+        .await;
+        for _ in 0..20 {
+            served += usize::from(ask(&router, asking("gpt", 12)).await.status() == 200);
+        }
+        router.node.shutdown().await;
+    }
+    std::fs::remove_file(&state).unwrap();
+    let router = Router::start(&yaml.replace("usd: 0.002", "usd: 500")).await;
+    shared(&router).await;
+    let unbounded =
+        ask(&router, json!({"model": "gpt", "messages": [{"role": "user", "content": "hi"}]})).await;
+    assert_eq!(json_body(unbounded).await["error"]["code"], "output_unbounded");
+    router.node.shutdown().await;
+    // 12 output tokens at $2 and some 10 input tokens at $1 per million.
+    let books = openai.books();
+    let cost = 2e-6 * books.output_tokens as f64 + 1e-6 * books.input_tokens as f64;
+    assert!(cost <= 0.002, "{cost}");
+    assert!(served > 10, "{served}");
+}
+
+#[tokio::test]
+async fn a_model_without_a_price_is_refused_where_a_budget_applies() {
+    let openai = upstream(fast(Kind::OpenAi, "mystery")).await;
+    let provider = format!(
+        "  - {{name: p1, type: openai, apiKey: sk-test, baseURL: \"{}\", defaultModel: mystery, models: [mystery]}}\n",
+        openai.url()
+    );
+    let router = Router::start(&file(&access("", ", budget: {usd: 5}"), "", &provider)).await;
+    let refused = ask(&router, asking("mystery", 12)).await;
+    assert_eq!(refused.status(), 400);
+    assert_eq!(json_body(refused).await["error"]["code"], "unpriced");
+    router.node.shutdown().await;
+}
