@@ -29,8 +29,8 @@ fn breaker(view: &Value, at: usize) -> &Value {
 async fn a_backend_failing_under_load_is_taken_out_and_the_record_says_why() {
     let (bad, good) =
         (upstream(fast(Kind::OpenAi, SHARED)).await, upstream(fast(Kind::OpenAi, SHARED)).await);
-    let providers =
-        provider("bad", &bad, SHARED) + &provider("good", &good, SHARED).replace("input: 1.0", "input: 9.0");
+    let providers = provider("bad", &bad, SHARED)
+        + &provider("good", &good, SHARED).replace("output: 2.0", "output: 20.0");
     let router = Router::start(&file(
         "router: {routingStrategy: cost, breaker: {open: 1h, openMax: 1h}}",
         "",
@@ -61,8 +61,8 @@ async fn a_backend_failing_under_load_is_taken_out_and_the_record_says_why() {
 async fn beyond_the_retry_budget_the_first_error_is_told() {
     let (bad, good) =
         (upstream(fast(Kind::OpenAi, SHARED)).await, upstream(fast(Kind::OpenAi, SHARED)).await);
-    let providers =
-        provider("bad", &bad, SHARED) + &provider("good", &good, SHARED).replace("input: 1.0", "input: 9.0");
+    let providers = provider("bad", &bad, SHARED)
+        + &provider("good", &good, SHARED).replace("output: 2.0", "output: 20.0");
     let settings = "router: {routingStrategy: cost, breaker: {failuresInARow: 1000, minRequests: 1000}, retries: {perSecond: 0.5}}";
     let router = Router::start(&file(settings, "", &providers)).await;
     fail(&bad, true);

@@ -13,7 +13,7 @@ async fn pair(hedging: &str) -> (Mock, Mock, Router) {
     let (cheap, dear) =
         (upstream(fast(Kind::OpenAi, SHARED)).await, upstream(fast(Kind::OpenAi, SHARED)).await);
     let providers = provider("cheap", &cheap, SHARED)
-        + &provider("dear", &dear, SHARED).replace("input: 1.0", "input: 9.0");
+        + &provider("dear", &dear, SHARED).replace("output: 2.0", "output: 20.0");
     let router = Router::start(&file(
         &format!("router: {{routingStrategy: cost, hedging: {{{hedging}}}}}"),
         "",
