@@ -7,6 +7,7 @@ mod auth;
 pub(crate) mod chat;
 mod connection;
 mod error;
+mod events;
 mod health;
 mod models;
 mod page;
@@ -33,7 +34,7 @@ use llm_router_actors::Handle;
 use secrecy::SecretString;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// What the handlers of one node share.
 #[derive(Clone)]
@@ -70,6 +71,8 @@ pub struct Fixed {
     pub simulated: bool,
     /// Bearer token of the admin listener.
     pub admin_token: Option<SecretString>,
+    /// Places for readers of `/admin/events`.
+    pub event_readers: Arc<Semaphore>,
 }
 
 impl Fixed {
@@ -81,6 +84,7 @@ impl Fixed {
             cloud: config.node.cloud.clone(),
             simulated,
             admin_token: config.admin.as_ref().map(|admin| admin.token.clone()),
+            event_readers: events::places(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The operators' listener: the view, the decisions, the books, a reload. Every request carries the
 //! admin token.
 
-use super::{App, chat, health, standing};
+use super::{App, chat, events, health, standing};
 use crate::explain;
 use axum::Json;
 use axum::Router;
@@ -29,6 +29,7 @@ const LISTED: usize = 100;
 pub fn router(app: App) -> Router {
     Router::new()
         .route("/admin/view", get(view))
+        .route("/admin/events", get(events::events))
         .route("/admin/decisions", get(decisions))
         .route("/admin/decisions/{id}", get(decision))
         .route("/admin/spend", get(spend))

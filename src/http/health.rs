@@ -37,7 +37,7 @@ impl Readiness {
     }
 
     /// `None` when ready, else why not.
-    fn why_not(&self, handle: &Handle) -> Option<&'static str> {
+    pub(super) fn why_not(&self, handle: &Handle) -> Option<&'static str> {
         if self.draining.load(Ordering::Acquire) {
             return Some("draining");
         }
