@@ -167,6 +167,9 @@ pub struct ReplayOptions {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Draw the results as SVG: cost against attainment, and times to first token
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
     /// Seed of the providers' latencies and of ties
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,

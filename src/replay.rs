@@ -3,15 +3,18 @@
 //! Reads the trace and the configuration, lets `logic::sim` replay it in virtual time and prints the
 //! results. Sends nothing anywhere, and needs no secret: those of the configuration may be unset.
 
+mod plot;
+
 use crate::cli::{self, ReplayOptions};
 use crate::config::{self, Config};
+use indicatif::{ProgressBar, ProgressStyle};
 use llm_router_logic::sim::{
     Arrival, Backend, Choice, Replayed, Scene, Summary, TraceReader, clairvoyant_bound, replay,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -46,6 +49,14 @@ pub fn run(options: &ReplayOptions) -> ExitCode {
         }
     };
     let results = results(&scene, &trace, options.strategy());
+    if let Some(path) = &options.plot
+        && let Err(why) =
+            plot::svg(&results).and_then(|svg| std::fs::write(path, svg).map_err(|error| error.to_string()))
+    {
+        // As above.
+        let _ = writeln!(std::io::stderr().lock(), "cannot draw `{}`: {why}", path.display());
+        return ExitCode::FAILURE;
+    }
     let text = if options.json {
         match serde_json::to_string(&Results { results }) {
             Ok(text) => text + "\n",
@@ -91,25 +102,23 @@ fn scene(config: &Config, options: &ReplayOptions) -> Scene {
 /// Replays each strategy asked for and sums them up against one bound.
 fn results(scene: &Scene, trace: &[Arrival], strategy: Option<Choice>) -> Vec<Summary> {
     let choices = strategy.map_or_else(|| Choice::ALL.to_vec(), |choice| vec![choice]);
-    let shows = std::io::stderr().is_terminal();
-    let show = |text: &str| {
-        if shows {
-            // Progress that cannot be shown is no reason to stop.
-            let _ = write!(std::io::stderr().lock(), "\r\u{1b}[K{text}");
-        }
-    };
+    // Drawn on a terminal only.
+    let progress = ProgressBar::new(choices.len() as u64 + 1);
+    if let Ok(style) = ProgressStyle::with_template("[{bar:30}] {pos}/{len} {msg}, {eta} left") {
+        progress.set_style(style);
+    }
     let replayed: Vec<Replayed> = choices
         .iter()
-        .enumerate()
-        .map(|(done, choice)| {
-            let bar = "#".repeat(done + 1) + &".".repeat(choices.len() - done - 1);
-            show(&format!("[{bar}] {choice}"));
-            replay(scene, trace, *choice)
+        .map(|choice| {
+            progress.set_message(choice.to_string());
+            let replayed = replay(scene, trace, *choice);
+            progress.inc(1);
+            replayed
         })
         .collect();
-    show("computing the bound");
+    progress.set_message("the bound");
     let bound = clairvoyant_bound(scene, trace, &replayed);
-    show("");
+    progress.finish_and_clear();
     replayed.iter().map(|replayed| replayed.summary(&bound, scene.slo_ttft)).collect()
 }
 
