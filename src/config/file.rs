@@ -144,7 +144,8 @@ pub(super) struct RouterFile {
     /// When a circuit breaker takes a model of a backend out.
     pub breaker: Option<BreakerFile>,
     /// At most this share of the backends that serve a model stays taken out for its failures, in
-    /// percent; beyond it the least bad are tried after the others. Default 50.
+    /// percent; beyond it the least bad are tried after the others. One always may be, unless this is 0.
+    /// Default 50.
     #[schemars(range(max = 100))]
     pub ejected_max_percent: Option<u8>,
     /// How often another backend is tried after a failed attempt.

@@ -22,9 +22,11 @@ pub struct Ejection {
 impl Ejection {
     /// Lets back in as many of `by_outcomes`, those that only the outcomes of requests speak against, as
     /// are ejected beyond `max_percent` of `serving`. What probes found dead is never let back in: no need
-    /// makes it answer.
+    /// makes it answer. Where any may be ejected at all, one always may: a backend that is alone with its model
+    /// would otherwise get every request of an outage, and no breaker would ever spare it.
     pub fn capped(serving: usize, ejected: usize, by_outcomes: usize, max_percent: u8) -> Self {
-        let allowed = serving * usize::from(max_percent.min(100)) / 100;
+        let share = serving * usize::from(max_percent.min(100)) / 100;
+        let allowed = share.max(usize::from(max_percent > 0));
         let readmitted = ejected.saturating_sub(allowed).min(by_outcomes);
         Self { serving, ejected, readmitted }
     }
@@ -49,7 +51,8 @@ mod tests {
             (4, 4, 4, 2),
             (3, 2, 2, 1),
             (2, 1, 1, 0),
-            (1, 1, 1, 1),
+            // The only one is spared, as a breaker is there to do.
+            (1, 1, 1, 0),
             // Two are dead: one of the broken ones must do, and no dead one is tried.
             (4, 4, 1, 1),
             (4, 4, 0, 0),
@@ -75,7 +78,7 @@ mod tests {
             let broken = broken.min(ejected);
             let ejection = Ejection::capped(serving, ejected, broken, percent);
             let stay = ejected - ejection.readmitted;
-            prop_assert!(stay <= (serving * usize::from(percent) / 100).max(ejected - broken));
+            prop_assert!(stay <= (serving * usize::from(percent) / 100).max(ejected - broken).max(usize::from(percent > 0)));
             prop_assert!(ejection.readmitted <= broken);
         }
     }

@@ -41,17 +41,24 @@ fn half_of_a_pool_may_stay_ejected_and_beyond_that_the_least_bad_comes_last() {
 
 #[test]
 fn the_record_says_why_it_was_ejected() {
-    let alone = plan(&[broken("a", 4)]);
-    assert_eq!(tried(&alone), ["!a"], "half of one is none");
-    let refusal = alone.steps[0].ejected_for.as_ref().unwrap();
+    let both = plan(&[broken("a", 4), broken("b", 9)]);
+    assert_eq!(tried(&both), ["!a"]);
+    let refusal = both.steps[0].ejected_for.as_ref().unwrap();
     assert_eq!(refusal.to_string(), "its circuit breaker is open: 5 failures in a row");
     assert_eq!(refusal.retry_after(NOW), Some(Duration::from_secs(4)));
-    let json = serde_json::to_value(&alone).unwrap();
+    let json = serde_json::to_value(&both).unwrap();
     assert_eq!(json["ejection"]["readmitted"], 1);
     assert_eq!(json["steps"][0]["reason"], "least_bad");
     assert_eq!(json["steps"][0]["ejected_for"]["cause"]["failures"], 5);
     let calm = serde_json::to_value(plan(&[well("a")])).unwrap();
     assert!(calm.get("ejection").is_none() && calm["steps"][0].get("ejected_for").is_none(), "{calm}");
+}
+
+#[test]
+fn a_backend_alone_with_its_model_is_spared_in_its_outage() {
+    let alone = plan(&[broken("a", 4)]);
+    assert!(alone.steps.is_empty(), "{:?}", tried(&alone));
+    assert_eq!(alone.refused[0].1.retry_after(NOW), Some(Duration::from_secs(4)));
 }
 
 #[test]
