@@ -5,6 +5,7 @@
 
 use crate::certs::{self, CertsError};
 use crate::config;
+use crate::keys::KeysCommand;
 use crate::ledger::LedgerCommand;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
@@ -50,6 +51,9 @@ pub enum Command {
     Mock(Mock),
     /// Run beside a llama-server: verify signatures, forward, serve its figures
     Sidecar(ConfigFile),
+    /// Make, list and revoke the keys clients carry
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Report, check and compare what requests have cost
     #[command(subcommand)]
     Ledger(LedgerCommand),

@@ -3,7 +3,10 @@
 //! Owns the [`Keyring`], an immutable set that requests look a key up in, and its making from the
 //! configuration and the file of keys ([`file`]). A key's text is never stored, logged or compared: only its keyed hash is.
 
+mod command;
 pub mod file;
+
+pub use command::{KeysCommand, run};
 
 use crate::config::{Access, Grant, Keys};
 use file::{KeyFileError, Record};

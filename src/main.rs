@@ -5,7 +5,7 @@
 use llm_router::cli::{self, Command};
 use llm_router::config::watch::Watcher;
 use llm_router::mock::{self, Faults, MockConfig};
-use llm_router::{config, demo, explain, ledger, node, replay, sidecar, telemetry};
+use llm_router::{config, demo, explain, keys, ledger, node, replay, sidecar, telemetry};
 use secrecy::ExposeSecret;
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Check(file) => return cli::check(&file.config),
         Command::Schema => return cli::schema(),
         Command::Certs(command) => return cli::certs(command),
+        Command::Keys(command) => return keys::run(&command),
         Command::Ledger(command) => return ledger::run(&command),
         Command::Replay(options) => return replay::run(&options),
         Command::Demo(_) | Command::Explain(_) => telemetry::start("warn"),
@@ -44,9 +45,12 @@ async fn run(command: Command) -> ExitCode {
         },
         Command::Explain(options) => explain::run(&options).await,
         // Answered before the runtime was made.
-        Command::Check(_) | Command::Schema | Command::Certs(_) | Command::Ledger(_) | Command::Replay(_) => {
-            ExitCode::SUCCESS
-        }
+        Command::Check(_)
+        | Command::Schema
+        | Command::Certs(_)
+        | Command::Keys(_)
+        | Command::Ledger(_)
+        | Command::Replay(_) => ExitCode::SUCCESS,
     }
 }
 

@@ -148,6 +148,14 @@ pub struct LimitsEntry {
 }
 
 impl KeyEntry {
+    /// Whether a router would take it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        self.record().map(drop)
+    }
+
     fn record(&self) -> Result<Record, String> {
         let id = &self.id;
         let is_name = |text: &str| {
