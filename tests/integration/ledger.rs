@@ -128,7 +128,9 @@ async fn every_request_has_a_row_and_its_tokens_are_the_backends_own() {
 async fn an_attempt_that_failed_after_work_was_done_is_paid_for_too() {
     let (_directory, path) = scratch();
     let (first, second) = (upstream(fast(Kind::OpenAi, "m")).await, upstream(fast(Kind::OpenAi, "m")).await);
-    let providers = provider("p1", &first, "m") + &provider("p2", &second, "m").replace("1.0", "1.1");
+    // Dear enough not to be near equal: the cheap one is always asked first.
+    let dear = provider("p2", &second, "m").replace("output: 2.0", "output: 20.0");
+    let providers = provider("p1", &first, "m") + &dear;
     let router = Router::start(&file(&section(&path), "", &providers)).await;
     // A plain answer whose body breaks off half way: the backend has worked, the client saw nothing.
     first.set_faults(Faults::always(Action::Cut { after_tokens: 4 }).unwrap());
