@@ -13,5 +13,6 @@ pub mod queue;
 pub mod restart;
 pub mod retry;
 pub mod share;
+mod slices;
 pub mod warm_up;
 pub mod window;

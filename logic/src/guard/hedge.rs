@@ -6,15 +6,14 @@
 //! hedges past the 95th percentile too, for about five percent more load; tokens are dear, hence the cap
 //! in money.
 
+use super::slices::Slices;
 use crate::money::Money;
 use crate::time::Moment;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Slices the window is kept in.
-const SLICES: usize = 10;
-/// Length of a slice.
-const SLICE: Duration = Duration::from_secs(60);
+/// Length of a slice in seconds; ten of them are the window.
+const SLICE_SECS: u64 = 60;
 
 /// When a second attempt is made while the first is still silent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,12 +37,11 @@ impl Default for HedgePolicy {
 pub struct HedgeBudget {
     /// One slice more than the window has: hedges are counted over it and the rest is not, so that the
     /// ten minutes before a hedge never see more than the share, however they lie to the slices.
-    slices: [Slice; SLICES + 1],
+    slices: Slices<Slice, SLICE_SECS>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slice {
-    serial: u64,
     spent: Money,
     hedged: Money,
 }
@@ -51,7 +49,7 @@ struct Slice {
 impl HedgeBudget {
     /// Counts what a request cost, its hedge left out.
     pub fn spent(&mut self, cost: Money, now: Moment) {
-        self.slice(now).spent += cost;
+        self.slices.current(now).spent += cost;
     }
 
     /// Takes `cost` out for a hedge. `false` where that is beyond the share; nothing is taken then.
@@ -61,43 +59,25 @@ impl HedgeBudget {
         if !policy.enabled || (hedged + cost).pico() as f64 > allowed {
             return false;
         }
-        self.slice(now).hedged += cost;
+        self.slices.current(now).hedged += cost;
         true
     }
 
     /// Replaces what was taken out by what the hedge has cost in truth.
     pub fn settle(&mut self, taken: Money, cost: Money, now: Moment) {
-        self.slice(now).hedged += cost - taken;
+        self.slices.current(now).hedged += cost - taken;
     }
 
     fn sums(&self, now: Moment) -> (Money, Money) {
-        let current = serial(now);
         let mut sums = (Money::ZERO, Money::ZERO);
-        for slice in &self.slices {
-            let age = current.saturating_sub(slice.serial);
-            if slice.serial > current || age > SLICES as u64 {
-                continue;
-            }
-            if age < SLICES as u64 {
+        for (in_window, slice) in self.slices.recent(now) {
+            if in_window {
                 sums.0 += slice.spent;
             }
             sums.1 += slice.hedged;
         }
         sums
     }
-
-    fn slice(&mut self, now: Moment) -> &mut Slice {
-        let serial = serial(now);
-        let slice = &mut self.slices[(serial % (SLICES as u64 + 1)) as usize];
-        if slice.serial != serial {
-            *slice = Slice { serial, ..Slice::default() };
-        }
-        slice
-    }
-}
-
-fn serial(now: Moment) -> u64 {
-    Duration::from_micros(now.micros()).as_secs() / SLICE.as_secs()
 }
 
 #[cfg(test)]

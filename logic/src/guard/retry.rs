@@ -5,14 +5,12 @@
 //! for one that takes a dead peer for alive, which keeps the fleet below its budget. After Finagle's
 //! `RetryBudget` (`finagle-core/…/service/RetryBudget.scala`), whose window is ten seconds too.
 
+use super::slices::{SLICES, Slices};
 use crate::time::Moment;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
-/// Slices the window is kept in.
-const SLICES: usize = 10;
-/// Length of a slice; ten of them are the window.
-const SLICE: Duration = Duration::from_secs(1);
+/// Length of a slice in seconds; ten of them are the window.
+const SLICE_SECS: u64 = 1;
 
 /// How often another backend is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,12 +34,11 @@ impl Default for RetryPolicy {
 pub struct RetryBudget {
     /// One slice more than the window has: retries are counted over it and requests are not, so that the
     /// ten seconds before a retry never see more than the budget, however they lie to the slices.
-    slices: [Slice; SLICES + 1],
+    slices: Slices<Slice, SLICE_SECS>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slice {
-    serial: u64,
     requests: u32,
     retries: u32,
 }
@@ -58,7 +55,7 @@ pub struct Exhausted {
 impl RetryBudget {
     /// Counts a request, which earns its share of a retry.
     pub fn requested(&mut self, now: Moment) {
-        let slice = self.slice(now);
+        let slice = self.slices.current(now);
         slice.requests = slice.requests.saturating_add(1);
     }
 
@@ -68,52 +65,34 @@ impl RetryBudget {
     /// [`Exhausted`]; nothing is taken then.
     pub fn withdraw(&mut self, policy: &RetryPolicy, nodes: usize, now: Moment) -> Result<(), Exhausted> {
         let (requests, retries) = self.sums(now);
-        let window = SLICE.as_secs_f64() * SLICES as f64;
+        let window = (SLICE_SECS * SLICES as u64) as f64;
         let earned = f64::from(requests) * f64::from(policy.percent) / 100.0;
         let granted = policy.per_second * window / nodes.max(1) as f64;
         if f64::from(retries) + 1.0 > earned + granted {
             return Err(Exhausted { retries, requests });
         }
-        let slice = self.slice(now);
+        let slice = self.slices.current(now);
         slice.retries = slice.retries.saturating_add(1);
         Ok(())
     }
 
     /// Gives back what was taken for an attempt that was not made.
     pub fn refund(&mut self, now: Moment) {
-        let slice = self.slice(now);
+        let slice = self.slices.current(now);
         slice.retries = slice.retries.saturating_sub(1);
     }
 
     /// Requests of the window, and retries of the window and a slice.
     fn sums(&self, now: Moment) -> (u32, u32) {
-        let current = serial(now);
         let mut sums = (0_u32, 0_u32);
-        for slice in &self.slices {
-            let age = current.saturating_sub(slice.serial);
-            if slice.serial > current || age > SLICES as u64 {
-                continue;
-            }
-            if age < SLICES as u64 {
+        for (in_window, slice) in self.slices.recent(now) {
+            if in_window {
                 sums.0 = sums.0.saturating_add(slice.requests);
             }
             sums.1 = sums.1.saturating_add(slice.retries);
         }
         sums
     }
-
-    fn slice(&mut self, now: Moment) -> &mut Slice {
-        let serial = serial(now);
-        let slice = &mut self.slices[(serial % (SLICES as u64 + 1)) as usize];
-        if slice.serial != serial {
-            *slice = Slice { serial, ..Slice::default() };
-        }
-        slice
-    }
-}
-
-fn serial(now: Moment) -> u64 {
-    Duration::from_micros(now.micros()).as_secs() / SLICE.as_secs()
 }
 
 #[cfg(test)]
@@ -121,6 +100,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::VecDeque;
+    use std::time::Duration;
 
     fn taken(budget: &mut RetryBudget, nodes: usize, now: Moment) -> u32 {
         let policy = RetryPolicy::default();
