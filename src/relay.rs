@@ -10,10 +10,13 @@
 mod account;
 mod allowance;
 mod attempts;
+mod candidates;
 pub(crate) mod estimate;
 mod fault;
 mod hedge;
+mod refusals;
 mod running;
+mod sending;
 mod shadow;
 mod tally;
 pub(crate) mod trial;

@@ -5,8 +5,8 @@
 //! place at once is asked the same. Whoever sends the first content byte serves the client; the other is
 //! dropped, which cancels it upstream, and what it cost is booked.
 
-use super::attempts::{Outgoing, Watched};
 use super::running::Begun;
+use super::sending::{Outgoing, Watched};
 use super::tally::Tally;
 use super::{Call, Relay};
 use llm_router_actors::lease::Lease;

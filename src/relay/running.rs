@@ -3,8 +3,8 @@
 //! Pulls the upstream's body through the translation as the client's connection polls it. When the client's connection goes, this is dropped, and with it the upstream
 //! response (which cancels it there), the lease and the tally, which books what was seen.
 
-use super::attempts::reply_fault;
 use super::fault;
+use super::sending::reply_fault;
 use super::tally::Tally;
 use crate::outbound::Answer;
 use bytes::Bytes;

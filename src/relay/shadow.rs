@@ -5,9 +5,10 @@
 //! estimates or the sums of clients' requests; it has its own metrics, record and flag in the books.
 
 use super::account::{Account, End, unix_ms};
-use super::attempts::reply_fault;
 use super::estimate::Estimates;
-use super::tally::{basis, open_record};
+use super::sending::reply_fault;
+use super::tally::record::open_record;
+use super::tally::settlement::basis;
 use super::{Call, Relay};
 use crate::config::{Shadow, Timeouts};
 use crate::decisions::{Attempt, Circumstances, Decision, Decisions, Outcome};

@@ -1,0 +1,57 @@
+//! The steps of a plan in the order they are tried, and how long a place at each is waited for.
+
+use llm_router_actors::gate::NotAdmitted;
+use llm_router_logic::route::{Reason, Step};
+use std::time::Duration;
+
+/// How long a place is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// As long as a cluster may take to be eligible at all: there are others to go to.
+    Latency,
+    /// As long as the client waits: there is nothing better.
+    Deadline,
+}
+
+/// The steps of a plan in the order they are tried: once around for a place soon, then, of those that
+/// are full, the one with the shortest queue that can be waited for.
+pub(super) struct Candidates<'p> {
+    steps: std::slice::Iter<'p, Step>,
+    full: Vec<(Duration, &'p Step)>,
+    /// Indexes of backends that a hedge has tried already.
+    pub(super) used: Vec<usize>,
+}
+
+impl<'p> Candidates<'p> {
+    pub(super) fn new(steps: &'p [Step]) -> Self {
+        Self { steps: steps.iter(), full: Vec::new(), used: Vec::new() }
+    }
+
+    pub(super) fn next(&mut self) -> Option<(&'p Step, Wait)> {
+        let used = &self.used;
+        if let Some(step) = self.steps.by_ref().find(|step| !used.contains(&step.index)) {
+            let only = self.steps.len() == 0 && self.full.is_empty();
+            return Some((step, if only { Wait::Deadline } else { Wait::Latency }));
+        }
+        let shortest = self.full.iter().enumerate().min_by_key(|(_, (wait, _))| *wait)?.0;
+        Some((self.full.swap_remove(shortest).1, Wait::Deadline))
+    }
+
+    /// Who would be tried next, if it is well.
+    pub(super) fn rival(&self) -> Option<&'p Step> {
+        let mut rest = self.steps.as_slice().iter();
+        rest.find(|step| step.reason != Reason::LeastBad && !self.used.contains(&step.index))
+    }
+
+    /// `step` had no place within `wait`.
+    pub(super) fn refused(&mut self, step: &'p Step, wait: Wait, refused: NotAdmitted, left: Duration) {
+        let estimated = match refused {
+            NotAdmitted::TooLate(estimated) => estimated,
+            NotAdmitted::TimedOut(_) => Duration::ZERO,
+            _ => return,
+        };
+        if wait == Wait::Latency && step.reason != Reason::LeastBad && estimated <= left {
+            self.full.push((estimated, step));
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The decision record of a request.
+
+use super::Tally;
+use crate::decisions::{Circumstances, Decision, Outcome};
+use crate::relay::account::unix_ms;
+use llm_router_actors::Handle;
+use llm_router_logic::cost::usage::Usage;
+use llm_router_logic::request::{ANY_MODEL, Request};
+use llm_router_logic::route::Plan;
+use llm_router_logic::route::plan::rest;
+
+/// The record of a request that was just planned.
+pub(in crate::relay) fn open_record(handle: &Handle, request: &Request, plan: &Plan) -> Decision {
+    Decision {
+        id: format!("d-{:016x}", handle.draw()),
+        unix_ms: unix_ms(),
+        model: request.model.clone().unwrap_or_else(|| ANY_MODEL.to_owned()),
+        strategy: plan.strategy,
+        backend: None,
+        backend_model: None,
+        reason: None,
+        outcome: Outcome::Running,
+        status: 0,
+        error: None,
+        attempts: Vec::new(),
+        passed_over: Vec::new(),
+        stopped: None,
+        ttft_ms: None,
+        duration_ms: 0,
+        predicted_input_tokens: request.input_tokens,
+        predicted_output_tokens: request.output_tokens,
+        predicted_cost: None,
+        cost: None,
+        external_cost: None,
+        usage: Usage::default(),
+        usage_estimated: false,
+        candidates: plan.steps.clone(),
+        refused: plan.refused.clone(),
+        ejection: plan.ejection,
+        not_looked_at: Vec::new(),
+        circumstances: Circumstances::default(),
+    }
+}
+
+impl Tally {
+    /// What the plan did not look at, now that nobody waits for the answer.
+    pub(super) fn judge_rest(&mut self) {
+        let Some(request) = self.rest_of.take() else { return };
+        let (record, snapshot) = (&mut self.record, &*self.sources.snapshot);
+        let view = &snapshot.view;
+        let (steps, refused) = (&record.candidates, &record.refused);
+        for (id, why) in rest(steps, refused, view, snapshot, &request, &snapshot.policy, self.started) {
+            match why {
+                Some(refusal) => record.refused.push((id, refusal)),
+                None => record.not_looked_at.push(id),
+            }
+        }
+    }
+}
