@@ -3,19 +3,23 @@
 //! Owns the flags and what `check`, `schema` and `certs` print. Never starts a node: `main` hands each command
 //! to its owner.
 
+pub(crate) mod examples;
+
 use crate::certs::{self, CertsError};
 use crate::config;
 use crate::keys::KeysCommand;
 use crate::ledger::LedgerCommand;
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use llm_router_logic::backend::Kind;
 use llm_router_logic::route::Strategy;
 use llm_router_logic::sim::{Choice, UnknownChoice};
 use secrecy::SecretString;
+use serde_json::json;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -38,18 +42,25 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run one router node
+    #[command(after_help = examples::SERVE)]
     Serve(ConfigFile),
     /// Run three regions with simulated clusters and providers in this process
+    #[command(after_help = examples::DEMO)]
     Demo(Demo),
     /// Check a configuration: every problem with its path, exit code 64; 0 when it is good
-    Check(ConfigFile),
+    #[command(after_help = examples::CHECK)]
+    Check(CheckOptions),
     /// Say who would serve a request, and why, without sending it
+    #[command(after_help = examples::EXPLAIN)]
     Explain(ExplainOptions),
     /// Say what each strategy would have cost on a recorded trace
+    #[command(after_help = examples::REPLAY)]
     Replay(ReplayOptions),
     /// Run a simulated upstream
+    #[command(after_help = examples::MOCK)]
     Mock(Mock),
     /// Run beside a llama-server: verify signatures, forward, serve its figures
+    #[command(after_help = examples::SIDECAR)]
     Sidecar(ConfigFile),
     /// Make, list and revoke the keys clients carry
     #[command(subcommand)]
@@ -58,16 +69,24 @@ pub enum Command {
     #[command(subcommand)]
     Ledger(LedgerCommand),
     /// Print the JSON Schema of the configuration
+    #[command(after_help = examples::SCHEMA)]
     Schema,
     /// Make the certificates routers prove themselves to each other with
     #[command(subcommand)]
     Certs(Certs),
+    /// Print what a shell needs to complete commands, options and words
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions {
+        /// Shell to complete in
+        shell: Shell,
+    },
 }
 
 /// What `certs` makes.
 #[derive(Debug, Subcommand)]
 pub enum Certs {
     /// Make a cluster's certificate authority: `ca.pem` and `ca.key`
+    #[command(after_help = examples::CERTS_INIT)]
     Init {
         /// Directory to make it in
         #[arg(long, value_name = "DIR")]
@@ -80,6 +99,7 @@ pub enum Certs {
         json: bool,
     },
     /// Issue or renew a node's certificate: `NODE.pem` and `NODE.key`, with `ca.pem` beside them
+    #[command(after_help = examples::CERTS_ISSUE)]
     Issue {
         /// Directory of the authority
         #[arg(long, value_name = "DIR")]
@@ -111,6 +131,17 @@ pub struct ConfigFile {
     /// YAML file
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+}
+
+/// Options of `check`.
+#[derive(Args, Debug)]
+pub struct CheckOptions {
+    /// YAML file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Print JSON: `ok`, `summary`, `problems` and `warnings`, each with `path`, `message` and `line`
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `demo`.
@@ -273,16 +304,22 @@ fn exit_code(kind: ErrorKind) -> ExitCode {
 }
 
 /// Runs `check`: `ok: …` on standard output and warnings on standard error, or every problem on
-/// standard error and exit code 64. A file with nothing but a sidecar's section is checked as such.
-pub fn check(path: &Path) -> ExitCode {
-    let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
+/// standard error and exit code 64. As JSON all of it goes to standard output. A file with nothing but a
+/// sidecar's section is checked as such.
+pub fn check(options: &CheckOptions) -> ExitCode {
+    let path = &options.config;
     let checked = if config::is_for_sidecar(path) {
         config::load_sidecar(path)
             .map(|(sidecar, warnings)| (format!("sidecar `{}`", sidecar.name), warnings))
     } else {
         config::load(path, &config::process_env).map(|loaded| (summary(&loaded.config), loaded.warnings))
     };
-    report(checked.as_ref(), &mut out, &mut err)
+    let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
+    if options.json {
+        report_json(checked.as_ref(), &mut out)
+    } else {
+        report(checked.as_ref(), &mut out, &mut err)
+    }
 }
 
 /// Prints the problems of a file on standard error, one a line; the exit code says the file is bad.
@@ -313,6 +350,40 @@ fn report(
             let _ = writeln!(err, "{problems}");
             ExitCode::from(EXIT_USAGE)
         }
+    }
+}
+
+fn report_json(
+    checked: Result<&(String, Vec<config::Warning>), &config::Problems>,
+    out: &mut impl Write,
+) -> ExitCode {
+    let told = |path: &str, message: &str, line: Option<u64>| json!({"path": path, "message": message, "line": line});
+    let (report, code) = match checked {
+        Ok((summary, warnings)) => {
+            let warnings = warnings.iter().map(|warning| told(&warning.path, &warning.message, warning.line));
+            let warnings: Vec<_> = warnings.collect();
+            (json!({"ok": true, "summary": summary, "problems": [], "warnings": warnings}), ExitCode::SUCCESS)
+        }
+        Err(problems) => {
+            let problems = problems.iter().map(|problem| told(&problem.path, &problem.message, problem.line));
+            let problems: Vec<_> = problems.collect();
+            (json!({"ok": false, "problems": problems, "warnings": []}), ExitCode::from(EXIT_USAGE))
+        }
+    };
+    // A closed standard output leaves nobody to tell; the exit code still says it.
+    let _ = writeln!(out, "{report:#}");
+    code
+}
+
+/// Runs `completions`: the script of that shell on standard output.
+pub fn completions(shell: Shell) -> ExitCode {
+    let mut command = Cli::command();
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    match std::io::stdout().lock().write_all(&script) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
@@ -365,6 +436,8 @@ pub fn certs(command: Certs) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::ValueEnum;
+    use std::path::Path;
 
     fn command(line: &str) -> Result<Command, ErrorKind> {
         Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command).map_err(|error| error.kind())
@@ -377,7 +450,13 @@ mod tests {
         );
         assert!(matches!(command("llm-router check --config a.yaml"), Ok(Command::Check(_))));
         assert!(matches!(command("llm-router sidecar --config a.yaml"), Ok(Command::Sidecar(_))));
+        assert!(
+            matches!(command("llm-router check --config a.yaml --json"), Ok(Command::Check(check)) if check.json)
+        );
         assert!(matches!(command("llm-router schema"), Ok(Command::Schema)));
+        for shell in Shell::value_variants() {
+            assert!(command(&format!("llm-router completions {shell}")).is_ok(), "{shell}");
+        }
         assert!(matches!(
             command("llm-router certs init --dir d"),
             Ok(Command::Certs(Certs::Init { cluster_id, .. })) if cluster_id == "llm-router"
@@ -459,6 +538,37 @@ mod tests {
         }
     }
 
+    /// Each command a person can run, with the words before it.
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+        let path = format!("{path} {}", command.get_name()).trim_start().to_owned();
+        if !command.has_subcommands() {
+            found.push((path, command.clone()));
+            return;
+        }
+        command.get_subcommands().for_each(|inner| leaves(inner, &path, found));
+    }
+
+    #[test]
+    fn the_help_of_every_command_has_examples_that_the_command_line_takes() {
+        let mut found = Vec::new();
+        leaves(&Cli::command(), "", &mut found);
+        assert!(found.len() > 15, "{}", found.len());
+        for (path, command) in found {
+            let help =
+                command.get_after_help().unwrap_or_else(|| panic!("`{path}` has no examples")).to_string();
+            let lines: Vec<&str> = help.lines().skip(1).collect();
+            assert!(!lines.is_empty(), "`{path}` has no examples");
+            for line in lines {
+                // What stands before and behind the command is the shell's.
+                let start = line.find("llm-router ").unwrap_or_else(|| panic!("{line}"));
+                let words = line[start..].split(['|', '>']).next().unwrap_or_default();
+                assert!(words.starts_with(&path), "{line} is no example of `{path}`");
+                let read = Cli::try_parse_from(words.split_whitespace().map(|word| word.trim_matches('"')));
+                assert!(read.is_ok(), "{line}: {}", read.unwrap_err());
+            }
+        }
+    }
+
     #[test]
     fn check_tells_what_it_found_and_says_it_by_its_exit_code() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -478,5 +588,21 @@ mod tests {
         let lines = String::from_utf8(err).unwrap();
         let paths: Vec<&str> = lines.lines().filter_map(|line| line.split(": ").next()).collect();
         assert_eq!(paths, ["clusters[0].costPerHour", "clusters[0].endpoint", "foo"]);
+
+        let mut out = Vec::new();
+        assert_eq!(report_json(load(bad).as_ref(), &mut out), ExitCode::from(64));
+        let told: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(told["ok"], false);
+        assert_eq!(
+            told["problems"][2],
+            json!({"path": "foo", "message": told["problems"][2]["message"], "line": 2})
+        );
+        let mut out = Vec::new();
+        assert_eq!(report_json(load(good).as_ref(), &mut out), ExitCode::SUCCESS);
+        let told: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(
+            (&told["summary"], &told["warnings"][0]["path"]),
+            (&json!("1 clusters, 0 providers"), &json!("server.host"))
+        );
     }
 }

@@ -17,8 +17,9 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     match command {
-        Command::Check(file) => return cli::check(&file.config),
+        Command::Check(options) => return cli::check(&options),
         Command::Schema => return cli::schema(),
+        Command::Completions { shell } => return cli::completions(shell),
         Command::Certs(command) => return cli::certs(command),
         Command::Keys(command) => return keys::run(&command),
         Command::Ledger(command) => return ledger::run(&command),
@@ -47,6 +48,7 @@ async fn run(command: Command) -> ExitCode {
         // Answered before the runtime was made.
         Command::Check(_)
         | Command::Schema
+        | Command::Completions { .. }
         | Command::Certs(_)
         | Command::Keys(_)
         | Command::Ledger(_)

@@ -3,10 +3,10 @@
 //! A key's text is printed once, when it is made, and is nowhere else.
 
 use super::file::{self, BudgetEntry, KeyEntry, KeyFile, KeyFileError, LimitsEntry};
-use crate::cli::{self, EXIT_USAGE};
+use crate::cli::{self, EXIT_USAGE, examples};
 use crate::config;
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use jiff::{SignedDuration, Timestamp};
 use llm_router_logic::api_key::{self, Digest, RANDOM_BYTES};
 use llm_router_logic::route::Strategy;
@@ -21,10 +21,13 @@ use std::time::Duration;
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
     /// Make a key; its text is shown this once
+    #[command(after_help = examples::KEYS_CREATE)]
     Create(Box<CreateOptions>),
     /// List the keys: whose they are, until when, what they may do
+    #[command(after_help = examples::KEYS_LIST)]
     List(ListOptions),
     /// Revoke a key: each router stops taking it within a second of its file's change
+    #[command(after_help = examples::KEYS_REVOKE)]
     Revoke(RevokeOptions),
 }
 
@@ -98,6 +101,9 @@ pub struct RevokeOptions {
     /// YAML file with `auth.keysFile`
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Why a command about keys did nothing.
@@ -136,7 +142,7 @@ pub fn run(command: &KeysCommand) -> ExitCode {
     let told = match command {
         KeysCommand::Create(options) => create(options, &place, now),
         KeysCommand::List(options) => list(options, &place, now),
-        KeysCommand::Revoke(options) => revoke(&options.id, &place.file, now),
+        KeysCommand::Revoke(options) => revoke(options, &place.file, now),
     };
     match told {
         Ok(text) => {
@@ -241,16 +247,20 @@ fn find<'f>(file: &'f mut KeyFile, id: &str) -> Result<&'f mut KeyEntry, KeysErr
     file.keys.iter_mut().find(|key| key.id == id).ok_or_else(|| KeysError::NoSuchKey(id.to_owned()))
 }
 
-fn revoke(id: &str, path: &Path, now: Timestamp) -> Result<String, KeysError> {
-    file::update(path, |file| {
+fn revoke(options: &RevokeOptions, path: &Path, now: Timestamp) -> Result<String, KeysError> {
+    let id = &options.id;
+    let (tenant, revoked, before) = file::update(path, |file| {
         let key = find(file, id)?;
-        Ok(match key.revoked {
-            Some(when) => format!("key `{id}` of `{}` was revoked at {when:.0}", key.tenant),
-            None => {
-                key.revoked = Some(now);
-                format!("key `{id}` of `{}` is revoked", key.tenant)
-            }
-        })
+        let before = key.revoked.is_some();
+        Ok::<_, KeysError>((key.tenant.clone(), *key.revoked.get_or_insert(now), before))
+    })?;
+    if options.json {
+        return Ok(format!("{:#}", json!({"id": id, "tenant": tenant, "revoked": revoked})));
+    }
+    Ok(if before {
+        format!("key `{id}` of `{tenant}` was revoked at {revoked:.0}")
+    } else {
+        format!("key `{id}` of `{tenant}` is revoked")
     })
 }
 
@@ -278,7 +288,7 @@ fn list(options: &ListOptions, place: &Place, now: Timestamp) -> Result<String, 
         return Ok(format!("no keys in `{}`: `llm-router keys create` makes one", place.file.display()));
     }
     let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["id", "tenant", "state", "created", "expires", "models", "budget"]);
     let time = |time: Option<Timestamp>| time.map_or_else(|| "-".into(), |time| format!("{time:.0}"));
     for key in &keys {
@@ -342,7 +352,7 @@ mod tests {
             match Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).command {
                 KeysCommand::Create(options) => create(&options, &self.place, self.now),
                 KeysCommand::List(options) => list(&options, &self.place, self.now),
-                KeysCommand::Revoke(options) => revoke(&options.id, &self.place.file, self.now),
+                KeysCommand::Revoke(options) => revoke(&options, &self.place.file, self.now),
             }
         }
 
@@ -377,6 +387,9 @@ mod tests {
         assert!(!scene.run("list --json").unwrap().contains("hash"));
 
         scene.run(&format!("revoke {id}")).unwrap();
+        let again: Value = serde_json::from_str(&scene.run(&format!("revoke {id} --json")).unwrap()).unwrap();
+        assert_eq!(again["id"], json!(id));
+        assert!(again["revoked"].is_string(), "{again}");
         assert_eq!(scene.opens(&key, 0), Err(KeyRefused::Revoked));
         assert!(scene.run("list").unwrap().contains("revoked"));
     }

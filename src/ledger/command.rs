@@ -3,7 +3,7 @@
 use super::read::{Filter, Grouping, Reader};
 use super::report::{Report, unreadable};
 use super::{day, export, reconcile, verify};
-use crate::cli::EXIT_USAGE;
+use crate::cli::{EXIT_USAGE, examples};
 use crate::config;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -18,10 +18,13 @@ const EXPORT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 #[derive(Debug, Subcommand)]
 pub enum LedgerCommand {
     /// Say who spent what: by tenant, model, backend, region, day, key or experiment
+    #[command(after_help = examples::LEDGER_REPORT)]
     Report(ReportOptions),
     /// Check that a ledger is whole: its file, its settlements, its charges, its sums
+    #[command(after_help = examples::LEDGER_VERIFY)]
     Verify(VerifyOptions),
     /// Compare a ledger with a provider's usage export; exit code 1 where they differ
+    #[command(after_help = examples::LEDGER_RECONCILE)]
     Reconcile(ReconcileOptions),
 }
 

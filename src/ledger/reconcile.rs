@@ -2,7 +2,7 @@
 
 use super::export::{Export, Stated};
 use super::read::{Rows, Sums};
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use llm_router_logic::money::Money;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -139,7 +139,7 @@ impl Comparison {
             return summary;
         }
         let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED);
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
         table.set_header(["day", "model", "figure", "ledger", "provider", "ledger - provider", "share", ""]);
         for difference in &self.differences {
             let Difference { day, model, what, ours, theirs, within } = difference;

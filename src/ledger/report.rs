@@ -1,7 +1,7 @@
 //! `llm-router ledger report`: who spent what, as a table, CSV or JSON.
 
 use super::read::{Filter, Grouping, Machines, Reader, Rows, Sums};
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use llm_router_logic::money::Money;
 use serde_json::{Map, Number, Value, json};
 use std::collections::BTreeMap;
@@ -101,7 +101,7 @@ impl Report {
     /// The form for a person.
     pub(super) fn table(&self) -> String {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED);
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
         let shown = [
             "requests",
             "errors",

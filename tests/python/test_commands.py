@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -117,6 +119,47 @@ def test_a_good_file_passes(tmp_path):
     assert done.returncode == 0, done.stderr
     for secret in (settings.ADMIN_TOKEN, settings.PROVIDER_KEY):
         assert secret not in done.stdout + done.stderr
+
+
+def test_the_problems_of_a_file_can_be_read_by_a_program(tmp_path):
+    done = command("check", "--config", write(tmp_path, bad_settings()), "--json")
+    assert done.returncode == BAD_USAGE and not done.stderr
+    told = json.loads(done.stdout)
+    assert told["ok"] is False and len(told["problems"]) == len(MISTAKES)
+    assert all(problem["path"] and problem["message"] and problem["line"] for problem in told["problems"])
+
+
+def test_a_mistyped_word_is_answered_with_the_one_that_was_meant():
+    assert "'serve'" in command("sevre").stderr
+    assert "'--config'" in command("check", "--confg", "a.yaml").stderr
+
+
+def test_bash_completes_commands_options_and_words(tmp_path):
+    script = tmp_path / "completions.bash"
+    script.write_text(command("completions", "bash").stdout)
+
+    def completed(*words: str) -> set[str]:
+        """What bash would offer for the last word, by the function the script registered for the program."""
+        lines = [
+            f"source {shlex.quote(str(script))}",
+            "registered=($(complete -p llm-router))",
+            f"COMP_WORDS=({shlex.join(words)}) COMP_CWORD={len(words) - 1}",
+            f'for i in "${{!registered[@]}}"; do [[ ${{registered[i]}} == -F ]] && f=${{registered[i + 1]}}; done',
+            f'"$f" llm-router {shlex.quote(words[-1])} {shlex.quote(words[-2])}',
+            "printf '%s\\n' \"${COMPREPLY[@]}\"",
+        ]
+        done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, timeout=20, check=True)
+        return set(done.stdout.split())
+
+    assert completed("llm-router", "re") == {"replay"}
+    assert {"--config", "--trace", "--json"} <= completed("llm-router", "replay", "--")
+    assert completed("llm-router", "keys", "re") == {"revoke"}
+
+
+def test_nothing_is_coloured_where_nobody_looks():
+    for arguments in (["--help"], ["sevre"], ["replay", "--help"]):
+        done = command(*arguments)
+        assert "\x1b" not in done.stdout + done.stderr, arguments
 
 
 def test_the_schema_describes_every_section_of_the_file():
