@@ -192,6 +192,9 @@ pub struct Circumstances {
     /// Arms of experiments it is in, each as `experiment=arm`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub experiments: Vec<String>,
+    /// Whether a kept answer served it, without a backend.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
     /// For a shadow copy: its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow: Option<String>,

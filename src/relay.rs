@@ -50,6 +50,7 @@ use running::{Patience, Running};
 use shadow::Shadows;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+pub use tally::hit::Hit;
 use tally::{Sources, Tally};
 use tokio::sync::Semaphore;
 use warmth::Decided;
