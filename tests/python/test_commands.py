@@ -144,7 +144,7 @@ def test_bash_completes_commands_options_and_words(tmp_path):
             f"source {shlex.quote(str(script))}",
             "registered=($(complete -p llm-router))",
             f"COMP_WORDS=({shlex.join(words)}) COMP_CWORD={len(words) - 1}",
-            f'for i in "${{!registered[@]}}"; do [[ ${{registered[i]}} == -F ]] && f=${{registered[i + 1]}}; done',
+            'for i in "${!registered[@]}"; do [[ ${registered[i]} == -F ]] && f=${registered[i + 1]}; done',
             f'"$f" llm-router {shlex.quote(words[-1])} {shlex.quote(words[-2])}',
             "printf '%s\\n' \"${COMPREPLY[@]}\"",
         ]
