@@ -16,12 +16,15 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, client, server, version}
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use verify::ClusterVerifier;
 
 /// Scheme of the URI a certificate names its node by.
 const SCHEME: &str = "llm-router://";
 /// Largest PEM file read.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
+/// The last second of the year 9999, RFC 5280's word for a certificate that has no end.
+const FAR_FUTURE: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(253_402_300_799));
 
 /// The PEM files of a node's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +60,7 @@ pub struct Identity {
     key: Arc<CertifiedKey>,
     verifier: Arc<ClusterVerifier>,
     serial: String,
+    expires: UnixTime,
 }
 
 /// Why an identity cannot be used.
@@ -143,8 +147,14 @@ impl Identity {
         let now = UnixTime::now();
         verifier.verify_as_client(&chain[0], &chain[1..], now).map_err(IdentityError::Invalid)?;
         verifier.verify_as_server(&chain[0], &chain[1..], now).map_err(IdentityError::Invalid)?;
+        let expires = verifier.expiry(&chain[0], &chain[1..]).unwrap_or(FAR_FUTURE);
         let key = Arc::new(CertifiedKey::from_der(chain, key, &provider).map_err(IdentityError::Key)?);
-        Ok(Self { provider, key, verifier, serial })
+        Ok(Self { provider, key, verifier, serial, expires })
+    }
+
+    /// When the certificate ends.
+    pub fn expires(&self) -> UnixTime {
+        self.expires
     }
 
     /// The certificate's serial number in hex, to tell identities apart.

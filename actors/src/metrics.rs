@@ -89,6 +89,8 @@ pub struct Metrics {
     pub relay_refused_total: IntCounterVec,
     /// `llm_router_gossip_bytes_total{direction}`
     pub gossip_bytes_total: IntCounterVec,
+    /// `llm_router_certificate_expires_timestamp_seconds{certificate}`
+    pub certificate_expires_timestamp_seconds: IntGaugeVec,
     /// `llm_router_config_reloads_total{result}`
     pub config_reloads_total: IntCounterVec,
     /// `llm_router_budget_limit_usd{scope}`
@@ -364,6 +366,13 @@ impl Metrics {
             gossip_bytes_total: register!(IntCounterVec::new(
                 opts("gossip_bytes_total", "Gossip payload bytes by direction (sent, received)."),
                 &["direction"]
+            )),
+            certificate_expires_timestamp_seconds: register!(IntGaugeVec::new(
+                opts(
+                    "certificate_expires_timestamp_seconds",
+                    "Unix time at which a certificate in force ends."
+                ),
+                &["certificate"]
             )),
             config_reloads_total: register!(IntCounterVec::new(
                 opts("config_reloads_total", "Configuration reloads by result (applied, refused)."),

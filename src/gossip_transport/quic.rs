@@ -121,6 +121,7 @@ impl Quic {
             metrics,
             stop: stop.clone(),
         });
+        shared.tell_expiry();
         let links = Links::new(Arc::clone(&shared));
         tokio::spawn(inbound::accept(Arc::clone(&shared), links.clone()));
         tokio::spawn(renewal::watch(Arc::clone(&shared), files, name, contents, reload_interval));
@@ -174,6 +175,12 @@ impl GossipSocket for Channel {
 }
 
 impl Shared {
+    /// Publishes until when the identity in force holds.
+    fn tell_expiry(&self) {
+        let seconds = i64::try_from(self.current.borrow().expires().as_secs()).unwrap_or(i64::MAX);
+        self.metrics.certificate_expires_timestamp_seconds.with_label_values(&["gossip"]).set(seconds);
+    }
+
     fn count(&self, why: &str) {
         self.metrics.gossip_refused_total.with_label_values(&[why]).inc();
     }

@@ -1,6 +1,6 @@
 //! Whether a peer's certificate is of our cluster: signed by its authority, in force, and naming it.
 
-use super::{IdentityError, NodeName};
+use super::{FAR_FUTURE, IdentityError, NodeName};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
@@ -54,6 +54,21 @@ impl ClusterVerifier {
         let parsed = ParsedCertificate::try_from(certificate)?;
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, between, now, self.algorithms.all)?;
         self.verify_cluster(certificate)
+    }
+
+    /// When a certificate that holds now ends: in the far future it is refused for that, and the refusal
+    /// tells the time. `None` where it has no end.
+    pub(super) fn expiry(
+        &self,
+        certificate: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+    ) -> Option<UnixTime> {
+        match self.verify_as_server(certificate, between, FAR_FUTURE) {
+            Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+                Some(not_after)
+            }
+            _ => None,
+        }
     }
 
     /// An authority may serve several clusters; they are still strangers to each other.

@@ -351,8 +351,15 @@ async fn a_renewed_certificate_is_used_without_a_message_lost() {
     let known = |b: &Peer, addr: SocketAddr| b.quic.inner.links.offered(addr).map(|proven| proven.serial);
     let first = known(&b, a.addr).unwrap();
 
+    let ends = |peer: &Peer| {
+        let gauge = &peer.quic.inner.shared.metrics.certificate_expires_timestamp_seconds;
+        gauge.with_label_values(&["gossip"]).get()
+    };
+    let now = i64::try_from(UnixTime::now().as_secs()).unwrap();
+    assert!((now + 86_000..=now + 86_400).contains(&ends(&a)), "one day, not {} s", ends(&a) - now);
+
     // A key that does not fit yet: the files are being written.
-    let renewed = authority.issue(&request("a")).unwrap();
+    let renewed = authority.issue(&Request { valid: days(9), ..request("a") }).unwrap();
     std::fs::write(a.directory.path().join("node.key"), &renewed.key).unwrap();
     a.wait_counted("identity_reload", 1).await;
     a.send(b.addr).await;
@@ -367,6 +374,7 @@ async fn a_renewed_certificate_is_used_without_a_message_lost() {
         b.hear().await;
     }
     assert_ne!(first, serial(&renewed));
+    assert!(ends(&a) > now + 8 * 86_400, "the metric follows the certificate in force");
     assert_eq!(a.counted("peer_unreachable") + a.counted("queue_full"), 0, "nothing was dropped");
     assert_eq!(a.counted("identity_reload"), 1);
     // The connection made under the old one ends by itself.

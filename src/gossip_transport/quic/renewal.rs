@@ -61,6 +61,7 @@ pub(super) async fn watch(
                 shared.identity.send_modify(|count| *count += 1);
                 tracing::info!(serial = identity.serial(), "the new gossip identity is in force");
                 shared.current.send_replace(Arc::new(identity));
+                shared.tell_expiry();
                 (in_force, told) = (contents, None);
             }
             Err(error) => {
