@@ -4,7 +4,7 @@ use super::{day, failure, schema};
 use llm_router_actors::ports::{LedgerError, LedgerStore, Tended};
 use llm_router_logic::cost::entry::{Basis, Charge, Entry, Flags, Intent, MachineTime, Outcome};
 use llm_router_logic::money::Money;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior, params};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -107,17 +107,8 @@ impl Store {
                  FROM intents i JOIN settlements s ON s.intent = i.id WHERE i.id < ?1 ORDER BY i.id LIMIT ?2",
             )?;
             let rows = statement.query_map(params![id, DELETED_AT_ONCE], |row| {
-                let group = Group {
-                    day: day::of(row.get::<_, i64>(1)?.unsigned_abs()),
-                    tenant: row.get(2)?,
-                    key: row.get(3)?,
-                    experiment: row.get(4)?,
-                    region: row.get(5)?,
-                    backend: row.get(6)?,
-                    model: row.get(7)?,
-                    external: row.get(8)?,
-                };
-                Ok((row.get::<_, i64>(0)?, group))
+                let at_ms = row.get::<_, i64>("at_ms")?.unsigned_abs();
+                Ok((row.get::<_, i64>("id")?, Group::from_row(row, at_ms)?))
             })?;
             let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
             let mut delete_charge =
@@ -307,18 +298,7 @@ fn write_charge(transaction: &Transaction<'_>, charge: &Charge, days: &mut Days)
     let mut select = transaction.prepare_cached(
         "SELECT tenant, key, experiment, region, backend, model, external FROM intents WHERE id = ?1",
     )?;
-    let group = select.query_row([charge.intent], |row| {
-        Ok(Group {
-            day: day::of(charge.at_ms),
-            tenant: row.get(0)?,
-            key: row.get(1)?,
-            experiment: row.get(2)?,
-            region: row.get(3)?,
-            backend: row.get(4)?,
-            model: row.get(5)?,
-            external: row.get(6)?,
-        })
-    })?;
+    let group = select.query_row([charge.intent], |row| Group::from_row(row, charge.at_ms))?;
     days.add(group, charge);
     Ok(())
 }
@@ -343,6 +323,22 @@ struct Group {
     backend: String,
     model: String,
     external: bool,
+}
+
+impl Group {
+    /// The group of an attempt settled at `at_ms`, from the columns of its intent.
+    fn from_row(row: &Row<'_>, at_ms: u64) -> rusqlite::Result<Self> {
+        Ok(Self {
+            day: day::of(at_ms),
+            tenant: row.get("tenant")?,
+            key: row.get("key")?,
+            experiment: row.get("experiment")?,
+            region: row.get("region")?,
+            backend: row.get("backend")?,
+            model: row.get("model")?,
+            external: row.get("external")?,
+        })
+    }
 }
 
 /// Sums of one batch, in the order of the columns: requests, attempts, errors, estimated, unpriced, the

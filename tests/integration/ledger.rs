@@ -1,11 +1,13 @@
 //! The ledger of a running node: what it says of requests of every kind, beside the mocks' own books.
 
+use crate::certified::{Place, all_live, free_port, lay_down};
 use crate::fixture::{
     DEADLINE, Router, cluster, events, eventually, fast, file, header, hello, json_body, provider, settings,
     upstream,
 };
 use futures_util::StreamExt;
-use llm_router::mock::{Action, Faults, Mock};
+use llm_router::certs::Authority;
+use llm_router::mock::{Action, Faults, Mock, Wait};
 use llm_router::outbound::Outbound;
 use llm_router::relay::{Call, Hit, Relay};
 use llm_router_logic::backend::Kind;
@@ -298,5 +300,122 @@ async fn a_kept_answer_costs_nothing_and_has_a_row_that_says_so() {
     );
     assert_eq!(llm_router::ledger::verify(&path).unwrap(), Vec::<String>::new());
     assert_eq!(openai.books().received, 0);
+    router.node.shutdown().await;
+}
+
+/// A router's rows where `column` is set, as tokens, and how many others there are.
+fn flagged(rows: &[Value], column: &str) -> (Vec<Value>, usize) {
+    let (set, others): (Vec<Value>, Vec<Value>) = rows.iter().cloned().partition(|row| row[column] == 1);
+    (set, others.len())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relayed_request_is_booked_by_the_node_its_client_called_and_by_no_other() {
+    let mock = upstream(fast(Kind::Llama, "tiny")).await;
+    let (_directory, path) = scratch();
+    let path_of = |node: &str| path.with_file_name(format!("{node}.sqlite"));
+    let place = Place::new();
+    let authority = Authority::new("fleet").unwrap();
+    let private =
+        cluster("private", &mock, 0.05).replace("authType: none", "authType: none, reachedFrom: [region-b]");
+    let (first, second) = (free_port(), free_port());
+    let mut routers = Vec::new();
+    for (name, port, seed) in [("b", second, first), ("a", first, second)] {
+        lay_down(place.directory.path(), name, &authority, authority.pem());
+        let yaml = place.node(name, "fleet", port, seed);
+        let yaml = yaml.replace("identity: {", "relay: {listen: \"127.0.0.1:0\"}, identity: {");
+        let more = format!("{yaml}\n{}", section(&path_of(name)));
+        routers.push(Router::start_unready(&file(&more, &private, "")).await);
+    }
+    let [b, a] = &routers[..] else { unreachable!() };
+    all_live(&[a, b]).await;
+    let speed = |fact: &Value| fact["health"] == "healthy" && fact["tokens_per_second"].is_number();
+    a.wait_for("B to say that it reaches the cluster and relays", |view| {
+        let relays =
+            view["members"].as_array().unwrap().iter().any(|m| m["node"] == "b" && m["relay"].is_string());
+        relays && view["backends"][0]["peers"].as_array().unwrap().iter().any(speed)
+    })
+    .await;
+    b.wait_for("its own cluster", |view| speed(&view["backends"][0]["own"])).await;
+    // Its speed was measured with a request of the router's own, which no client pays for.
+    let before = mock.books();
+    let one = |nth: u64| {
+        let router = if nth.is_multiple_of(4) { b } else { a };
+        async move {
+            let mut body = hello("tiny", nth.is_multiple_of(2));
+            body["max_tokens"] = json!(1 + nth % 12);
+            let response = router.chat(body, &[]).await;
+            assert_eq!(header(&response, "x-llm-router-via"), if nth.is_multiple_of(4) { "" } else { "b" });
+            assert_eq!(response.status(), 200);
+            response.bytes().await.unwrap();
+        }
+    };
+    futures_util::stream::iter(0..80).map(one).buffer_unordered(4).collect::<Vec<()>>().await;
+    let (of_a, of_b) = (settled(a, &path_of("a"), 60).await, settled(b, &path_of("b"), 20).await);
+    assert_eq!((flagged(&of_a, "relayed").0.len(), flagged(&of_b, "relayed").0.len()), (60, 0));
+    assert!(of_a.iter().all(|row| row["region"] == "region-a" && row["cost_pico"].as_i64().unwrap() > 0));
+    // Both nodes' books together are the cluster's own.
+    let books = mock.books();
+    let all = tokens(&[of_a.clone(), of_b.clone()].concat());
+    assert_eq!(books.requests - before.requests, 80);
+    assert_eq!(all, (books.input_tokens - before.input_tokens, books.output_tokens - before.output_tokens));
+    assert_eq!(booked(a, 60).await["total"]["output_tokens"], tokens(&of_a).1);
+    assert_eq!(booked(b, 20).await["total"]["output_tokens"], tokens(&of_b).1);
+    for router in routers {
+        router.node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_hedge_and_a_shadow_cost_and_the_arm_of_each_request_are_told_by_their_columns() {
+    let (_directory, path) = scratch();
+    let (cheap, dear) = (upstream(fast(Kind::OpenAi, "m")).await, upstream(fast(Kind::OpenAi, "m")).await);
+    let copies = upstream(fast(Kind::OpenAi, "next")).await;
+    let more = section(&path)
+        + "router: {routingStrategy: cost, stickinessWindow: 0s, hedging: {enabled: true, maxSpendShare: 1.0}}\n\
+           experiments:\n  - {name: trial, key: user, arms: [{name: only, weight: 1, strategy: cost}]}\n\
+           shadows:\n  - {name: copy, share: 1.0, backend: next, model: next, maxSpendShare: 100.0}\n";
+    let providers = provider("cheap", &cheap, "m")
+        + &provider("dear", &dear, "m").replace("output: 2.0", "output: 20.0")
+        + &provider("next", &copies, "next");
+    let router = Router::start(&file(&more, "", &providers)).await;
+    let ask = |stream: bool| {
+        let mut body = hello("m", stream);
+        body["user"] = json!("somebody");
+        body
+    };
+    for nth in 1..=10 {
+        router.chat(ask(nth % 2 == 0), &[]).await.bytes().await.unwrap();
+        booked(&router, nth).await;
+    }
+    router.wait_for("its latency", |view| view["backends"][0]["own"]["latency_p95_ms"].is_number()).await;
+    let slow = Action::Slow { ttft: Some(Wait(Duration::from_secs(20))), tokens_per_second: None };
+    cheap.set_faults(Faults::always(slow).unwrap());
+    let response = router.chat(ask(true), &[]).await;
+    assert_eq!(header(&response, "x-llm-router-backend"), "dear");
+    response.bytes().await.unwrap();
+    booked(&router, 11).await;
+    eventually("the copies to be booked", async || {
+        let _ = router.node.handle().journal().unwrap().flush(DEADLINE).await;
+        let rows = rows(&path);
+        rows.iter().all(|row| row["outcome"] != "running")
+            && flagged(&rows, "shadow").0.len() as u64 == copies.books().requests
+    })
+    .await;
+    let rows = rows(&path);
+    let (lost, _) = flagged(&rows, "hedge_lost");
+    assert_eq!(lost.len(), 1);
+    assert_eq!(
+        (&lost[0]["backend"], &lost[0]["last"], &lost[0]["estimated"]),
+        (&json!("cheap"), &json!(0), &json!(1))
+    );
+    assert!(lost[0]["input"].as_u64().unwrap() > 0, "the provider charges for the prompt it read");
+    let won = rows.iter().find(|row| row["request"] == lost[0]["request"] && row["last"] == 1).unwrap();
+    assert_eq!((&won["backend"], &won["hedge_lost"]), (&json!("dear"), &json!(0)));
+    let (shadows, clients) = flagged(&rows, "shadow");
+    assert!(!shadows.is_empty() && clients == 12, "{} copies, {clients} others", shadows.len());
+    assert!(shadows.iter().all(|row| row["experiment"] == "shadow=copy" && row["backend"] == "next"));
+    assert_eq!(tokens(&shadows), books(&copies));
+    assert!(rows.iter().filter(|row| row["shadow"] == 0).all(|row| row["experiment"] == "trial=only"));
     router.node.shutdown().await;
 }
