@@ -109,11 +109,13 @@ pub struct BackendSpec {
 
 impl BackendSpec {
     /// Whether routers of `region` have a way of their own to it.
+    #[inline]
     pub fn is_reached_from(&self, region: &Region) -> bool {
         self.reached_from.is_empty() || self.reached_from.contains(region)
     }
 
     /// Whether this is one of our own clusters.
+    #[inline]
     pub fn is_cluster(&self) -> bool {
         matches!(self.placement, Placement::Cluster { .. })
     }

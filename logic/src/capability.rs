@@ -95,12 +95,14 @@ impl Capabilities {
     }
 
     /// Whether any word is in both sets.
+    #[inline]
     pub(crate) fn meets(&self, other: &Self) -> bool {
         let own = || !self.own.is_empty() && self.own.iter().any(|word| other.own.contains(word));
         self.known & other.known != 0 || own()
     }
 
     /// The first word, in alphabetical order, that none of `sets` holds.
+    #[inline]
     pub(crate) fn first_outside(&self, sets: [&Self; 3]) -> Option<&str> {
         let held = sets.iter().fold(0, |held, set| held | set.known);
         let known = self.known & !held;

@@ -42,6 +42,7 @@ impl Money {
 
     /// `self` × `part` ÷ `whole`, rounded towards zero, saturating; nothing where `whole` is zero.
     #[must_use]
+    #[inline]
     pub fn share(self, part: u64, whole: u64) -> Self {
         // Amounts below 9 million dollars take 64 bits, whose division is many times faster.
         let small = u64::try_from(self.0).ok().and_then(|pico| pico.checked_mul(part));

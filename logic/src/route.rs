@@ -1,6 +1,7 @@
 //! The decision: which backends may serve a request, in which order, and why.
 
 pub mod affinity;
+mod amount;
 pub mod eligible;
 pub mod experiment;
 pub mod explain;

@@ -34,6 +34,7 @@ pub struct OwnFact {
 
 impl OwnFact {
     /// What stands against `model` by itself.
+    #[inline]
     pub fn guard(&self, model: &str) -> Option<&ModelGuard> {
         self.guards.iter().find(|guard| guard.model == model)
     }
@@ -181,6 +182,7 @@ pub const RELAY_HOP_MS: u32 = 150;
 impl ClusterView {
     /// The peer through whose router `backend` is used, where this node has no way of its own to it: one that
     /// lives, relays, and said lately that it reaches the backend well.
+    #[inline]
     pub fn via<'v>(&self, backend: &'v BackendView, now: Moment) -> Option<&'v PeerFact> {
         let lost = backend.own.as_ref().is_some_and(|own| own.report.health == Health::Unhealthy);
         if backend.spec.is_reached_from(&self.region) && !lost {

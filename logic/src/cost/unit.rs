@@ -29,6 +29,7 @@ pub fn cost_per_1k(cost_per_hour: Money, tokens_per_second: f64, overhead: f64) 
 /// Charged are output tokens: the measured speed is output tokens over all busy time, reading prompts
 /// included, so that over many requests the charges add up to the machine's price for its busy time.
 /// A request without output (an embedding) is charged by its input.
+#[inline]
 pub fn request_cost(per_1k: Money, input_tokens: u64, output_tokens: u64) -> Money {
     let charged = if output_tokens == 0 { input_tokens } else { output_tokens };
     per_1k.share(charged, 1000)

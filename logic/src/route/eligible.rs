@@ -299,18 +299,17 @@ pub fn default_capabilities(kind: Kind, model: &str) -> &'static Capabilities {
 }
 
 /// The first word of `needs` that `model` at `spec` lacks.
+#[inline]
 fn missing<'n>(spec: &BackendSpec, model: &ServedModel, needs: &'n Capabilities) -> Option<&'n str> {
     static NOTHING: Capabilities = Capabilities::of_known(&[]);
     static OPERATIONS: Capabilities = Capabilities::of_known(&[CHAT, COMPLETION, EMBEDDING]);
-    let lacks = needs.first_outside([&model.capabilities, &spec.capabilities, &NOTHING])?;
-    if model.capabilities.meets(&OPERATIONS) || spec.capabilities.meets(&OPERATIONS) {
-        return Some(lacks);
-    }
-    let defaults = default_capabilities(spec.kind, &model.name);
+    let stated = model.capabilities.meets(&OPERATIONS) || spec.capabilities.meets(&OPERATIONS);
+    let defaults = if stated { &NOTHING } else { default_capabilities(spec.kind, &model.name) };
     needs.first_outside([&model.capabilities, &spec.capabilities, defaults])
 }
 
 /// Whether `model` at `spec` can do what `request` needs, within its context window.
+#[inline]
 fn fits(spec: &BackendSpec, model: &ServedModel, request: &Request) -> Result<(), Refusal> {
     if let Some(word) = missing(spec, model, &request.needs) {
         return Err(Refusal::MissingCapability { missing: word.to_owned() });
@@ -329,6 +328,7 @@ fn fits(spec: &BackendSpec, model: &ServedModel, request: &Request) -> Result<()
 ///
 /// # Errors
 /// The [`Refusal`] that holds whatever the backend's health.
+#[inline]
 pub(crate) fn resolve<'m>(
     spec: &BackendSpec,
     models: &'m [ServedModel],
@@ -372,6 +372,7 @@ pub(crate) fn known_models(backend: &BackendView) -> &[ServedModel] {
 ///
 /// # Errors
 /// The first [`Refusal`] of its momentary state.
+#[inline]
 pub(crate) fn admit(
     backend: &BackendView,
     facts: Option<&Facts<'_>>,
@@ -396,6 +397,7 @@ pub(crate) fn admit(
 }
 
 /// The rest of [`admit`]: what holds against a well backend and an ejected one alike.
+#[inline]
 pub(crate) fn admit_whatever_its_breaker(
     backend: &BackendView,
     facts: Option<&Facts<'_>>,
@@ -420,12 +422,13 @@ pub(crate) fn admit_whatever_its_breaker(
     if !backend.spec.is_cluster() {
         return Ok(());
     }
-    let report = facts.map(|facts| facts.report).unwrap_or_default();
-    let max_ms = millis(policy.max_latency);
-    if let Some(p95_ms) = report.latency_p95_ms.filter(|p95_ms| u64::from(*p95_ms) > max_ms) {
-        return Err(Refusal::LatencyTooHigh { p95_ms, max_ms });
+    let report = facts.map(|facts| &facts.report);
+    if let Some(p95_ms) = report.and_then(|report| report.latency_p95_ms)
+        && Duration::from_millis(p95_ms.into()) > policy.max_latency
+    {
+        return Err(Refusal::LatencyTooHigh { p95_ms, max_ms: millis(policy.max_latency) });
     }
-    let depth = report.queue_depth.max(load.waiting);
+    let depth = report.map_or(0, |report| report.queue_depth).max(load.waiting);
     if depth > policy.max_queue_depth {
         return Err(Refusal::QueueTooLong { depth, max: policy.max_queue_depth });
     }
@@ -433,6 +436,7 @@ pub(crate) fn admit_whatever_its_breaker(
 }
 
 /// A cluster that scales to zero and does not answer has no machine; that is no illness.
+#[inline]
 fn asleep(backend: &BackendView, health: Health) -> Result<(), Refusal> {
     let Some(settings) = backend.spec.scale_to_zero.as_ref().filter(|_| health != Health::Healthy) else {
         return Ok(());
@@ -444,6 +448,7 @@ fn asleep(backend: &BackendView, health: Health) -> Result<(), Refusal> {
 }
 
 /// A breaker judges one model; a peer's counts only while this node has not seen the backend itself.
+#[inline]
 fn breaker(
     backend: &BackendView,
     facts: Option<&Facts<'_>>,

@@ -157,7 +157,7 @@ fn would_cost(
     let (backend, facts) = (&view.backends[index], view.facts(index, now));
     let model = resolve(&backend.spec, known_models(backend), request).ok()?;
     let report = facts.as_ref().map(|facts| &facts.report);
-    score(backend, view.ready(index), model, report, &LocalLoad::default(), request).cost
+    score(backend, view.ready(index), model, report, &LocalLoad::default(), request).cost.map(Money::from)
 }
 
 fn fact_note(backend: &BackendView, now: Moment) -> FactNote {

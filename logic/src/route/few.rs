@@ -5,19 +5,24 @@
 pub(crate) struct Few<T, const N: usize> {
     items: [Option<T>; N],
     len: usize,
+    /// Where an item beyond the last place goes, and is lost.
+    beyond: Option<T>,
 }
 
 impl<T, const N: usize> Few<T, N> {
     pub(crate) fn new() -> Self {
-        Self { items: [const { None }; N], len: 0 }
+        Self { items: [const { None }; N], len: 0, beyond: None }
     }
 
-    /// Adds an item; where the list is full it is left out.
-    pub(crate) fn push(&mut self, item: T) {
-        if let Some(place) = self.items.get_mut(self.len) {
-            *place = Some(item);
-            self.len += 1;
-        }
+    /// The place of the next item: what is written there is in the list once [`added`](Self::added) is called.
+    /// So a large item is made where it stays instead of being moved there.
+    pub(crate) fn next(&mut self) -> &mut Option<T> {
+        self.items.get_mut(self.len).unwrap_or(&mut self.beyond)
+    }
+
+    /// The next place was filled; where the list was full its item is left out.
+    pub(crate) fn added(&mut self) {
+        self.len = (self.len + 1).min(N);
     }
 
     pub(crate) fn get(&self, at: usize) -> Option<&T> {
@@ -54,7 +59,8 @@ mod tests {
     fn it_keeps_order_and_never_holds_more_than_it_can() {
         let mut few = Few::<u32, 4>::new();
         for item in 0..6 {
-            few.push(item);
+            *few.next() = Some(item);
+            few.added();
         }
         assert_eq!(few.iter().copied().collect::<Vec<_>>(), [0, 1, 2, 3]);
         few.retain(|item| item % 2 == 1);

@@ -73,6 +73,7 @@ pub(crate) struct Toll {
 
 impl Toll {
     /// Egress of a request and its answer, as far as their tokens tell their bytes.
+    #[inline]
     pub(crate) fn of(self, input_tokens: u32, output_tokens: u32, stream: bool) -> Money {
         if self == Self::default() {
             return Money::ZERO;

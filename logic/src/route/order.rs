@@ -6,8 +6,8 @@
 
 use crate::backend::{Kind, ServedModel};
 use crate::ids::NodeId;
-use crate::money::Money;
 use crate::route::affinity::{self, Claimant};
+use crate::route::amount::Amount;
 use crate::route::few::Few;
 use crate::route::prepared::PreparedView;
 use crate::route::score::Score;
@@ -38,7 +38,7 @@ pub(crate) struct Candidate<'v> {
     /// Whether the client's deadline is predicted to be missed there.
     pub(crate) late: bool,
     /// What the request would add to the bill, filled by [`add_marginal_costs`].
-    pub(crate) marginal_cost: Option<Money>,
+    pub(crate) marginal_cost: Option<Amount>,
     /// Age of the facts behind the score.
     pub(crate) fact_age: Duration,
     /// The peer whose router it goes through.
@@ -51,7 +51,7 @@ pub(crate) struct Candidate<'v> {
 pub(crate) fn add_marginal_costs<const N: usize>(candidates: &mut Few<Candidate<'_>, N>) {
     let with_room = |candidate: &Candidate<'_>| {
         let charge = candidate.score.cost?;
-        Some(candidate.score.egress + if candidate.cluster { Money::ZERO } else { charge })
+        Some(candidate.score.egress + if candidate.cluster { Amount::ZERO } else { charge })
     };
     let alternative =
         candidates.iter().filter(|candidate| candidate.score.has_room()).filter_map(with_room).min();
@@ -101,6 +101,11 @@ impl<const N: usize> Order<N> {
     /// Places in the list of candidates, the first to be tried first.
     pub(crate) fn places(&self) -> impl Iterator<Item = usize> + Clone {
         self.keys[..self.len].iter().map(|key| usize::from(key.at))
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// Puts the candidate at `place` of this order first.
@@ -157,14 +162,21 @@ struct Key {
     amount: i64,
     /// Whether that is a time.
     in_time: bool,
-    pressure: u64,
+    pressure: u32,
     /// Time to first token under the load of now, in microseconds.
     ttft: u32,
     /// The same without load.
     unloaded: u32,
+    /// Drawn by lot, so that equals go in any order: worked out once, since sorting asks for it often.
+    lot: u32,
 }
 
 impl Key {
+    fn draw(&mut self, salt: u64) {
+        self.lot = (mixed(salt, u64::from(self.at)) >> 32) as u32;
+    }
+
+    #[inline]
     fn of(at: usize, candidate: &Candidate<'_>, strategy: Strategy, policy: &Policy) -> Self {
         let score = &candidate.score;
         let cost = match policy.cost_basis {
@@ -175,18 +187,19 @@ impl Key {
         let in_time = strategy == Strategy::Slo && !score.meets(&policy.slo);
         let amount = if in_time {
             // What is being measured for the first time may be slow: it comes behind what is known.
-            i128::from(if score.is_being_measured() { u32::MAX } else { ttft })
+            i64::from(if score.is_being_measured() { u32::MAX } else { ttft })
         } else {
-            cost.unwrap_or(Money::ZERO).pico()
+            cost.unwrap_or(Amount::ZERO).pico()
         };
         Self {
             at: u8::try_from(at).unwrap_or(u8::MAX),
             rank: rank(candidate, strategy, policy),
-            amount: i64::try_from(amount).unwrap_or(i64::MAX),
+            amount,
             in_time,
             pressure: score.pressure(),
             ttft,
             unloaded: score.unloaded(),
+            lot: 0,
         }
     }
 }
@@ -198,6 +211,7 @@ const LATE: u8 = 64;
 /// the strategy compares all, last of all. Strategies that prefer clusters fill the free places of all
 /// of them before they queue at the cheapest: those machines are paid for whether they work or not. Who is
 /// predicted to miss the client's deadline comes behind all who are not.
+#[inline]
 fn rank(candidate: &Candidate<'_>, strategy: Strategy, policy: &Policy) -> u8 {
     let unpriced = u8::from(candidate.score.cost.is_none());
     let full = u8::from(candidate.cluster && !candidate.score.has_room());
@@ -219,7 +233,7 @@ fn rank(candidate: &Candidate<'_>, strategy: Strategy, policy: &Policy) -> u8 {
 /// same machine.
 fn slack<const N: usize>(candidates: &Few<Candidate<'_>, N>) -> i64 {
     let cheapest = candidates.iter().filter_map(|candidate| candidate.score.cost).min();
-    cheapest.map_or(0, |cost| i64::try_from(cost.share(1, 20).pico()).unwrap_or(0))
+    cheapest.map_or(0, |cost| cost.pico() / 20)
 }
 
 /// Lowest amount first within each rank; candidates within 5 % of the first of their band, or within
@@ -237,7 +251,8 @@ fn by_rank_and_amount(keys: &mut [Key], slack: i64, draws: &mut Draws) {
             continue;
         }
         let salt = draws.next();
-        band.sort_unstable_by_key(|key| (key.pressure, mixed(salt, u64::from(key.at))));
+        band.iter_mut().for_each(|key| key.draw(salt));
+        band.sort_unstable_by_key(|key| (key.pressure, key.lot));
         for place in 0..SAMPLED_PLACES.min(band.len()) {
             let rest = &mut band[place..];
             let best = draws.best_of_sample(rest.len());
@@ -253,7 +268,8 @@ fn by_rank_and_amount(keys: &mut [Key], slack: i64, draws: &mut Draws) {
 /// that it is predicted slower still.
 fn by_latency(keys: &mut [Key], draws: &mut Draws) {
     let salt = draws.next();
-    keys.sort_unstable_by_key(|key| (key.rank, key.ttft, key.pressure, mixed(salt, u64::from(key.at))));
+    keys.iter_mut().for_each(|key| key.draw(salt));
+    keys.sort_unstable_by_key(|key| (key.rank, key.ttft, key.pressure, key.lot));
     let ranked = keys.first().map_or(0, |first| keys.partition_point(|key| key.rank == first.rank));
     let keys = &mut keys[..ranked];
     let fastest = keys.iter().map(|key| key.unloaded).min().unwrap_or(0);

@@ -20,6 +20,7 @@ use crate::route::terms::Terms;
 use crate::route::{Policy, Reason, Strategy};
 use crate::spot::ends_in_time;
 use crate::time::Moment;
+use crate::view::{BackendView, Facts, PeerFact};
 use serde::Serialize;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -148,23 +149,20 @@ impl<'v> Context<'v> {
         while let Some(index) = walk.next() {
             looked_at += 1;
             let spec = &view.backends[index].spec;
-            let judged = self.judge(index, loads);
+            let judged = self.judge(index, loads, candidates.next());
             a_cluster_serves |= spec.is_cluster() && judged.serves;
             pool.serving += usize::from(judged.serves);
-            match (judged.candidate, judged.refusal) {
-                (Some(candidate), None) => {
-                    let score = &candidate.score;
+            let Some(refusal) = judged.refusal else {
+                if let Some(Candidate { score, .. }) = candidates.next() {
                     walk.found(score.has_room() && (strategy != Strategy::Slo || score.meets(&policy.slo)));
-                    candidates.push(candidate);
+                    candidates.added();
                 }
-                (candidate, Some(refusal)) => {
-                    pool.ejected += usize::from(refusal.ejects());
-                    match candidate {
-                        Some(candidate) => pool.broken.push((candidate, refusal)),
-                        None => refused.push((spec.id.clone(), refusal)),
-                    }
-                }
-                (None, None) => {}
+                continue;
+            };
+            pool.ejected += usize::from(refusal.ejects());
+            match candidates.next().take() {
+                Some(candidate) => pool.broken.push((candidate, refusal)),
+                None => refused.push((spec.id.clone(), refusal)),
             }
         }
 
@@ -197,7 +195,7 @@ impl<'v> Context<'v> {
             bound: chosen.map(|(_, reason)| reason),
             fallbacks_from: fallbacks_from(&order, &candidates),
         };
-        let mut steps = Vec::with_capacity(candidates.iter().count() + readmitted.len());
+        let mut steps = Vec::with_capacity(order.len() + readmitted.len());
         for (place, candidate) in order.places().filter_map(|at| candidates.get(at)).enumerate() {
             let first = chosen.filter(|_| place == 0).map(|(_, reason)| reason);
             steps.push(self.step(candidate, reasons.of(place, candidate), first));
@@ -230,6 +228,7 @@ impl<'v> Context<'v> {
     }
 
     /// `candidate` as a step; `bound` says why it goes first, where that is not its place in the order.
+    #[inline]
     fn step(&self, candidate: &Candidate<'_>, reason: Reason, bound: Option<Reason>) -> Step {
         let Candidate { index, model, score, .. } = candidate;
         let request = self.request;
@@ -238,14 +237,14 @@ impl<'v> Context<'v> {
             backend: self.view.backends[*index].spec.id.clone(),
             model: Arc::clone(&model.name),
             reason,
-            predicted_cost: score.cost,
-            marginal_cost: candidate.marginal_cost,
+            predicted_cost: score.cost.map(Money::from),
+            marginal_cost: candidate.marginal_cost.map(Money::from),
             cost_per_1k: score::cost_per_1k(self.view.ready(*index), model, score.cost, request),
             predicted_ttft: score.ttft.map(|micros| Duration::from_micros(micros.into())),
             fact_age: candidate.fact_age,
             via: candidate.via.cloned(),
             terms: Terms {
-                egress: score.egress,
+                egress: score.egress.into(),
                 rtt: score.rtt,
                 own_ttft: score.own_ttft,
                 wait: score.ttft.map(|ttft| ttft - score.unloaded()),
@@ -262,10 +261,12 @@ impl<'v> Context<'v> {
         }
     }
 
-    fn judge(&self, index: usize, loads: &impl Loads) -> Judged<'v> {
+    /// Judges backend `index`; where it is a candidate it is written to `place`, otherwise that is left as
+    /// it is.
+    fn judge(&self, index: usize, loads: &impl Loads, place: &mut Option<Candidate<'v>>) -> Judged {
         let Self { view, request, policy, now } = *self;
         let backend = &view.backends[index];
-        let refuse = |serves, refusal| Judged { serves, candidate: None, refusal: Some(refusal) };
+        let refuse = |serves, refusal| Judged { serves, refusal: Some(refusal) };
         if let Some(pinned) = request.hints.backend.as_ref().filter(|id| **id != backend.spec.id) {
             return refuse(false, Refusal::NotPinned { pinned: pinned.clone() });
         }
@@ -283,24 +284,18 @@ impl<'v> Context<'v> {
             // Its slots are that peer's to give.
             load = LocalLoad { closed_until: load.closed_until, ..LocalLoad::default() };
         }
-        let admit = |model: &str| match via {
-            Some(fact) => relayed::admit(backend, fact, &load, policy, now),
-            None if !backend.spec.is_reached_from(&view.region) => {
-                Err(Refusal::NotReached { from: backend.spec.reached_from.clone() })
-            }
-            None => eligible::admit(backend, facts.as_ref(), model, &load, policy, now),
-        };
         let model = match eligible::resolve(&backend.spec, models, request) {
             Ok(model) => model,
             Err(Refusal::ModelsUnknown) => {
                 // That nothing was heard of a cluster says more than that its models are unknown. It may
                 // serve whatever is left to the router, but nobody can say so of a model that is named.
                 let any_model = request.model.as_deref().is_none_or(|name| name == ANY_MODEL);
-                return refuse(any_model, admit("").err().unwrap_or(Refusal::ModelsUnknown));
+                let admitted = self.admit(backend, facts.as_ref(), via, "", &load);
+                return refuse(any_model, admitted.err().unwrap_or(Refusal::ModelsUnknown));
             }
             Err(refusal) => return refuse(false, refusal),
         };
-        let admitted = admit(&model.name);
+        let admitted = self.admit(backend, facts.as_ref(), via, &model.name, &load);
         if let Err(refusal) = &admitted {
             let rest = || {
                 eligible::admit_whatever_its_breaker(backend, facts.as_ref(), &model.name, &load, policy, now)
@@ -310,46 +305,72 @@ impl<'v> Context<'v> {
             }
         }
         let ready = view.ready(index);
-        let score =
-            score::score(backend, ready, model, facts.as_ref().map(|facts| &facts.report), &load, request);
-        if let Some(max) = request.hints.max_cost {
-            match score.cost {
-                None => return refuse(true, Refusal::CostUnknown),
-                Some(predicted) if predicted > max => {
-                    return refuse(true, Refusal::TooDear { predicted, max });
-                }
-                Some(_) => {}
-            }
-        }
-        if let Some(left) = request.budget_left.filter(|_| !backend.spec.is_cluster()) {
-            match score.cost {
-                None => return refuse(true, Refusal::Unpriced),
-                Some(predicted) if predicted > left => {
-                    return refuse(true, Refusal::BudgetExhausted { predicted, left });
-                }
-                Some(_) => {}
-            }
-        }
-        let needed =
-            || score.completion(request.output_tokens).map(|micros| Duration::from_micros(micros.into()));
-        if let Some(at) = backend.standing.preempted_at
-            && !ends_in_time(needed(), at, now)
-        {
-            return refuse(true, Refusal::Preempted { at });
-        }
-        let in_time = |deadline| score.in_time(request.output_tokens, deadline);
-        let candidate = Candidate {
+        let report = facts.as_ref().map(|facts| &facts.report);
+        let candidate = place.insert(Candidate {
             index,
             cluster: backend.spec.is_cluster(),
             model,
-            score,
+            score: score::score(backend, ready, model, report, &load, request),
             under_threshold: ready.cost_per_1k.is_some_and(|cost| cost <= policy.cluster_cost_threshold),
-            late: !request.hints.deadline.is_none_or(in_time),
+            late: false,
             marginal_cost: None,
-            fact_age: facts.map_or(Duration::ZERO, |facts| facts.age),
+            fact_age: facts.as_ref().map_or(Duration::ZERO, |facts| facts.age),
             via: via.map(|fact| &fact.node),
-        };
-        Judged { serves: true, candidate: Some(candidate), refusal: admitted.err() }
+        });
+        let score = &candidate.score;
+        let in_time = |deadline| score.in_time(request.output_tokens, deadline);
+        let late = !request.hints.deadline.is_none_or(in_time);
+        if let Err(refusal) = self.affordable(backend, score) {
+            *place = None;
+            return refuse(true, refusal);
+        }
+        candidate.late = late;
+        Judged { serves: true, refusal: admitted.err() }
+    }
+
+    /// Whether `backend` may take a request for `model` now, by the way it is reached.
+    #[inline]
+    fn admit(
+        &self,
+        backend: &BackendView,
+        facts: Option<&Facts<'_>>,
+        via: Option<&PeerFact>,
+        model: &str,
+        load: &LocalLoad,
+    ) -> Result<(), Refusal> {
+        match via {
+            Some(fact) => relayed::admit(backend, fact, load, self.policy, self.now),
+            None if !backend.spec.is_reached_from(&self.view.region) => {
+                Err(Refusal::NotReached { from: backend.spec.reached_from.clone() })
+            }
+            None => eligible::admit(backend, facts, model, load, self.policy, self.now),
+        }
+    }
+
+    /// Whether a candidate with `score` is within the client's maximum, the budget and what is left of its
+    /// machine's time.
+    #[inline]
+    fn affordable(&self, backend: &BackendView, score: &score::Score) -> Result<(), Refusal> {
+        let Self { request, now, .. } = *self;
+        if let Some(max) = request.hints.max_cost {
+            let predicted = score.cost.map(Money::from).ok_or(Refusal::CostUnknown)?;
+            if predicted > max {
+                return Err(Refusal::TooDear { predicted, max });
+            }
+        }
+        if let Some(left) = request.budget_left.filter(|_| !backend.spec.is_cluster()) {
+            let predicted = score.cost.map(Money::from).ok_or(Refusal::Unpriced)?;
+            if predicted > left {
+                return Err(Refusal::BudgetExhausted { predicted, left });
+            }
+        }
+        if let Some(at) = backend.standing.preempted_at {
+            let needed = score.completion(request.output_tokens);
+            if !ends_in_time(needed.map(|micros| Duration::from_micros(micros.into())), at, now) {
+                return Err(Refusal::Preempted { at });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -410,16 +431,18 @@ pub fn rest(
     let seen: HashSet<&BackendId> = steps.chain(refused.iter().map(|(id, _)| id)).collect();
     let unseen = |index: &usize| !seen.contains(&view.backends[*index].spec.id);
     let context = Context { view, request, policy, now };
-    let judged = |index: usize| (view.backends[index].spec.id.clone(), context.judge(index, loads).refusal);
+    let judged = |index: usize| {
+        let refusal = context.judge(index, loads, &mut None).refusal;
+        (view.backends[index].spec.id.clone(), refusal)
+    };
     (0..view.backends.len()).filter(unseen).map(judged).collect()
 }
 
-/// What is found of one backend: a candidate, a refusal, or both where nothing but its circuit breaker
-/// speaks against it.
-struct Judged<'v> {
+/// What is found of one backend, beside the candidate it may be: that is refused too where nothing but its
+/// circuit breaker speaks against it.
+struct Judged {
     /// Whether it would serve the request if it were well.
     serves: bool,
-    candidate: Option<Candidate<'v>>,
     refusal: Option<Refusal>,
 }
 
@@ -476,6 +499,7 @@ impl Reasons<'_> {
 }
 
 /// The model of `models` that serves `asked`: by name, else by alias.
+#[inline]
 pub fn serves<'a>(models: &'a [ServedModel], asked: &str) -> Option<&'a ServedModel> {
     models
         .iter()

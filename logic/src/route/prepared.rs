@@ -93,6 +93,7 @@ impl PreparedView {
     }
 
     /// As [`BackendView::facts`], already worked out.
+    #[inline]
     pub(crate) fn facts(&self, index: usize, now: Moment) -> Option<Facts<'_>> {
         let (ready, backend) = (&self.ready[index], &self.view.backends[index]);
         let age = now.since(ready.since);
@@ -155,6 +156,7 @@ impl Ready {
         }
     }
 
+    #[inline]
     fn models_of<'v>(&self, backend: &'v BackendView) -> &'v [ServedModel] {
         match (self.models, &backend.own) {
             (Models::Peer(at), _) => &backend.peers[at].models,

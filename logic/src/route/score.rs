@@ -6,6 +6,7 @@ use crate::guard::warm_up::part;
 use crate::money::Money;
 use crate::report::Report;
 use crate::request::Request;
+use crate::route::amount::Amount;
 use crate::route::plan::LocalLoad;
 use crate::route::prepared::Ready;
 use crate::route::strategy::Slo;
@@ -20,9 +21,9 @@ const ALL_PLACES: u64 = 1_000_000;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Score {
     /// Price of this request; `None` = unknown throughput or price.
-    pub(crate) cost: Option<Money>,
+    pub(crate) cost: Option<Amount>,
     /// Price of its traffic.
-    pub(crate) egress: Money,
+    pub(crate) egress: Amount,
     /// Predicted time to first token under the load of now; `None` = never measured.
     pub(crate) ttft: Option<u32>,
     /// The same without that load and without the round trip.
@@ -38,6 +39,7 @@ pub(crate) struct Score {
 }
 
 /// Scores `model` at `backend` for `request`.
+#[inline]
 pub(crate) fn score(
     backend: &BackendView,
     ready: &Ready,
@@ -59,8 +61,8 @@ pub(crate) fn score(
     let rtt = report.rtt_ms.map(micros).or(ready.rtt);
     let own_ttft = report.ttft_ms.map(micros);
     Score {
-        cost: cost(backend, ready, model, request),
-        egress: ready.toll.of(request.input_tokens, request.output_tokens, request.stream),
+        cost: cost(backend, ready, model, request).map(Amount::from),
+        egress: ready.toll.of(request.input_tokens, request.output_tokens, request.stream).into(),
         ttft: own_ttft.map(|ttft| loaded(ttft, load, places).saturating_add(rtt.unwrap_or(0))),
         own_ttft,
         rtt,
@@ -76,15 +78,18 @@ impl Score {
         self.load < self.places
     }
 
-    /// Requests running and waiting per place, in millionths: 1,000,000 means all places taken.
-    pub(crate) fn pressure(&self) -> u64 {
-        u64::from(self.load) * ALL_PLACES / u64::from(self.places)
+    /// Requests running and waiting per place, in millionths, up to 4,294 times the places: 1,000,000 means all
+    /// places taken.
+    pub(crate) fn pressure(&self) -> u32 {
+        let pressure = u64::from(self.load) * ALL_PLACES / u64::from(self.places);
+        u32::try_from(pressure).unwrap_or(u32::MAX)
     }
 
     /// Whether both latency targets are predicted to be met.
     ///
     /// What was never measured is given the chance to be, by one request at a time: with the first one
     /// still under way there it is not taken for fast.
+    #[inline]
     pub(crate) fn meets(&self, slo: &Slo) -> bool {
         let within = |micros: Option<u32>, bound: Duration| {
             micros.is_none_or(|micros| Duration::from_micros(micros.into()) <= bound)
@@ -98,12 +103,14 @@ impl Score {
     }
 
     /// From request to last token of `output_tokens`; `None` where the speed was never measured.
+    #[inline]
     pub(crate) fn completion(&self, output_tokens: u32) -> Option<u32> {
         let further = self.tpot?.saturating_mul(output_tokens.saturating_sub(1));
         Some(self.ttft_or_optimistic().saturating_add(further))
     }
 
     /// Whether the answer is predicted to be whole within `deadline`; what is unknown may be.
+    #[inline]
     pub(crate) fn in_time(&self, output_tokens: u32, deadline: Duration) -> bool {
         let needed = self.completion(output_tokens).or(self.ttft);
         needed.is_none_or(|needed| Duration::from_micros(needed.into()) <= deadline)
@@ -123,10 +130,11 @@ impl Score {
 
 /// Price per 1,000 tokens of a request that is predicted to cost `cost`: a cluster's own, or for this mix
 /// of input and output a provider's.
+#[inline]
 pub(crate) fn cost_per_1k(
     ready: &Ready,
     model: &ServedModel,
-    cost: Option<Money>,
+    cost: Option<Amount>,
     request: &Request,
 ) -> Option<Money> {
     if ready.cost_per_1k.is_some() {
@@ -134,7 +142,7 @@ pub(crate) fn cost_per_1k(
     }
     match u64::from(request.input_tokens) + u64::from(request.output_tokens) {
         0 => Some(model.price.as_ref()?.mixed_per_1k()),
-        tokens => Some(cost?.share(1000, tokens)),
+        tokens => Some(Money::from(cost?).share(1000, tokens)),
     }
 }
 
@@ -187,6 +195,7 @@ pub(crate) fn token_micros(backend: &BackendView, report: &Report) -> Option<u32
 /// `ttft × (ahead + 1) ÷ places` with `ahead` running or waiting, and never below `ttft`: while there is
 /// a free place one more request waits for nobody, and an idle backend of many places is not faster than
 /// it ever was.
+#[inline]
 fn loaded(ttft: u32, ahead: u32, places: u32) -> u32 {
     if ahead < places {
         return ttft;
@@ -196,6 +205,7 @@ fn loaded(ttft: u32, ahead: u32, places: u32) -> u32 {
 }
 
 /// Price of the request.
+#[inline]
 fn cost(backend: &BackendView, ready: &Ready, model: &ServedModel, request: &Request) -> Option<Money> {
     let (input, output) = (request.input_tokens, request.output_tokens);
     if backend.spec.is_cluster() {
