@@ -212,9 +212,20 @@ def test_whatever_lies_in_the_folder_of_rules_and_dashboards_is_deployed(helm: P
     assert {f"router-{file.stem}" for file in (CHARTS / "router/files/dashboards").glob("*.json")} <= names
     for item in of_kind(objects, "PrometheusRule"):
         for group in item["spec"]["groups"]:
-            for rule in group["rules"]:
+            for rule in (rule for rule in group["rules"] if "alert" in rule):
                 assert rule["labels"]["severity"] in ("page", "ticket")
                 assert rule["annotations"]["summary"]
+                assert "runbook_url" not in rule["annotations"]
+
+
+def test_an_alert_links_to_its_entry_of_the_runbook(helm: Path) -> None:
+    objects = render(helm, REGION, "--set", "monitoring.prometheusRule.runbook=https://docs.example/RUNBOOK.md")
+    groups = [group for item in of_kind(objects, "PrometheusRule") for group in item["spec"]["groups"]]
+    rules = [rule for group in groups for rule in group["rules"]]
+    for rule in rules:
+        told = rule.get("annotations", {}).get("runbook_url")
+        assert told == (f"https://docs.example/RUNBOOK.md#{rule['alert'].lower()}" if "alert" in rule else None)
+    assert any("record" in rule for rule in rules)
 
 
 def test_rules_ask_only_for_metrics_that_are_documented() -> None:
