@@ -315,6 +315,7 @@ fn topology(config: &Config) -> Topology {
         metrics_update_interval: config.metrics_update_interval,
         calibrate_throughput: config.calibrate_throughput,
         heed_words: config.heed_prices,
+        heed_outages: config.heed_outages,
     }
 }
 

@@ -29,6 +29,8 @@ mod ledger;
 mod ledger_books;
 #[path = "integration/life.rs"]
 mod life;
+#[path = "integration/outage.rs"]
+mod outage;
 #[path = "integration/peer_relay.rs"]
 mod peer_relay;
 #[path = "integration/quic.rs"]

@@ -8,14 +8,17 @@
 use crate::address::Address;
 use crate::clock::Clock;
 use crate::dispatcher;
+use crate::facts::Facts;
 use crate::lease::Verdict;
 use crate::metrics::Metrics;
+use crate::outage::{News, Outages};
 use crate::poison::poison;
 use crate::ports::{Draw, Probe, Reading, Speed};
 use crate::prober::{self, Prober};
 use crate::snapshot::Door;
 use llm_router_logic::backend::{BackendSpec, ServedModel};
 use llm_router_logic::cost::unit::ThroughputMeter;
+use llm_router_logic::gossip::outage::BELIEVED_MAX;
 use llm_router_logic::gossip::trial::model_hash;
 use llm_router_logic::guard::breaker::{Breaker, BreakerState};
 use llm_router_logic::guard::health::{HealthTracker, Sighting};
@@ -26,7 +29,7 @@ use llm_router_logic::report::{Health, Report};
 use llm_router_logic::time::{Moment, millis_u32};
 use llm_router_logic::view::{ModelGuard, OwnFact};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +54,7 @@ pub(crate) struct Arguments {
     pub(crate) interval: Duration,
     pub(crate) calibrate: bool,
     pub(crate) guards: GuardPolicy,
+    pub(crate) facts: Facts,
 }
 
 /// How an attempt ended.
@@ -58,6 +62,7 @@ pub(crate) struct Arguments {
 pub(crate) struct Ended {
     pub(crate) model: String,
     pub(crate) verdict: Verdict,
+    pub(crate) began: Moment,
     pub(crate) ttft: Option<Duration>,
     pub(crate) output_tokens: u64,
 }
@@ -76,6 +81,8 @@ pub(crate) enum Msg {
     Calibrated(Result<Speed, String>),
     /// A peer's trial of these models was served.
     TriedElsewhere(Vec<u32>),
+    /// A peer's requests showed trouble here.
+    Troubled(News),
     /// It is awaited: look soon.
     LookSoon,
     /// The pause after the last publication is over, or a breaker's time is up.
@@ -101,6 +108,7 @@ pub(crate) struct State {
     observed_at: Option<Moment>,
     published_at: Option<Moment>,
     publish_due: bool,
+    outages: Outages,
 }
 
 impl Actor for Backend {
@@ -113,7 +121,10 @@ impl Actor for Backend {
         arguments.door.actor.occupy(me);
         arguments.door.gate.set_guards(&arguments.guards);
         arguments.metrics.show_health(&arguments.spec, Health::Unknown);
+        let outages =
+            Outages::new(arguments.spec.id.clone(), arguments.facts.clone(), arguments.metrics.clone());
         Ok(State {
+            outages,
             arguments,
             prober: Address::vacant(),
             prober_restarts: Restarts::default(),
@@ -142,6 +153,10 @@ impl Actor for Backend {
             Msg::Asked => state.publish_soon(&me),
             Msg::TriedElsewhere(models) => {
                 state.tried_elsewhere(&models);
+                state.publish_now(&me);
+            }
+            Msg::Troubled(news) => {
+                state.troubled(&news);
                 state.publish_now(&me);
             }
             Msg::Started { at } => {
@@ -225,6 +240,51 @@ impl State {
         }
     }
 
+    /// What a peer's requests showed holds here until own ones show otherwise.
+    fn troubled(&mut self, news: &News) {
+        if !self.outages.is_new(news) {
+            return;
+        }
+        let now = self.arguments.clock.now();
+        let until = |ms: u32| now + Duration::from_millis(u64::from(ms)).min(BELIEVED_MAX);
+        let gate = Arc::clone(&self.arguments.door.gate);
+        let mut heeded = false;
+        if news.outage.closed_ms > 0 {
+            gate.told_closed(None, until(news.outage.closed_ms));
+            heeded = true;
+        }
+        let known = self.models().iter().map(|model| model.name.to_string());
+        let known: BTreeSet<String> = known.chain(self.breakers.keys().cloned()).collect();
+        for model in known {
+            let hash = model_hash(&model);
+            let Some(told) = news.outage.models.iter().find(|told| told.model == hash) else { continue };
+            if told.closed_ms > 0 {
+                gate.told_closed(Some(&model), until(told.closed_ms));
+                heeded = true;
+            }
+            if told.open_ms == 0 && told.failures == 0
+                || self.breakers.len() >= BREAKERS_MAX && !self.breakers.contains_key(&model)
+            {
+                continue;
+            }
+            let policy = self.arguments.guards.breaker;
+            let doubted = self.outages.outweighs(&model, now);
+            let breaker = self.breakers.entry(model).or_insert_with(|| Breaker::new(policy));
+            breaker.told_failures(told.failures, now);
+            if told.open_ms > 0 && doubted {
+                self.outages.count("doubted");
+            } else if told.open_ms > 0 {
+                breaker.told_open(until(told.open_ms), now);
+                heeded = true;
+            }
+        }
+        if heeded {
+            let (backend, by) = (&self.arguments.spec.id, &news.node);
+            tracing::info!(%backend, %by, outage = ?news.outage, "a peer told of an outage");
+            self.outages.count("heeded");
+        }
+    }
+
     fn ended(&mut self, ended: Ended) {
         let now = self.arguments.clock.now();
         self.throughput.finished(ended.output_tokens, now);
@@ -255,9 +315,14 @@ impl State {
         if self.breakers.len() >= BREAKERS_MAX && !self.breakers.contains_key(&ended.model) {
             return;
         }
+        let unreachable = ended.verdict == Verdict::Failed { unreachable: true };
+        self.outages.note(&ended.model, ok, unreachable, ended.began, now);
         let policy = self.arguments.guards.breaker;
         let breaker = self.breakers.entry(ended.model).or_insert_with(|| Breaker::new(policy));
         let before = breaker.state(now);
+        if ok {
+            breaker.served_since_told(ended.began);
+        }
         breaker.record(ok, now);
         let recovered = before != BreakerState::Closed && breaker.state(now) == BreakerState::Closed;
         // Where its other models were well all the while, its places are not cold.
@@ -385,11 +450,14 @@ impl State {
     }
 
     fn publish_now(&mut self, me: &ActorRef<Msg>) {
+        let now = self.arguments.clock.now();
+        if let Some(ends) = self.outages.tell(&self.arguments.door.gate, &self.breakers, now) {
+            me.send_after(ends, || Msg::Publish);
+        }
         let Some(observed_at) = self.observed_at else {
             return;
         };
         let Arguments { spec, door, dispatcher, clock, metrics, .. } = &self.arguments;
-        let now = clock.now();
         let load = door.gate.load(0, now);
         let reading = self.reading.as_ref();
         let tokens_per_second = self.tokens_per_second(now);
@@ -405,9 +473,9 @@ impl State {
                 guards.push(ModelGuard { model: model.clone(), breaker: state, cause, closed_until: None });
             }
         }
-        for (model, until) in door.gate.closed_models() {
+        for (model, until) in door.gate.closed_models().into_iter().chain(door.gate.told_models()) {
             match guards.iter_mut().find(|guard| guard.model == model) {
-                Some(guard) => guard.closed_until = Some(until),
+                Some(guard) => guard.closed_until = guard.closed_until.max(Some(until)),
                 None => guards.push(ModelGuard {
                     model,
                     breaker: BreakerState::Closed,
@@ -416,10 +484,11 @@ impl State {
                 }),
             }
         }
-        let open = |guard: &ModelGuard| matches!(guard.breaker, BreakerState::Open { .. });
-        let any_open = guards.iter().any(open);
-        let is_open =
-            |model: &ServedModel| guards.iter().any(|guard| *guard.model == *model.name && open(guard));
+        let any_open = guards.iter().any(|guard| matches!(guard.breaker, BreakerState::Open { .. }));
+        // Peers are told what this node's own requests showed.
+        let is_open = |model: &ServedModel| {
+            self.breakers.get(&*model.name).is_some_and(|breaker| breaker.open_by_itself(now).is_some())
+        };
         let report = Report {
             health: self.health.health(),
             queue_depth: reading.and_then(|reading| reading.queue_depth).unwrap_or(0) + load.waiting,
@@ -435,7 +504,8 @@ impl State {
             ttft_ms: self.latency.peak_ewma(now).map(millis_u32),
             rtt_ms: reading.map(|reading| millis_u32(reading.rtt)),
             backoff_ms: millis_u32(door.gate.backoff_left()),
-            breaker_open: any_open && self.models().iter().all(is_open),
+            breaker_open: self.breakers.values().any(|breaker| breaker.open_by_itself(now).is_some())
+                && self.models().iter().all(is_open),
         };
         let id = spec.id.as_str();
         metrics.show_health(spec, report.health);

@@ -9,6 +9,7 @@ use crate::backend;
 use crate::clock::Clock;
 use crate::gossip;
 use crate::metrics::Metrics;
+use crate::outage::News;
 use crate::poison::poison;
 use crate::roster::{Prices, Roll};
 use crate::snapshot::{Door, Snapshot};
@@ -56,6 +57,8 @@ pub(crate) enum Msg {
     Withdrawn(BackendId, NodeId),
     /// A peer's trial of these models at a backend was served.
     TriedElsewhere(BackendId, Vec<u32>),
+    /// A peer's requests showed trouble at a backend.
+    Troubled(BackendId, News),
     /// Who is there.
     Members(Vec<Member>),
     /// A reload: new backends, doors in the same order.
@@ -142,11 +145,12 @@ impl Actor for Dispatcher {
                 }
             }
             Msg::TriedElsewhere(id, models) => {
-                let at = state.topology.backends.iter().position(|spec| spec.id == id);
-                if let Some(door) = at.and_then(|at| state.doors.get(at)) {
-                    door.actor.send(backend::Msg::TriedElsewhere(models));
-                }
+                state.pass_on(&id, backend::Msg::TriedElsewhere(models));
             }
+            Msg::Troubled(id, news) if state.topology.heed_outages => {
+                state.pass_on(&id, backend::Msg::Troubled(news));
+            }
+            Msg::Troubled(..) => {}
             Msg::Members(members) => state.meet(members),
             Msg::Reconfigured(topology, doors) => state.reconfigure(topology, doors),
             Msg::TellAll => state.tell_all(),
@@ -174,6 +178,15 @@ impl State {
         }
         self.tell(&id, fact.report, &fact.models);
         self.own.insert(id, fact);
+    }
+
+    /// Lets a backend's actor know what a peer found out of it.
+    fn pass_on(&self, id: &BackendId, message: backend::Msg) {
+        let at = self.topology.backends.iter().position(|spec| spec.id == *id);
+        if let Some(door) = at.and_then(|at| self.doors.get(at)) {
+            // What a full mailbox loses is told again while it stands.
+            door.actor.send(message);
+        }
     }
 
     /// Tells peers what is worth telling.

@@ -86,6 +86,25 @@ pub struct Heard<F> {
     pub live: bool,
 }
 
+/// A value of a peer as it stands on the board, whatever it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Posted {
+    /// Who said it.
+    pub node: NodeId,
+    /// Its incarnation.
+    pub generation: u64,
+    /// Under which topic.
+    pub topic: Topic,
+    /// Under which name.
+    pub name: Arc<str>,
+    /// When it arrived here.
+    pub arrived_at: Moment,
+    /// Whether gossip counts that node alive.
+    pub live: bool,
+    /// Its length.
+    pub bytes: usize,
+}
+
 /// Why a fact is not told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FactRefused {
@@ -196,6 +215,23 @@ impl Facts {
             }
         }
         found
+    }
+
+    /// Every value of every peer.
+    pub fn posted(&self) -> Vec<Posted> {
+        let state = self.state();
+        let of_peers = state.peers.iter().flat_map(|(node, peer)| {
+            peer.facts.iter().map(|((topic, name), value)| Posted {
+                node: node.clone(),
+                generation: peer.generation,
+                topic: *topic,
+                name: Arc::clone(name),
+                arrived_at: value.arrived_at,
+                live: peer.live,
+                bytes: value.payload.len(),
+            })
+        });
+        of_peers.collect()
     }
 
     /// A number that changes whenever [`heard`](Self::heard) may return something else under `topic`.

@@ -45,6 +45,8 @@ struct State {
     throttle: ThrottleScope,
     backoff_until: Option<Moment>,
     closed_models: BTreeMap<String, Moment>,
+    /// Closures that peers told of, of the whole account (`None`) or one model.
+    told: BTreeMap<Option<String>, Told>,
     trial_taken: bool,
     /// How long a place is held on average; `None` until one was given back.
     hold: Option<Duration>,
@@ -52,6 +54,13 @@ struct State {
     whole: LatencyWindow,
     /// Requests and tokens asked for since [`Gate::take_asked`].
     asked: (u64, u64),
+}
+
+/// A closure that a peer told of.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    until: Moment,
+    heard_at: Moment,
 }
 
 /// Who asks for a place, and how long it would wait.
@@ -132,8 +141,14 @@ impl State {
 
     /// Until when no request for `model` is let in.
     fn closed_until(&self, model: &str, now: Moment) -> Option<Moment> {
-        let until = self.backoff_until.max(self.closed_models.get(model).copied());
+        let own = self.backoff_until.max(self.closed_models.get(model).copied());
+        let of_model = self.told.get(&Some(model.to_owned())).map(|told| told.until);
+        let until = own.max(self.told_account()).max(of_model);
         until.filter(|until| *until > now)
+    }
+
+    fn told_account(&self) -> Option<Moment> {
+        self.told.get(&None).map(|told| told.until)
     }
 
     fn estimated_wait(&self, tenant: &str, deadline: Moment, now: Moment) -> Duration {
@@ -163,6 +178,7 @@ impl Gate {
                 throttle: rate_limit.map_or_else(ThrottleScope::default, |limit| limit.scope),
                 backoff_until: None,
                 closed_models: BTreeMap::new(),
+                told: BTreeMap::new(),
                 trial_taken: false,
                 hold: None,
                 whole: LatencyWindow::default(),
@@ -341,6 +357,42 @@ impl Gate {
         }
     }
 
+    /// Closes it until `until` since a peer was told to stay away, from `model` or the whole account (`None`).
+    /// Kept apart from what this node was told itself: it is not told on.
+    pub fn told_closed(&self, model: Option<&str>, until: Moment) {
+        let heard_at = self.clock.now();
+        let mut state = self.state();
+        state.told.retain(|_, told| told.until > heard_at);
+        let key = model.map(str::to_owned);
+        if state.told.len() < CLOSED_MODELS_MAX || state.told.contains_key(&key) {
+            let told = state.told.entry(key).or_insert(Told { until, heard_at });
+            *told = Told { until: until.max(told.until), heard_at };
+        }
+    }
+
+    /// A request for `model` that began at `began` was served: what peers told before that holds no longer.
+    pub fn served(&self, model: &str, began: Moment) {
+        let mut state = self.state();
+        if !state.told.is_empty() {
+            state.told.retain(|of, told| {
+                told.heard_at >= began || of.as_deref().is_some_and(|told_of| told_of != model)
+            });
+        }
+    }
+
+    /// Until when this node itself was told to stay away from the whole account.
+    pub fn closed_by_itself(&self, now: Moment) -> Option<Moment> {
+        self.state().backoff_until.filter(|until| *until > now)
+    }
+
+    /// Models that are closed by what peers told, and until when.
+    pub fn told_models(&self) -> Vec<(String, Moment)> {
+        let now = self.clock.now();
+        let state = self.state();
+        let closed = state.told.iter().filter(|(_, told)| told.until > now);
+        closed.filter_map(|(model, told)| Some((model.clone()?, told.until))).collect()
+    }
+
     /// What is left of a closure by `Retry-After`.
     pub fn backoff_left(&self) -> Duration {
         self.state().backoff_until.map_or(Duration::ZERO, |until| self.clock.until(until))
@@ -363,7 +415,11 @@ impl Gate {
             in_flight: state.in_flight,
             waiting: u32::try_from(state.queue.len()).unwrap_or(u32::MAX),
             limit: state.limit(now),
-            closed_until: state.backoff_until.max(limited).filter(|until| *until > now),
+            closed_until: state
+                .backoff_until
+                .max(state.told_account())
+                .max(limited)
+                .filter(|until| *until > now),
             trial_taken: state.trial_taken,
             warming_percent: (percent < 100).then_some(percent),
         }

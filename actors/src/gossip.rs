@@ -4,6 +4,7 @@
 //! Lost on restart: the chitchat state; it begins a new generation, asks the dispatcher to tell
 //! everything again, and peers send theirs.
 
+mod counted;
 mod own;
 
 use crate::address::Address;
@@ -11,15 +12,19 @@ use crate::clock::Clock;
 use crate::dispatcher;
 use crate::facts::{self, Facts};
 use crate::metrics::Metrics;
+use crate::outage::News;
 use crate::poison::poison;
 use crate::ports::GossipTransport;
 use crate::shunned::Shunned;
 use crate::topology::GossipSettings;
+use crate::trial::Fleet;
 use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
+use counted::Counted;
 use llm_router_logic::backend::ServedModel;
 use llm_router_logic::gossip::codec::{self, NodeFact, Reads};
 use llm_router_logic::gossip::fact::{Fact as _, Payload, Topic};
 use llm_router_logic::gossip::key::Key;
+use llm_router_logic::gossip::outage::Outage;
 use llm_router_logic::gossip::presence::Presence;
 use llm_router_logic::gossip::trial::{Claims, Phase};
 use llm_router_logic::ids::{BackendId, NodeId, Region};
@@ -41,6 +46,8 @@ const INITIAL_INTERVAL: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(15 * 60);
 /// How often members are compared with the last time.
 const TICK: Duration = Duration::from_millis(200);
+/// Backends of which one peer is heard.
+const BACKENDS_MAX: usize = 1_024;
 
 pub(crate) struct Gossip;
 
@@ -57,6 +64,7 @@ pub(crate) struct Arguments {
     pub(crate) metrics: Metrics,
     pub(crate) facts: Facts,
     pub(crate) shunned: Arc<Shunned>,
+    pub(crate) fleet: Arc<Fleet>,
 }
 
 #[derive(Debug)]
@@ -140,7 +148,10 @@ impl Actor for Gossip {
             catchup_callback: None,
             extra_liveness_predicate: None,
         };
-        let chitchat = spawn_chitchat(config, Vec::new(), arguments.transport.as_ref()).await?;
+        let transport = Arc::clone(&arguments.transport);
+        let (metrics, interval) = (arguments.metrics.clone(), settings.interval);
+        let transport = Counted { transport, metrics, interval };
+        let chitchat = spawn_chitchat(config, Vec::new(), &transport).await?;
         let ears = me.clone();
         let this = node.clone();
         chitchat
@@ -204,6 +215,8 @@ impl Actor for Gossip {
             Msg::Heard { peer, key, value } => state.heard(&peer, &key, &value),
             Msg::Tick => {
                 state.look_at_members().await;
+                state.arguments.fleet.tend();
+                state.show();
                 me.send_after(TICK, || Msg::Tick);
             }
             Msg::Terminated => return Err("the gossip task ended".into()),
@@ -267,8 +280,15 @@ impl State {
             *peer = Peer { generation: id.generation_id, ..Peer::default() };
         }
         let mut changed = None;
-        let refused = match Key::parse(key) {
+        let key_read = Key::parse(key);
+        let kind = key_read.as_ref().map_or("unknown", Key::kind);
+        let refused = match key_read {
             Err(_) => Some("unknown_key"),
+            Ok(Key::Models(backend) | Key::Report(backend))
+                if peer.facts.len() >= BACKENDS_MAX && !peer.facts.contains_key(&backend) =>
+            {
+                Some("too_many_backends")
+            }
             Ok(Key::Node) => match codec::decode_node(value) {
                 Ok(fact) => {
                     peer.region = fact.region;
@@ -302,6 +322,14 @@ impl State {
                             self.arguments.dispatcher.send(told);
                         }
                     }
+                    if topic == Topic::Outage
+                        && is_live(&self.members, &node, id.generation_id)
+                        && let Ok(outage) = Outage::read(&payload)
+                    {
+                        let news = News { node: node.clone(), generation: id.generation_id, outage };
+                        let told = dispatcher::Msg::Troubled(BackendId::new(&name), news);
+                        self.arguments.dispatcher.send(told);
+                    }
                     let (facts, now) = (&self.arguments.facts, self.arguments.clock.now());
                     let kept = facts.hear((&node, id.generation_id), (topic, name), payload, now);
                     (!kept).then_some("too_many_facts")
@@ -319,6 +347,8 @@ impl State {
         if let Some(why) = refused {
             tracing::debug!(%node, key, why, "refused a gossiped value");
             self.arguments.metrics.gossip_refused_total.with_label_values(&[why]).inc();
+        } else {
+            self.arguments.metrics.gossip.values_total.with_label_values(&[kind]).inc();
         }
     }
 
@@ -334,6 +364,46 @@ impl State {
             .collect();
         let peers = members.iter().filter(|member| member.live && !member.this_node);
         codec::version_for(peers.map(|peer| told.get(&peer.node).copied().unwrap_or(codec::VERSION_MIN)))
+    }
+
+    /// Shows who is there, and how old what they say is.
+    fn show(&self) {
+        let Arguments { clock, metrics, facts, .. } = &self.arguments;
+        let (metrics, now) = (&metrics.gossip, clock.now());
+        let mut of_state = BTreeMap::from([("live", 0), ("leaving", 0), ("silent", 0)]);
+        for member in &self.members {
+            let state = match (member.leaving, member.live) {
+                (true, _) => "leaving",
+                (false, true) => "live",
+                (false, false) => "silent",
+            };
+            *of_state.entry(state).or_default() += 1;
+        }
+        for (state, count) in of_state {
+            metrics.members.with_label_values(&[state]).set(count);
+        }
+        let kinds = Topic::ALL.map(Topic::word).into_iter().chain(["report"]);
+        let mut seen: BTreeMap<&str, (i64, Duration)> =
+            kinds.map(|kind| (kind, Default::default())).collect();
+        let mut note = |kind: &'static str, arrived_at: Moment| {
+            let (count, oldest) = seen.entry(kind).or_default();
+            *count += 1;
+            *oldest = now.since(arrived_at).max(*oldest);
+        };
+        for (node, peer) in &self.peers {
+            if is_live(&self.members, node, peer.generation) {
+                let reports = peer.facts.values().filter_map(|fact| fact.report);
+                reports.for_each(|(_, arrived_at)| note("report", arrived_at));
+            }
+        }
+        for posted in facts.posted().into_iter().filter(|posted| posted.live) {
+            note(posted.topic.word(), posted.arrived_at);
+        }
+        for (kind, (count, oldest)) in seen {
+            metrics.facts.with_label_values(&[kind]).set(count);
+            metrics.fact_age_seconds.with_label_values(&[kind]).set(oldest.as_secs_f64());
+        }
+        metrics.state_bytes.set(i64::try_from(self.own.total()).unwrap_or(i64::MAX));
     }
 
     async fn look_at_members(&mut self) {

@@ -90,6 +90,9 @@ impl Lease {
         if let (Some((door, _)), None) = (&self.place, self.ttft) {
             door.gate.answered_whole(self.clock.now().since(self.started));
         }
+        if let Some((door, _)) = &self.place {
+            door.gate.served(&self.model, self.started);
+        }
         self.end(Verdict::Served);
     }
 
@@ -140,6 +143,7 @@ impl Lease {
         door.actor.send(Msg::Ended(Ended {
             model: std::mem::take(&mut self.model),
             verdict,
+            began: self.started,
             ttft: self.ttft,
             output_tokens: self.output_tokens,
         }));

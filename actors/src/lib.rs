@@ -19,6 +19,7 @@ pub mod handle;
 pub mod lease;
 pub mod ledger;
 pub mod metrics;
+mod outage;
 mod poison;
 pub mod ports;
 mod prober;

@@ -1,6 +1,7 @@
 //! Prometheus metrics of one node. The first nine keep the names and labels of the original program,
 //! so existing dashboards go on; docs/METRICS.md explains each.
 
+mod gossip;
 mod states;
 
 use llm_router_logic::backend::BackendSpec;
@@ -10,6 +11,7 @@ use prometheus::{
     Registry,
 };
 
+pub use gossip::Gossiping;
 pub use states::States;
 
 /// All metrics of a node, in a registry of their own (several nodes may live in one process).
@@ -17,6 +19,8 @@ pub use states::States;
 pub struct Metrics {
     /// Those of standing, experiments and predictions.
     pub states: States,
+    /// Of the gossip itself.
+    pub gossip: Gossiping,
     /// Where they are registered.
     pub registry: Registry,
     /// `llm_router_requests_total{cluster,status}`
@@ -179,6 +183,7 @@ impl Metrics {
         };
         Ok(Self {
             states: States::new(&registry)?,
+            gossip: Gossiping::new(&registry)?,
             requests_total: register!(IntCounterVec::new(
                 opts("requests_total", "Requests answered, by the backend that served them and HTTP status."),
                 &["cluster", "status"]
@@ -557,7 +562,10 @@ mod tests {
             starts.map(word).filter(|name| !name.is_empty()).collect()
         };
         let own = include_str!("metrics.rs").split("#[cfg(test)]").next().unwrap();
-        let fields = names(&[own, include_str!("metrics/states.rs")].concat(), "/// `llm_router_");
+        let fields = names(
+            &[own, include_str!("metrics/states.rs"), include_str!("metrics/gossip.rs")].concat(),
+            "/// `llm_router_",
+        );
         let documented = names(include_str!("../../docs/METRICS.md"), "| `llm_router_");
         assert_eq!(fields, documented);
         assert!(fields.len() > 20);

@@ -234,6 +234,7 @@ impl State {
                     metrics: shared.metrics.clone(),
                     facts: shared.facts.clone(),
                     shunned: Arc::clone(&shared.shunned),
+                    fleet: Arc::clone(&shared.fleet),
                 };
                 let (actor, _) = Actor::spawn_linked(None, Gossip, arguments, supervisor).await?;
                 shared.dispatcher.send(dispatcher::Msg::TellAll);
@@ -303,6 +304,7 @@ impl State {
                     interval: topology.health_check_interval,
                     calibrate: topology.calibrate_throughput,
                     guards: topology.policy.guards,
+                    facts: shared.facts.clone(),
                 };
                 let (actor, _) = Actor::spawn_linked(None, Backend, arguments, supervisor).await?;
                 actor.get_cell()

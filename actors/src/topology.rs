@@ -26,6 +26,8 @@ pub struct Topology {
     pub calibrate_throughput: bool,
     /// Whether prices and notices that peers tell count here.
     pub heed_words: bool,
+    /// Whether outages that peers tell of count here.
+    pub heed_outages: bool,
 }
 
 /// How a node gossips.

@@ -14,7 +14,7 @@ use llm_router_logic::gossip::fact::Topic;
 use llm_router_logic::gossip::trial::{CLAIMS_MAX, Claims, Phase, REST, may_try, model_hash};
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::time::Moment;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -62,6 +62,20 @@ impl Fleet {
         Trial { fleet: Arc::clone(self), key }
     }
 
+    /// Takes back what stands no longer: a claim nobody asks for any more must not keep others waiting.
+    pub(crate) fn tend(&self) {
+        let now = self.clock.now();
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let over: BTreeSet<BackendId> = claims
+            .iter()
+            .filter(|(_, claim)| !claim.stands(now))
+            .map(|((backend, _), _)| backend.clone())
+            .collect();
+        for backend in over {
+            self.tell(&mut claims, &backend, now);
+        }
+    }
+
     /// Puts a claim into a phase, or ends it, and tells peers.
     fn enter(&self, key: &(BackendId, u32), phase: Option<Phase>) {
         let now = self.clock.now();
@@ -101,9 +115,13 @@ impl Trials for Fleet {
             .heard::<Claims>()
             .into_iter()
             .filter(|heard| heard.live && *heard.name == *backend.as_str())
-            .flat_map(|heard| heard.fact.models.into_iter().map(move |claim| (heard.node.clone(), claim)))
-            .filter(|(_, (of, _))| *of == model)
-            .map(|(node, (_, phase))| (node, phase))
+            .flat_map(|heard| {
+                let rested = now.since(heard.arrived_at) >= REST;
+                let told = heard.fact.models.into_iter().filter(move |(of, _)| *of == model);
+                // Its teller may have no reason to tell that a failed trial is long past.
+                let told = told.filter(move |(_, phase)| !(rested && *phase == Phase::Failed));
+                told.map(move |(_, phase)| (heard.node.clone(), phase))
+            })
             .collect();
         let key = (backend.clone(), model);
         let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,7 +8,6 @@ use llm_router_logic::gossip::key::Key;
 use llm_router_logic::ids::NodeId;
 use llm_router_logic::route::{Policy, PreparedView};
 use llm_router_logic::view::{ClusterView, Member};
-use std::collections::BTreeSet;
 
 struct Router {
     name: NodeId,
@@ -141,4 +140,30 @@ async fn a_router_alone_waits_for_nobody() {
     let clock = Clock::start();
     let alone = routers(&["a"], clock);
     assert!(alone[0].fleet.may_try(&"b".into(), "m", clock.now()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_router_that_nobody_asks_any_more_keeps_no_other_from_trying() {
+    let clock = Clock::start();
+    let all = routers(&["a", "b"], clock);
+    let both: Vec<&Router> = all.iter().collect();
+    let trials = who_tries(&both, clock).await;
+    let owner = all.iter().position(|router| Arc::ptr_eq(&router.fleet, &trials[0].fleet)).unwrap();
+    trials[0].ended(Verdict::Failed { unreachable: false });
+    gossip(&both, clock.now());
+    // From here on only the other one has requests. A value that does not change arrives once.
+    let other = &all[1 - owner];
+    let mut tried_after = None;
+    for tenth in 0..100_u32 {
+        tokio::time::advance(Duration::from_millis(100)).await;
+        if tried_after.is_none() && other.fleet.may_try(&"b".into(), "m", clock.now()) {
+            tried_after = Some(Duration::from_millis(100) * (tenth + 1));
+        }
+    }
+    let tried_after = tried_after.expect("it may never try");
+    assert!((REST..=REST + Duration::from_secs(3)).contains(&tried_after), "{tried_after:?}");
+    // The one that was silent takes its word back without being asked.
+    assert!(!all[owner].facts.take_changed(true).is_empty());
+    all[owner].fleet.tend();
+    assert!(all[owner].facts.take_changed(true).is_empty());
 }

@@ -4,6 +4,7 @@ mod base64;
 pub mod codec;
 pub mod fact;
 pub mod key;
+pub mod outage;
 pub mod pace;
 pub mod presence;
 pub mod quota;

@@ -81,6 +81,7 @@ impl Check<'_> {
         let named = file.node.as_ref().is_some_and(|node| node.name.is_some());
         let node = self.node(file.node);
         let heed_prices = file.gossip.as_ref().and_then(|gossip| gossip.heed_prices).unwrap_or(true);
+        let heed_outages = file.gossip.as_ref().and_then(|gossip| gossip.heed_outages).unwrap_or(true);
         let gossip = self.gossip(file.gossip, &node, named);
         let router = self.router(&file.router.unwrap_or_default(), &node.cloud);
         let prices = self.prices(file.prices_file.as_deref());
@@ -101,6 +102,7 @@ impl Check<'_> {
             node,
             gossip,
             heed_prices,
+            heed_outages,
             admin: file.admin.and_then(|admin| self.admin(admin)),
             policy: router.policy,
             stickiness_window: router.stickiness_window,

@@ -502,6 +502,8 @@ pub(super) struct GossipFile {
     pub identity: Option<IdentityFile>,
     /// Whether prices and preemption notices that peers tell count here. Default true.
     pub heed_prices: Option<bool>,
+    /// Whether outages that peers tell of (429, `Retry-After`, failures in a row, open breakers) count here. Default true.
+    pub heed_outages: Option<bool>,
     /// Takes peers' requests for backends that this node reaches and they do not; needs `identity`. Without
     /// this section it takes none, and may still send its own through peers.
     pub relay: Option<RelayFile>,

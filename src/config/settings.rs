@@ -30,6 +30,8 @@ pub struct Config {
     pub gossip: Option<Gossip>,
     /// Whether prices and notices that peers tell count here.
     pub heed_prices: bool,
+    /// Whether outages that peers tell of count here.
+    pub heed_outages: bool,
     /// The operators' listener; `None` = not opened.
     pub admin: Option<Admin>,
     /// Who may ask.

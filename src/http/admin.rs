@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
 use http::header::{ACCEPT, AUTHORIZATION};
+use llm_router_actors::facts::Posted;
 use llm_router_logic::ids::{BackendId, NodeId, Region};
 use llm_router_logic::report::Report;
 use llm_router_logic::time::{Moment, millis};
@@ -66,6 +67,24 @@ struct View {
     backends: Vec<BackendFacts>,
     /// What peers say of backends that are not configured here.
     foreign: Vec<Foreign>,
+    /// What else peers tell.
+    facts: Vec<PostedFact>,
+}
+
+/// A small fact of a peer: its age, whatever it says.
+#[derive(Serialize)]
+struct PostedFact {
+    topic: &'static str,
+    name: String,
+    /// Who said it.
+    node: NodeId,
+    /// Its incarnation then.
+    generation: u64,
+    /// Since it arrived here; an unchanged value arrives once.
+    age_ms: u64,
+    /// Whether that node is alive.
+    live: bool,
+    bytes: usize,
 }
 
 #[derive(Serialize)]
@@ -134,7 +153,20 @@ async fn view(State(app): State<App>) -> Json<View> {
             .iter()
             .map(|(backend, fact)| Foreign { backend: backend.clone(), said: said(fact, now) })
             .collect(),
+        facts: app.handle.facts().posted().into_iter().map(|fact| posted(fact, now)).collect(),
     })
+}
+
+fn posted(fact: Posted, now: Moment) -> PostedFact {
+    PostedFact {
+        topic: fact.topic.word(),
+        name: fact.name.to_string(),
+        node: fact.node,
+        generation: fact.generation,
+        age_ms: millis(now.since(fact.arrived_at)),
+        live: fact.live,
+        bytes: fact.bytes,
+    }
 }
 
 fn said(fact: &PeerFact, now: Moment) -> Said {

@@ -84,6 +84,7 @@ async fn node(network: &ChannelTransport, look: Duration) -> Handle {
             metrics_update_interval: look,
             calibrate_throughput: false,
             heed_words: true,
+            heed_outages: true,
         },
         probe: Arc::new(Well),
         wake: Arc::new(Well),

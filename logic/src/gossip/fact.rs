@@ -34,11 +34,13 @@ pub enum Topic {
     Quota,
     /// API keys revoked lately.
     Revoked,
+    /// What a node's own requests showed of a backend in trouble.
+    Outage,
 }
 
 impl Topic {
     /// Every topic; one added above is added here.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Codec,
         Self::Presence,
         Self::Trial,
@@ -47,6 +49,7 @@ impl Topic {
         Self::Price,
         Self::Quota,
         Self::Revoked,
+        Self::Outage,
     ];
 
     /// The first word of its keys. Two letters at least: single ones are the node's own.
@@ -60,6 +63,7 @@ impl Topic {
             Self::Price => "price",
             Self::Quota => "quota",
             Self::Revoked => "revoked",
+            Self::Outage => "outage",
         }
     }
 
@@ -129,6 +133,12 @@ impl Payload {
     /// As it travels.
     pub fn text(&self) -> String {
         base64::encode(&self.0)
+    }
+
+    /// Its bytes before text encoding.
+    #[expect(clippy::len_without_is_empty, reason = "it always has a version byte")]
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// The version it was written in.

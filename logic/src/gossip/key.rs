@@ -55,6 +55,16 @@ impl Key {
         }
     }
 
+    /// One word for its kind, of a fixed few: `report`, `models`, `node`, or the topic.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Report(_) => "report",
+            Self::Models(_) => "models",
+            Self::Node => "node",
+            Self::Fact(topic, _) => topic.word(),
+        }
+    }
+
     /// Whether `name` may stand in a key, and thus name a gossiped backend or fact.
     pub fn allows(name: &str) -> bool {
         (1..=BACKEND_NAME_MAX).contains(&name.len())

@@ -3,7 +3,9 @@
 //! It is told outcomes and asked whether requests may pass. It counts only what the caller records:
 //! 5xx, timeouts and broken streams are failures, a client's 4xx and a 429 are not recorded at all.
 //! Who may send the one trial request of the half-open state is the caller's business (a lease).
+//! What peers tell opens it as well, apart from what its own outcomes do: only these are told on.
 
+use crate::gossip::outage::STREAK_COUNTS;
 use crate::time::Moment;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -89,6 +91,8 @@ pub enum Cause {
         /// Trials failed since it opened first.
         trials: u32,
     },
+    /// Another router's requests failed, and it told.
+    Told,
 }
 
 impl fmt::Display for Cause {
@@ -96,6 +100,7 @@ impl fmt::Display for Cause {
         match self {
             Self::InARow { failures } => write!(f, "{failures} failures in a row"),
             Self::SuccessRate { good, of } => write!(f, "only {good} of its last {of} requests were good"),
+            Self::Told => f.write_str("another router's requests failed there"),
             Self::FailedTrial { trials: 1 } => f.write_str("its trial request failed"),
             Self::FailedTrial { trials } => write!(f, "{trials} trial requests failed one after another"),
         }
@@ -126,6 +131,19 @@ pub struct Breaker {
     failed_trials: u32,
     failures_in_a_row: u32,
     window: Window,
+    told: Told,
+}
+
+/// What peers told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    /// As `Breaker::open_until`, by a peer's requests.
+    open_until: Option<Moment>,
+    /// When that was heard.
+    heard_at: Moment,
+    /// Failures in a row at a peer, and until when they count.
+    failures: u32,
+    failures_until: Moment,
 }
 
 impl Breaker {
@@ -138,12 +156,13 @@ impl Breaker {
             failed_trials: 0,
             failures_in_a_row: 0,
             window: Window::default(),
+            told: Told::default(),
         }
     }
 
     /// The state now.
     pub fn state(&self, now: Moment) -> BreakerState {
-        match self.open_until {
+        match self.open_until.max(self.told.open_until) {
             None => BreakerState::Closed,
             Some(until) if now < until => BreakerState::Open { until },
             Some(_) => BreakerState::HalfOpen,
@@ -152,7 +171,39 @@ impl Breaker {
 
     /// Why it is not closed; `None` while it is.
     pub fn cause(&self) -> Option<Cause> {
-        self.cause
+        self.cause.or(self.told.open_until.map(|_| Cause::Told))
+    }
+
+    /// Until when this node's own outcomes keep it open: what may be told to peers. `None` where only peers do.
+    pub fn open_by_itself(&self, now: Moment) -> Option<Moment> {
+        self.open_until.filter(|until| *until > now)
+    }
+
+    /// Failures in a row among this node's own outcomes.
+    pub fn failures_in_a_row(&self) -> u32 {
+        self.failures_in_a_row
+    }
+
+    /// A peer's breaker opened until `until`: so does this one. Its trial is the fleet's.
+    pub fn told_open(&mut self, until: Moment, now: Moment) {
+        if until > now {
+            self.told.open_until = self.told.open_until.max(Some(until));
+            self.told.heard_at = now;
+        }
+    }
+
+    /// So many requests of a peer failed in a row: with this node's own they may be enough.
+    pub fn told_failures(&mut self, failures: u32, now: Moment) {
+        self.told.failures = failures;
+        self.told.failures_until = now + STREAK_COUNTS;
+    }
+
+    /// A request that began at `began` was served. Where that is later than what peers told, they are
+    /// believed no longer.
+    pub fn served_since_told(&mut self, began: Moment) {
+        if began > self.told.heard_at || self.told.open_until.is_none() {
+            self.told = Told::default();
+        }
     }
 
     /// Goes on under other bounds; what was counted stays.
@@ -183,6 +234,7 @@ impl Breaker {
 
     /// Brings the half-open state forward to now: a good health probe is reason enough for a trial.
     pub fn trial_now(&mut self, now: Moment) {
+        self.told.open_until = self.told.open_until.map(|until| until.min(now));
         self.apply(Event::Probed, now);
     }
 
@@ -199,6 +251,7 @@ impl Breaker {
                 self.failures_in_a_row = 0;
                 self.window = Window::default();
                 self.cause = None;
+                self.told = Told::default();
                 None
             }
             (BreakerState::HalfOpen, Event::Failed | Event::Tripped) => {
@@ -220,8 +273,10 @@ impl Breaker {
         let (good, all) = self.window.sums(self.policy.window, now);
         let too_few_good = all >= self.policy.min_outcomes
             && u64::from(good) * 100 < u64::from(all) * u64::from(self.policy.min_success_percent);
-        if self.failures_in_a_row >= self.policy.consecutive_failures {
-            return Some(Cause::InARow { failures: self.failures_in_a_row });
+        let told = if now < self.told.failures_until { self.told.failures } else { 0 };
+        let failures = self.failures_in_a_row.saturating_add(told);
+        if failures >= self.policy.consecutive_failures {
+            return Some(Cause::InARow { failures });
         }
         too_few_good.then_some(Cause::SuccessRate { good, of: all })
     }

@@ -156,3 +156,56 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_peer_tells_opens_it_and_is_not_told_on() {
+    let mut breaker = Breaker::new(BreakerPolicy::default());
+    breaker.told_open(at(15), at(10));
+    assert_eq!(breaker.state(at(11)), BreakerState::Open { until: at(15) });
+    assert_eq!((breaker.cause(), breaker.open_by_itself(at(11))), (Some(Cause::Told), None));
+    assert_eq!(breaker.state(at(15)), BreakerState::HalfOpen, "it takes a trial");
+    breaker.record(false, at(15));
+    assert_eq!(breaker.open_by_itself(at(16)), Some(at(25)), "its own trial failed: that is news");
+    let mut other = Breaker::new(BreakerPolicy::default());
+    other.told_open(at(15), at(10));
+    other.record(true, at(16));
+    assert_eq!((other.state(at(16)), other.cause()), (BreakerState::Closed, None));
+}
+
+#[test]
+fn a_request_begun_after_the_news_and_served_ends_it_and_an_older_one_does_not() {
+    let mut breaker = Breaker::new(BreakerPolicy::default());
+    breaker.told_open(at(15), at(10));
+    breaker.served_since_told(at(9));
+    assert_eq!(breaker.state(at(11)), BreakerState::Open { until: at(15) });
+    breaker.served_since_told(at(11));
+    assert_eq!(breaker.state(at(11)), BreakerState::Closed);
+}
+
+#[test]
+fn failures_at_a_peer_count_with_ones_own_for_five_seconds() {
+    let mut breaker = Breaker::new(BreakerPolicy::default());
+    breaker.told_failures(4, at(10));
+    assert_eq!(breaker.state(at(10)), BreakerState::Closed, "a prior opens nothing by itself");
+    breaker.record(false, at(14));
+    assert!(matches!(breaker.state(at(14)), BreakerState::Open { .. }));
+    let mut late = Breaker::new(BreakerPolicy::default());
+    late.told_failures(4, at(10));
+    late.record(false, at(15));
+    assert_eq!(late.state(at(15)), BreakerState::Closed);
+    let mut served = Breaker::new(BreakerPolicy::default());
+    served.told_failures(4, at(10));
+    served.served_since_told(at(10));
+    served.record(false, at(11));
+    assert_eq!(served.state(at(11)), BreakerState::Closed, "own successes are newer");
+}
+
+#[test]
+fn an_own_breaker_and_a_told_one_do_not_lengthen_each_other() {
+    let mut breaker = tripped(at(10));
+    breaker.told_open(at(30), at(11));
+    assert_eq!(breaker.state(at(12)), BreakerState::Open { until: at(30) });
+    assert_eq!(breaker.open_by_itself(at(12)), Some(at(15)));
+    breaker.trial_now(at(13));
+    assert_eq!(breaker.state(at(13)), BreakerState::HalfOpen, "a good probe is worth a trial");
+}
