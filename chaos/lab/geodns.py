@@ -13,6 +13,7 @@ import socket
 import stat
 import struct
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,9 @@ class GeoDns(Process):
         self.stage = stage
         self.server = stage.ground.places[PLACE].address()
         folder = stage.folder / "gdnsd"
-        state = stage.folder / "gdnsd-state"
+        # Its control socket's address is short; a folder of results may lie deep.
+        self.short = tempfile.TemporaryDirectory(prefix="gdnsd")
+        state = Path(self.short.name)
         for name in ("run", "lib"):
             (state / name).mkdir(parents=True)
         nets = stage.folder / "nets"
@@ -69,7 +72,7 @@ class GeoDns(Process):
     def start(self) -> None:
         """Starts it and waits until it answers."""
         self.spawn()
-        self.stage.also.append(self.kill)
+        self.stage.also += [self.kill, self.short.cleanup]
         eventually(lambda: self.resolve("clients-0"), 30, "gdnsd answers")
 
     def resolve(self, place: str) -> str | None:

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -120,7 +121,9 @@ class Namespaces(Ground):
         self._lock = threading.Lock()
         self._made: list[str] = []
         self._names = {name: f"chaos{os.getpid()}-{index}" for index, name in enumerate(names)}
-        self._path = folder / "switch.sock"
+        # The address of a Unix socket is short; a folder of results may lie deep.
+        self._short = tempfile.TemporaryDirectory(prefix="chaos")
+        self._path = Path(self._short.name) / "switch.sock"
         self._switch: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._namespaces: dict[str, int] = {}
@@ -192,6 +195,7 @@ class Namespaces(Ground):
         for name in self._made:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True, timeout=20)
         self._made.clear()
+        self._short.cleanup()
 
     @contextlib.contextmanager
     def _entered(self, place: str) -> Iterator[None]:

@@ -33,10 +33,20 @@ def play(name: str, folder: Path, *options: str, within: float = 240) -> dict[st
     return json.loads(report.read_text())[0]
 
 
+def complaints(result: dict[str, Any]) -> list[str]:
+    """What did not hold, but for durations: those are bounds of `chaos/run` on a machine that does nothing else.
+
+    A scenario waits for each of its conditions with a deadline, so one that never comes true fails here too.
+    """
+    durations = {f"{figure['name']}: " for figure in result["figures"] if figure["unit"] == "s"}
+    return [text for text in result["complaints"] if not any(text.startswith(name) for name in durations)]
+
+
 def held(name: str, folder: Path) -> dict[str, Any]:
-    """Plays a scenario that must hold. Where namespaces cannot be made it says so, as a warning, and is not judged."""
+    """Plays a scenario that must hold; where namespaces cannot be made it is skipped with the reason."""
     result = play(name, folder, "--quick")
     if isinstance(result, str):
         pytest.skip(result)
-    assert result["complaints"] == []
+    broken = complaints(result)
+    assert not broken, "\n".join(broken)
     return result
