@@ -27,8 +27,8 @@ pub use problem::{Problem, Problems, Warning};
 pub use schema::schema;
 pub use settings::{
     Access, Admin, Auth, Backend, Budget, BudgetPeriod, Config, Connection, Demo, FixedKey, Gossip, Grant,
-    Keys, Node, Quota, Server, Shadow, Share, SidecarConfig, Simulated, Simulation, SmartMocking, Tenant,
-    Timeouts, WakeHook,
+    Idempotency, Keys, Node, Quota, Server, Shadow, Share, SidecarConfig, Simulated, Simulation,
+    SmartMocking, Tenant, Timeouts, WakeHook,
 };
 
 use problem::Findings;

@@ -180,6 +180,16 @@ pub struct Decision {
     pub circumstances: Circumstances,
 }
 
+/// Where an answer came from that was made for another request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnsweredFrom {
+    /// The kept answer of its idempotency key.
+    IdempotencyKey,
+    /// The running generation of its idempotency key.
+    RunningKey,
+}
+
 /// What else bore on a decision; what did not is left out.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Circumstances {
@@ -201,6 +211,12 @@ pub struct Circumstances {
     /// For a shadow copy: the id of the decision it copies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow_of: Option<String>,
+    /// Where its answer came from; absent where it was generated for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answered_from: Option<AnsweredFrom>,
+    /// The id of the decision whose answer it got.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer_of: Option<String>,
 }
 
 /// A bounded ring of decisions.

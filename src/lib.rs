@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cache;
 pub mod certs;
 pub mod cli;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod demo;
 pub mod explain;
 pub mod gossip_transport;
 pub mod http;
+mod idempotency;
 pub mod identity;
 pub mod keys;
 pub mod ledger;

@@ -197,7 +197,7 @@ impl Node {
         self.app.handle.reconfigure(topology(&config)).await?;
         self.app.notices.rewatch(config.notice_files());
         let relay = self.app.relay.load().reconfigured(config.timeouts, config.stickiness_window);
-        let relay = relay.trying(&config.experiments, &config.shadows);
+        let relay = relay.trying(&config.experiments, &config.shadows).keeping(&config);
         self.app.relay.store(Arc::new(relay));
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())

@@ -15,6 +15,7 @@ pub(crate) mod estimate;
 mod fault;
 mod hedge;
 mod refusals;
+mod repeat;
 mod running;
 mod sending;
 mod shadow;
@@ -22,8 +23,10 @@ mod tally;
 pub(crate) mod trial;
 mod warmth;
 
-use crate::config::{Shadow, Timeouts};
+use crate::cache::answer::Completion;
+use crate::config::{Config, Shadow, Timeouts};
 use crate::decisions::{Circumstances, Decisions};
+use crate::idempotency::Idempotency;
 use crate::outbound::Outbound;
 use allowance::Allowance;
 use axum::body::Body;
@@ -33,6 +36,7 @@ use estimate::Estimates;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use llm_router_actors::Handle;
+use llm_router_actors::metrics::Metrics;
 use llm_router_logic::capability::Capabilities;
 use llm_router_logic::fault::ApiError;
 use llm_router_logic::guard::hedge::HedgeBudget;
@@ -46,6 +50,7 @@ use llm_router_logic::tenant::Principal;
 use llm_router_logic::time::millis;
 use llm_router_logic::wire::{Dialect, Inbound, Inspected, Operation};
 use moka::sync::Cache;
+pub(crate) use running::KEEP_ALIVE;
 use running::{Patience, Running};
 use shadow::Shadows;
 use std::sync::{Arc, Mutex};
@@ -83,6 +88,8 @@ pub struct Call {
     pub session: Option<String>,
     /// Its headers: experiments read them; none of them is ever sent on.
     pub headers: HeaderMap,
+    /// Who is told of a whole answer.
+    pub(crate) completion: Option<Arc<Completion>>,
 }
 
 /// What a path of Gemini's says of the request.
@@ -110,6 +117,7 @@ pub struct Relay {
     sleepers: Arc<Semaphore>,
     experiments: Arc<[Experiment]>,
     shadows: Shadows,
+    keys: Arc<Idempotency>,
 }
 
 impl Relay {
@@ -123,7 +131,9 @@ impl Relay {
     ) -> Self {
         let cache = || Cache::builder().max_capacity(SESSIONS_MAX).time_to_live(stickiness).build();
         let sessions = (!stickiness.is_zero()).then(cache);
+        let keys = Idempotency::new(&Default::default(), handle.clock(), handle.metrics().clone());
         Self {
+            keys,
             handle,
             outbound,
             decisions,
@@ -159,6 +169,7 @@ impl Relay {
         relay.hedges = Arc::clone(&self.hedges);
         relay.sleepers = Arc::clone(&self.sleepers);
         relay.shadows = self.shadows.with(&[]);
+        relay.keys = Arc::clone(&self.keys);
         relay
     }
 
@@ -168,6 +179,29 @@ impl Relay {
         self.experiments = experiments.into();
         self.shadows = self.shadows.with(shadows);
         self
+    }
+
+    /// The same relay, giving answers again as `config` says.
+    #[must_use]
+    pub fn keeping(self, config: &Config) -> Self {
+        self.keys.reconfigure(&config.idempotency);
+        self
+    }
+
+    /// Answers one call: with what was generated for an earlier one where it is its repeat.
+    ///
+    /// # Errors
+    /// What to tell the client where nothing could serve it; everything is booked.
+    pub async fn answer(self: &Arc<Self>, call: Call) -> Result<Response, Failed> {
+        match self.keys.key(&call.headers).map(|key| key.map(str::to_owned)) {
+            Ok(None) => self.relay(call).await,
+            Ok(Some(key)) => self.once(call, &self.keys, &key).await,
+            Err(error) => {
+                let status = error.status.to_string();
+                self.metrics().requests_total.with_label_values(&["none", &status]).inc();
+                Err(Failed::of(error))
+            }
+        }
     }
 
     /// Routes one call and answers it.
@@ -246,6 +280,7 @@ impl Relay {
             keep_alive: self.timeouts.keep_alive.filter(|_| is_event_stream),
         };
         let running = Running::new(step.clone(), begun, lease, tally, patience);
+        let running = running.telling(call.completion.clone());
         let body = if call.inspected.stream {
             Body::from_stream(running.into_stream())
         } else {
@@ -287,6 +322,21 @@ impl Relay {
         }
     }
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        self.handle.metrics()
+    }
+
+    /// How long `call` may take from its arrival.
+    pub(crate) fn patience(&self, call: &Call) -> Duration {
+        call.hints.deadline.unwrap_or(self.timeouts.total).min(self.timeouts.total)
+    }
+
+    /// How long a client that reads a body with `headers` is left without a sign of life.
+    pub(crate) fn keep_alive(&self, headers: &HeaderMap) -> Option<Duration> {
+        let is_event_stream = headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
+        self.timeouts.keep_alive.filter(|_| is_event_stream)
+    }
+
     fn request(&self, call: &Call, session: Option<&str>) -> Request {
         let sticky = session.and_then(|session| self.sessions.as_ref()?.get(session));
         call.routing_request(&self.estimates, sticky)
@@ -319,7 +369,7 @@ impl Relay {
 }
 
 /// A call that nothing could serve.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failed {
     /// What to tell the client.
     pub error: ApiError,
@@ -327,6 +377,13 @@ pub struct Failed {
     pub decision: String,
     /// How the client's limits stand.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Failed {
+    /// A call that nothing was decided for.
+    pub(crate) fn of(error: ApiError) -> Self {
+        Self { error, decision: String::new(), headers: Vec::new() }
+    }
 }
 
 /// What the response headers tell besides the step.

@@ -23,6 +23,8 @@ mod gossip;
 mod guards;
 #[path = "integration/hedging.rs"]
 mod hedging;
+#[path = "integration/idempotency.rs"]
+mod idempotency;
 #[path = "integration/ledger.rs"]
 mod ledger;
 #[path = "integration/ledger_books.rs"]

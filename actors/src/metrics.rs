@@ -1,6 +1,7 @@
 //! Prometheus metrics of one node. The first nine keep the names and labels of the original program,
 //! so existing dashboards go on; docs/METRICS.md explains each.
 
+mod answers;
 mod gossip;
 mod states;
 
@@ -11,6 +12,7 @@ use prometheus::{
     Registry,
 };
 
+pub use answers::Answers;
 pub use gossip::Gossiping;
 pub use states::States;
 
@@ -19,6 +21,8 @@ pub use states::States;
 pub struct Metrics {
     /// Those of standing, experiments and predictions.
     pub states: States,
+    /// Those of answers given again.
+    pub answers: Answers,
     /// Of the gossip itself.
     pub gossip: Gossiping,
     /// Where they are registered.
@@ -183,6 +187,7 @@ impl Metrics {
         };
         Ok(Self {
             states: States::new(&registry)?,
+            answers: Answers::new(&registry)?,
             gossip: Gossiping::new(&registry)?,
             requests_total: register!(IntCounterVec::new(
                 opts("requests_total", "Requests answered, by the backend that served them and HTTP status."),
@@ -563,7 +568,13 @@ mod tests {
         };
         let own = include_str!("metrics.rs").split("#[cfg(test)]").next().unwrap();
         let fields = names(
-            &[own, include_str!("metrics/states.rs"), include_str!("metrics/gossip.rs")].concat(),
+            &[
+                own,
+                include_str!("metrics/states.rs"),
+                include_str!("metrics/gossip.rs"),
+                include_str!("metrics/answers.rs"),
+            ]
+            .concat(),
             "/// `llm_router_",
         );
         let documented = names(include_str!("../../docs/METRICS.md"), "| `llm_router_");

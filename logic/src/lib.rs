@@ -7,6 +7,7 @@
 
 pub mod api_key;
 pub mod backend;
+pub mod cache_key;
 pub mod capability;
 pub mod cost;
 pub mod fault;

@@ -17,7 +17,7 @@ mod chat;
 mod error;
 mod gemini;
 mod inspect;
-mod json;
+pub(crate) mod json;
 mod llama;
 mod openai;
 mod prefix;

@@ -5,6 +5,7 @@
 
 mod access;
 mod address;
+mod answers;
 mod backend;
 mod edge;
 mod guard;
@@ -112,6 +113,7 @@ impl Check<'_> {
             timeouts: self.timeouts(&file.timeouts.unwrap_or_default()),
             backends,
             ledger: file.ledger.and_then(|ledger| self.ledger(ledger)),
+            idempotency: self.idempotency(&file.idempotency.unwrap_or_default()),
             experiments,
             shadows,
             simulation,

@@ -4,10 +4,12 @@
 //! its description in the JSON Schema. A key whose type is [`Ignored`] is accepted and named in a
 //! warning.
 
+mod answers;
 mod guard;
 mod network;
 
 use crate::config::duration::{Millis, Span};
+pub(super) use answers::IdempotencyFile;
 pub(super) use guard::{BreakerFile, HedgingFile, RetriesFile};
 pub(super) use network::{LinkFile, NetworkFile};
 use schemars::JsonSchema;
@@ -55,6 +57,8 @@ pub(super) struct File {
     pub prices_file: Option<String>,
     /// What every request came to, kept on disk; without this section nothing is.
     pub ledger: Option<LedgerFile>,
+    /// What is remembered of the `Idempotency-Key` of requests.
+    pub idempotency: Option<IdempotencyFile>,
     /// A/B experiments: requests are split into arms by a stable hash of a key.
     pub experiments: Option<Vec<Option<ExperimentFile>>>,
     /// Copies of requests that are sent elsewhere in the background and never reach the client.

@@ -54,6 +54,8 @@ pub struct Config {
     pub backends: Vec<Backend>,
     /// Where what requests came to is kept; `None` = nowhere.
     pub ledger: Option<Ledger>,
+    /// What is remembered of idempotency keys.
+    pub idempotency: Idempotency,
     /// A/B experiments.
     pub experiments: Vec<Experiment>,
     /// What is copied elsewhere in the background.
@@ -351,6 +353,33 @@ pub struct Ledger {
     pub max_bytes: u64,
     /// How requests get on with it.
     pub journal: JournalSettings,
+}
+
+/// What is remembered of idempotency keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// For how long after an answer's end.
+    pub ttl: Duration,
+    /// Keys.
+    pub max_entries: usize,
+    /// Bytes of all kept answers, and again of all running ones.
+    pub max_bytes: usize,
+    /// Bytes of one answer.
+    pub max_entry_bytes: usize,
+    /// Bytes of a key.
+    pub max_key_bytes: usize,
+}
+
+impl Default for Idempotency {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(3600),
+            max_entries: 10_000,
+            max_bytes: 64 * 1024 * 1024,
+            max_entry_bytes: 4 * 1024 * 1024,
+            max_key_bytes: 255,
+        }
+    }
 }
 
 /// Copies of requests that are sent elsewhere in the background.

@@ -131,7 +131,7 @@ async fn handle(app: &App, route: Route, request: Request<Body>) -> Response {
     };
     let relay = app.relay.load_full();
     let (operation, text_bytes) = (call.operation, call.inspected.text_bytes);
-    match relay.relay(call).await {
+    match relay.answer(call).await {
         Ok(response) => response,
         Err(failed) => {
             let mut response = match wire::estimate_count(operation, text_bytes, &failed.error) {
@@ -212,6 +212,7 @@ pub(crate) fn inspected(route: Route, body: Bytes) -> Result<Call, ApiError> {
         needs: Capabilities::default(),
         session: None,
         headers: HeaderMap::new(),
+        completion: None,
     };
     call.inspected = wire::inspect(&call.inbound())?;
     Ok(call)

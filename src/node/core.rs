@@ -84,7 +84,8 @@ impl Core {
             config.timeouts,
             config.stickiness_window,
         )
-        .trying(&config.experiments, &config.shadows);
+        .trying(&config.experiments, &config.shadows)
+        .keeping(config);
         let random = [handle.draw(), handle.draw(), handle.draw(), handle.draw()];
         let auth = Arc::new(Auth::new(config, random, handle.clone()));
         // One reload waiting is enough: it reads the newest file.

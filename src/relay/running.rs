@@ -6,6 +6,7 @@
 use super::fault;
 use super::sending::reply_fault;
 use super::tally::Tally;
+use crate::cache::answer::{Completion, Whole};
 use crate::outbound::Answer;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -17,6 +18,7 @@ use llm_router_logic::route::Step;
 use llm_router_logic::time::Moment;
 use llm_router_logic::wire::Reply;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An upstream's answer as far as the first content byte.
@@ -48,7 +50,7 @@ pub(super) struct Patience {
 }
 
 /// A comment in an event stream, which every reader passes over.
-const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
+pub(crate) const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
 /// When an answer last got on. Comments do not count: llama-server pings every 30 s, whatever becomes
 /// of the answer.
@@ -94,11 +96,17 @@ pub(super) struct Running {
     /// Both are taken when the outcome is known.
     open: Option<(Lease, Tally)>,
     patience: Patience,
+    completion: Option<Arc<Completion>>,
 }
 
 impl Running {
     pub(super) fn new(step: Step, begun: Begun, lease: Lease, tally: Tally, patience: Patience) -> Self {
-        Self { step, begun, open: Some((lease, tally)), patience }
+        Self { step, begun, open: Some((lease, tally)), patience, completion: None }
+    }
+
+    /// Tells `completion` of a whole answer.
+    pub(super) fn telling(self, completion: Option<Arc<Completion>>) -> Self {
+        Self { completion, ..self }
     }
 
     /// The body of a streamed answer.
@@ -171,7 +179,11 @@ impl Running {
     fn served(&mut self) -> Option<Money> {
         let (lease, tally) = self.open.take()?;
         lease.succeed(self.begun.reply.usage());
-        tally.served()
+        let cost = tally.served();
+        if let Some(completion) = &self.completion {
+            completion.tell(Whole { cost, has_content: self.begun.reply.has_read_content() });
+        }
+        cost
     }
 
     fn failed(&mut self, fault: &Fault) -> ApiError {

@@ -62,6 +62,11 @@ impl<'a> Shallow<'a> {
         self.raw(key).filter(|text| *text != "null")
     }
 
+    /// Names and texts of all members, in their order, `null` included.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.0.iter().map(|(name, raw)| (name.as_ref(), raw.get()))
+    }
+
     /// The object without the members `keys`, every other byte of its members as it was.
     pub(crate) fn without(&self, keys: &[&str]) -> String {
         let kept = self.0.iter().filter(|(name, _)| !keys.contains(&name.as_ref()));

@@ -1,0 +1,46 @@
+//! The sections on answers that are given again.
+
+use super::Check;
+use crate::config::file::IdempotencyFile;
+use crate::config::path::Path;
+use crate::config::settings::Idempotency;
+use std::time::Duration;
+
+/// Longest key that may be configured: more than any header needs.
+const KEY_BYTES_MAX: usize = 4096;
+/// A shorter time would forget an answer before its client can ask again.
+const TTL_LEAST: Duration = Duration::from_millis(1);
+
+impl Check<'_> {
+    pub(super) fn idempotency(&mut self, file: &IdempotencyFile) -> Idempotency {
+        let at = Path::default().key("idempotency");
+        let usual = Idempotency::default();
+        let settings = Idempotency {
+            ttl: self.duration(&at.key("ttl"), file.ttl, usual.ttl, TTL_LEAST),
+            max_entries: self
+                .count(&at.key("maxEntries"), file.max_entries)
+                .map_or(usual.max_entries, |count| count as usize),
+            max_bytes: self.bytes(&at.key("maxBytes"), file.max_bytes, usual.max_bytes),
+            max_entry_bytes: self.bytes(
+                &at.key("maxEntryBytes"),
+                file.max_entry_bytes,
+                usual.max_entry_bytes,
+            ),
+            max_key_bytes: self.bytes(&at.key("maxKeyBytes"), file.max_key_bytes, usual.max_key_bytes),
+        };
+        if settings.max_key_bytes > KEY_BYTES_MAX {
+            let is = settings.max_key_bytes;
+            self.findings
+                .problem(&at.key("maxKeyBytes"), format!("must be at most {KEY_BYTES_MAX}, is `{is}`"));
+        }
+        settings
+    }
+
+    /// A size of at least one byte.
+    fn bytes(&mut self, at: &Path, value: Option<usize>, default: usize) -> usize {
+        if value == Some(0) {
+            self.findings.problem(at, "must be at least 1 byte (leave the key out for the default)");
+        }
+        value.unwrap_or(default)
+    }
+}

@@ -1,0 +1,230 @@
+//! A request that gets an answer made for another one: admitted, recorded and booked like any other, at no cost.
+//!
+//! Owns what such a request comes to. It counts as a request against the rate limits, since they protect the
+//! router too, and has no tokens; no budget is asked, since it costs nothing. Where the answer comes from is
+//! known by [`crate::cache`] and [`crate::idempotency`].
+
+use super::account::unix_ms;
+use super::allowance::Allowance;
+use super::{Call, Failed, Relay};
+use crate::cache::flight::Landed;
+use crate::decisions::{AnsweredFrom, Circumstances, Decision, Decisions, Outcome};
+use axum::response::Response;
+use http::{HeaderName, HeaderValue};
+use llm_router_actors::Handle;
+use llm_router_actors::handle::Settlement;
+use llm_router_logic::cost::entry::{Basis, Charge, Flags, Intent, Outcome as Ended};
+use llm_router_logic::cost::usage::Usage;
+use llm_router_logic::guard::ejection::Ejection;
+use llm_router_logic::money::Money;
+use llm_router_logic::request::ANY_MODEL;
+use llm_router_logic::time::{Moment, millis};
+use std::sync::Arc;
+
+/// The label of such requests in place of a backend's.
+const LABEL: &str = "cache";
+
+/// An open account of such a request. Dropped while open, it books a client that went away.
+pub(crate) struct Repeat {
+    handle: Handle,
+    decisions: Arc<Decisions>,
+    allowance: Allowance,
+    record: Decision,
+    tenant: String,
+    key: String,
+    stream: bool,
+    started: Moment,
+    booked: bool,
+    limits: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Relay {
+    /// Admits a request that gets the answer of decision `of`.
+    ///
+    /// # Errors
+    /// The client's rate limits are used up.
+    pub(crate) fn repeat(
+        &self,
+        call: &Call,
+        from: AnsweredFrom,
+        of: String,
+        started: Moment,
+    ) -> Result<Repeat, Box<Failed>> {
+        let handle = self.handle.clone();
+        let mut request = self.request(call, None);
+        (request.input_tokens, request.output_tokens) = (0, 0);
+        let allowance = Allowance::admit(&handle, call, &request).map_err(|(error, headers)| {
+            let refused = &handle.metrics().requests_total;
+            refused.with_label_values(&["none", &error.status.to_string()]).inc();
+            Box::new(Failed { error, decision: String::new(), headers })
+        })?;
+        let limits = allowance.headers(call.dialect);
+        let record = Decision {
+            id: format!("d-{:016x}", handle.draw()),
+            unix_ms: unix_ms(),
+            model: request.model.unwrap_or_else(|| ANY_MODEL.to_owned()),
+            strategy: request.hints.strategy.unwrap_or(handle.snapshot().policy.strategy),
+            backend: None,
+            backend_model: None,
+            reason: None,
+            outcome: Outcome::Running,
+            status: 0,
+            error: None,
+            attempts: Vec::new(),
+            passed_over: Vec::new(),
+            stopped: None,
+            ttft_ms: None,
+            duration_ms: 0,
+            predicted_input_tokens: 0,
+            predicted_output_tokens: 0,
+            predicted_cost: Some(Money::ZERO),
+            cost: Some(Money::ZERO),
+            external_cost: None,
+            usage: Usage::default(),
+            usage_estimated: false,
+            candidates: Vec::new(),
+            refused: Vec::new(),
+            ejection: Ejection::default(),
+            not_looked_at: Vec::new(),
+            circumstances: Circumstances {
+                answered_from: Some(from),
+                answer_of: Some(of),
+                ..Circumstances::default()
+            },
+        };
+        let principal = &call.principal;
+        Ok(Repeat {
+            handle,
+            decisions: Arc::clone(&self.decisions),
+            allowance,
+            record,
+            tenant: principal.tenant.to_string(),
+            key: principal.key.as_ref().map(ToString::to_string).unwrap_or_default(),
+            stream: call.inspected.stream,
+            started,
+            booked: false,
+            limits,
+        })
+    }
+}
+
+impl Repeat {
+    /// Writes this request's own decision, cost and limits into the headers of `response`.
+    pub(crate) fn mark(&mut self, response: &mut Response) {
+        let headers = response.headers_mut();
+        let own = [
+            ("x-llm-router-decision", self.record.id.as_str()),
+            ("x-llm-router-reason", "cached"),
+            ("x-llm-router-cost-usd", "0"),
+            ("x-llm-router-attempts", "0"),
+        ];
+        for (name, value) in own {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        for (name, value) in std::mem::take(&mut self.limits) {
+            headers.insert(name, value);
+        }
+        self.record.status = response.status().as_u16();
+    }
+
+    /// The answer was given as it is.
+    pub(crate) fn served(mut self) {
+        self.book(Outcome::Served, self.record.status);
+    }
+
+    /// The answer it shared ended so; `None` = not yet.
+    pub(crate) fn ended(mut self, landed: Option<&Landed>) {
+        match landed {
+            Some(Landed::Kept(_) | Landed::TooLarge) => self.book(Outcome::Served, self.record.status),
+            _ => {
+                self.record.error = Some("the answer it shared broke off".to_owned());
+                self.book(Outcome::Failed, 502);
+            }
+        }
+    }
+
+    fn book(&mut self, outcome: Outcome, status: u16) {
+        if std::mem::replace(&mut self.booked, true) {
+            return;
+        }
+        let ended = match outcome {
+            Outcome::Served => Ended::Served,
+            Outcome::Cancelled => Ended::Cancelled,
+            Outcome::Failed | Outcome::Running => Ended::Failed,
+        };
+        let duration = self.handle.clock().now().since(self.started);
+        self.record.outcome = outcome;
+        self.record.status = status;
+        self.record.duration_ms = millis(duration);
+        self.journal(ended, status);
+        self.allowance.end(0);
+        let metrics = self.handle.metrics();
+        metrics.requests_total.with_label_values(&[LABEL, &status.to_string()]).inc();
+        metrics.request_duration_seconds.with_label_values(&[LABEL]).observe(duration.as_secs_f64());
+        if outcome == Outcome::Cancelled {
+            metrics.cancelled_requests_total.inc();
+        }
+        self.handle.settle(Settlement {
+            backend: None,
+            via: None,
+            served: outcome == Outcome::Served,
+            is_last: true,
+            fallback: false,
+            usage: Usage::default(),
+            cost: Some(Money::ZERO),
+            external_cost: None,
+            ttft: None,
+            duration,
+            shadow: false,
+        });
+        self.decisions.keep(self.record.clone());
+    }
+
+    /// A row of its own in the ledger, which nothing has to wait for: it costs nothing.
+    fn journal(&self, outcome: Ended, status: u16) {
+        let Some(journal) = self.handle.journal() else { return };
+        let (record, topology) = (&self.record, self.handle.topology());
+        let (intent, _) = journal.intend(Intent {
+            id: 0,
+            request: record.id.clone(),
+            attempt: 1,
+            at_ms: unix_ms(),
+            node: topology.node.to_string(),
+            region: topology.region.to_string(),
+            tenant: self.tenant.clone(),
+            key: self.key.clone(),
+            experiment: String::new(),
+            asked: record.model.clone(),
+            backend: String::new(),
+            model: String::new(),
+            external: false,
+            stream: self.stream,
+            input_tokens: 0,
+            output_tokens: 0,
+            basis: Basis::Free,
+        });
+        journal.settle(Charge {
+            intent,
+            at_ms: unix_ms(),
+            outcome,
+            status,
+            fault: String::new(),
+            is_last: true,
+            usage: Usage::default(),
+            raw_usage: None,
+            cost: Some(Money::ZERO),
+            external_cost: None,
+            flags: Flags::CACHED.with_if(Flags::DISCONNECTED, outcome == Ended::Cancelled),
+            ttft_ms: None,
+            duration_ms: record.duration_ms,
+        });
+    }
+}
+
+impl Drop for Repeat {
+    fn drop(&mut self) {
+        self.book(Outcome::Cancelled, super::tally::CLIENT_CLOSED);
+    }
+}
