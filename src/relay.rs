@@ -23,7 +23,7 @@ mod tally;
 pub(crate) mod trial;
 mod warmth;
 
-use crate::cache::answer::Completion;
+pub use crate::cache::answer::Completion;
 use crate::config::{Config, Shadow, Timeouts};
 use crate::decisions::{Circumstances, Decisions};
 use crate::idempotency::Idempotency;
@@ -89,7 +89,7 @@ pub struct Call {
     /// Its headers: experiments read them; none of them is ever sent on.
     pub headers: HeaderMap,
     /// Who is told of a whole answer.
-    pub(crate) completion: Option<Arc<Completion>>,
+    pub completion: Option<Arc<Completion>>,
 }
 
 /// What a path of Gemini's says of the request.

@@ -26,7 +26,7 @@ const OVERHEAD_BYTES: usize = 1024;
 /// What a generation came to, told once by whoever reads its end; nothing is told of one that failed or was
 /// cut off.
 #[derive(Debug, Default)]
-pub(crate) struct Completion(OnceLock<Whole>);
+pub struct Completion(OnceLock<Whole>);
 
 /// An answer that ended as it should, with its reason to finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
