@@ -156,6 +156,9 @@ pub struct Demo {
     /// Do not open the page in a browser
     #[arg(long)]
     pub no_open: bool,
+    /// Password that the pages ask for; better from the environment than on the command line
+    #[arg(long, env = "LLM_ROUTER_DEMO_PASSWORD", hide_env_values = true)]
+    pub password: Option<SecretString>,
 }
 
 /// Options of `explain`.

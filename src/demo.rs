@@ -5,9 +5,12 @@
 //! configuration, so no paid call is possible. Owns what is printed, when the load ends and the order
 //! of stopping. The scenario's figures stand in [`scenario`], the load in [`load`].
 
+mod breakage;
 mod browser;
 mod fleet;
 mod load;
+mod network;
+mod pages;
 mod scenario;
 mod summary;
 
@@ -75,6 +78,9 @@ pub enum DemoError {
         /// How long it was given.
         within: Duration,
     },
+    /// No loopback port for the network between regions.
+    #[error("cannot find a free loopback port for the network between regions: {0}")]
+    Link(std::io::Error),
     /// No loopback port for gossip.
     #[error("cannot find a free loopback port for gossip: {0}")]
     Gossip(std::io::Error),
@@ -91,16 +97,16 @@ pub async fn run(options: &cli::Demo) -> Result<(), DemoError> {
     let mut stopped = pin!(node::stop_signal());
     say("llm-router demo: starting three regions on simulated backends");
     let fleet = tokio::select! {
-        fleet = Fleet::start(options.port) => fleet?,
+        fleet = Fleet::start(options.port, options.password.clone()) => fleet?,
         _ = &mut stopped => return Ok(()),
     };
-    say(&summary::welcome(&fleet.addresses(), fleet.admin().as_ref(), options.duration));
+    say(&summary::welcome(fleet.addresses(), fleet.admin().as_ref(), options.duration));
     if !options.no_open && std::io::stdout().is_terminal() {
         browser::open(&format!("http://{}/", fleet.addresses()[0]));
     }
 
     let started = Instant::now();
-    let load = Load::start(fleet.addresses())?;
+    let load = Load::start(fleet.addresses().to_vec(), fleet.admin_token(), fleet.burst.subscribe())?;
     let reason = under_load(options.duration, started, &fleet, &load, &mut stopped).await;
     load.end();
     if load.under_way() > 0 {
@@ -171,9 +177,10 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn three_regions_answer_the_load_without_a_failure() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let fleet = Fleet::start(0).await.unwrap();
+        let fleet = Fleet::start(0, None).await.unwrap();
         let started = Instant::now();
-        let load = Load::start(fleet.addresses()).unwrap();
+        let load =
+            Load::start(fleet.addresses().to_vec(), fleet.admin_token(), fleet.burst.subscribe()).unwrap();
         let every_region_served = || fleet.books().iter().all(|book| book.total.requests > 2);
         while !every_region_served() {
             assert!(started.elapsed() < Duration::from_secs(60), "{:?}", fleet.books());
@@ -185,7 +192,7 @@ mod tests {
         assert_eq!((last.load.failed, last.load.first_failure), (0, None));
         assert_eq!(last.load.answered, last.load.sent);
         let live = |node: usize| {
-            let snapshot = fleet.node(node).handle().snapshot();
+            let snapshot = fleet.handle(node).unwrap().snapshot();
             snapshot.view.members.iter().filter(|member| member.live).count()
         };
         for node in 0..3 {
@@ -206,7 +213,7 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
-        let Err(error) = Fleet::start(port).await else { panic!("started on a port in use") };
+        let Err(error) = Fleet::start(port, None).await else { panic!("started on a port in use") };
         let text = error.to_string();
         assert!(
             text.contains("us-west-2") && text.contains(&port.to_string()) && text.contains("--port"),

@@ -25,10 +25,11 @@ use crate::decisions::Decisions;
 use crate::relay::Relay;
 use crate::spot::Notices;
 use crate::ui;
+use crate::ui::history::History;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use llm_router_actors::Handle;
 use secrecy::SecretString;
@@ -55,6 +56,10 @@ pub struct App {
     pub fixed: Arc<Fixed>,
     /// Files that tell prices and ends.
     pub notices: Arc<Notices>,
+    /// The last minutes in figures.
+    pub history: Arc<History>,
+    /// Whether the node stands on the demo's stage.
+    pub staged: bool,
     /// Asks the node to read its file again.
     pub reload: mpsc::Sender<()>,
 }
@@ -91,6 +96,12 @@ impl Fixed {
 
 /// The routes of the public listener.
 pub fn router(app: App) -> Router {
+    router_with(app, Router::new())
+}
+
+/// The same with `staged` besides: the demo's own routes, which need a session where the page does, and of
+/// which only the router's own page may ask what changes something.
+pub fn router_with(app: App, staged: Router<App>) -> Router {
     let limited = from_fn_with_state(app.clone(), session::limit_address);
     let models = Router::new()
         .route("/v1/chat/completions", post(chat::chat_completions))
@@ -104,7 +115,12 @@ pub fn router(app: App) -> Router {
         .route("/api/auth", post(session::login))
         .route_layer(limited);
     let page = Router::new()
+        .route("/ui/explain", post(admin::explain))
+        .merge(staged)
+        .route_layer(from_fn(session::need_own_page))
         .route("/ui/data", get(page::data))
+        .route("/ui/history", get(page::history))
+        .route("/ui/decisions/{id}", get(admin::decision))
         .route_layer(from_fn_with_state(app.clone(), session::need_session));
     Router::new()
         .route("/v1/models", get(models::list))

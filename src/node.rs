@@ -9,7 +9,7 @@ pub use core::{Core, World};
 use crate::config::{self, Config, Problems};
 use crate::gossip_transport::{LoopbackUdp, Quic, TransportError};
 use crate::http::server::{self, Limits};
-use crate::http::{App, admin_router, router};
+use crate::http::{App, Sessions, admin_router, router_with};
 use crate::identity::{Identity, NodeName};
 use crate::outbound::{Outbound, OutboundError};
 use axum::Router;
@@ -44,6 +44,19 @@ pub struct Node {
     listeners: Vec<JoinHandle<()>>,
     reloads: Mutex<Option<mpsc::Receiver<()>>>,
 }
+
+/// What the demo puts around a node.
+pub struct Stage {
+    /// Routes besides the node's own.
+    pub pages: Router<App>,
+    /// Sessions that several nodes share; `None` = the page needs no password.
+    pub sessions: Option<Arc<Sessions>>,
+    /// What stands between the node and its gossip.
+    pub gate: Gate,
+}
+
+/// Makes a gossip transport from one.
+pub type Gate = Box<dyn Fn(Arc<dyn GossipTransport>) -> Arc<dyn GossipTransport> + Send + Sync>;
 
 /// Why a node could not be started or changed.
 #[derive(Debug, thiserror::Error)]
@@ -84,18 +97,18 @@ impl Node {
     /// # Errors
     /// [`NodeError`]; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
-        Self::start_as(config, false).await
+        Self::start_as(config, None).await
     }
 
-    /// Starts a node whose backends are all simulated, which its page then says.
+    /// Starts a node on the demo's stage: its backends are all simulated, which its page then says.
     ///
     /// # Errors
     /// [`NodeError`]; nothing is left running then.
-    pub async fn start_simulated(config: Config) -> Result<Self, NodeError> {
-        Self::start_as(config, true).await
+    pub async fn start_staged(config: Config, stage: Stage) -> Result<Self, NodeError> {
+        Self::start_as(config, Some(stage)).await
     }
 
-    async fn start_as(mut config: Config, simulated: bool) -> Result<Self, NodeError> {
+    async fn start_as(mut config: Config, stage: Option<Stage>) -> Result<Self, NodeError> {
         let mut mocks = Mocks::default();
         mocks.stand_in(&mut config).await?;
         let metrics = Metrics::new().map_err(|error| NodeError::Metrics(error.to_string()))?;
@@ -110,8 +123,11 @@ impl Node {
                 tracing::warn!(%addr, "`auth: none`: whoever reaches this address can spend your money");
             }
         }
-        let (gossip, identity) = gossip(&config, &metrics).await?.unzip();
+        let (mut gossip, identity) = gossip(&config, &metrics).await?.unzip();
         let identity = identity.flatten();
+        if let (Some(stage), Some((_, transport))) = (&stage, &mut gossip) {
+            *transport = (stage.gate)(Arc::clone(transport));
+        }
         let relay_metrics = metrics.clone();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let world = World {
@@ -120,10 +136,18 @@ impl Node {
             gossip,
             draw: Arc::new(rand::random::<u64>),
             generation: llm_router_logic::time::millis(since_epoch),
-            simulated: simulated || config.smart_mocking.is_some(),
+            simulated: stage.is_some() || config.smart_mocking.is_some(),
         };
-        let Core { app, outbound, reloads } = Core::start(&config, world).await?;
+        let Core { mut app, outbound, reloads } = Core::start(&config, world).await?;
         let stop = CancellationToken::new();
+        let pages = stage.map(|stage| {
+            app.staged = true;
+            app.sessions = stage.sessions;
+            stage.pages
+        });
+        let (followed, ended) = (app.clone(), stop.clone());
+        let following = async move { followed.history.follow(&followed.handle, &followed.decisions).await };
+        tokio::spawn(async move { ended.run_until_cancelled(following).await });
         let follower = stop.clone();
         let auth = Arc::clone(&app.auth);
         tokio::spawn(async move { auth.follow_file(follower).await });
@@ -142,7 +166,7 @@ impl Node {
             admin_addr = listener.local_addr().ok();
             listeners.push(serve(listener, admin_router(app.clone())));
         }
-        listeners.push(serve(listener, router(app.clone())));
+        listeners.push(serve(listener, router_with(app.clone(), pages.unwrap_or_default())));
         if let Some(identity) = identity {
             let relay = PeerRelay { config: &config, identity, metrics: relay_metrics, stop: stop.clone() };
             listeners.extend(relay.start(&app.handle, &outbound).await?);
@@ -214,6 +238,19 @@ impl Node {
             // A listener that panicked is as closed as one that ended.
             let _ = listener.await;
         }
+        self.app.handle.shutdown().await;
+    }
+}
+
+impl Node {
+    /// Ends the node as a crash would: every connection is cut at once. Peers are told only if its gossip
+    /// still gets out.
+    pub async fn kill(self) {
+        for listener in &self.listeners {
+            listener.abort();
+        }
+        self.stop.cancel();
+        self.app.relay.load().stop_shadows();
         self.app.handle.shutdown().await;
     }
 }

@@ -2,16 +2,18 @@
 //!
 //! Owns the files under `ui/assets`, their content types, entity tags and security headers. Never
 //! computes a figure: those come from `GET /ui/data`, which the node answers with a [`data::UiData`].
-//! No build step, no CDN: the page works offline, and its content security policy allows nothing but
-//! this origin and no inline script or style.
+//! No bundler, no CDN: the page works offline, and its content security policy allows nothing but this
+//! origin and no inline script or style. The build packs each file with gzip, and a client that takes gzip
+//! is sent that.
 
 pub mod data;
+pub mod history;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    IF_NONE_MATCH, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::routing::get;
@@ -24,6 +26,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 /// One file of the page.
@@ -31,6 +34,8 @@ struct Asset {
     path: &'static str,
     content_type: &'static str,
     body: &'static str,
+    /// The same, packed.
+    gzip: &'static [u8],
 }
 
 macro_rules! assets {
@@ -39,15 +44,24 @@ macro_rules! assets {
             path: $path,
             content_type: $content_type,
             body: include_str!(concat!("ui/assets/", $file)),
+            gzip: include_bytes!(concat!(env!("OUT_DIR"), "/ui/", $file, ".gz")),
         },)*];
     };
 }
 
 assets! {
     "/" HTML "index.html",
-    "/ui/style.css" CSS "style.css",
+    "/ui/LICENSES.txt" TEXT "LICENSES.txt",
     "/ui/icon.svg" SVG "icon.svg",
+    "/ui/style.css" CSS "style.css",
+    "/ui/activity.js" SCRIPT "activity.js",
+    "/ui/answer.js" SCRIPT "answer.js",
     "/ui/app.js" SCRIPT "app.js",
+    "/ui/arms.js" SCRIPT "arms.js",
+    "/ui/ask.js" SCRIPT "ask.js",
+    "/ui/breakages.js" SCRIPT "breakages.js",
+    "/ui/chart.js" SCRIPT "chart.js",
+    "/ui/charts.js" SCRIPT "charts.js",
     "/ui/decisions.js" SCRIPT "decisions.js",
     "/ui/dom.js" SCRIPT "dom.js",
     "/ui/fleet.js" SCRIPT "fleet.js",
@@ -55,33 +69,44 @@ assets! {
     "/ui/headline.js" SCRIPT "headline.js",
     "/ui/login.js" SCRIPT "login.js",
     "/ui/members.js" SCRIPT "members.js",
+    "/ui/money.js" SCRIPT "money.js",
     "/ui/playground.js" SCRIPT "playground.js",
     "/ui/poll.js" SCRIPT "poll.js",
+    "/ui/record.js" SCRIPT "record.js",
     "/ui/share.js" SCRIPT "share.js",
+    "/ui/tenants.js" SCRIPT "tenants.js",
     "/ui/tones.js" SCRIPT "tones.js",
+    "/ui/views.js" SCRIPT "views.js",
 }
 
 /// The routes of the page's files: `/` and `/ui/*`. `/ui/data` is not among them.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     ASSETS.iter().fold(Router::new(), |router, asset| {
-        let tag = entity_tag(asset.body);
+        let tags = Tags { plain: entity_tag(asset.body, ""), gzip: entity_tag(asset.body, "-gzip") };
         router.route(
             asset.path,
-            get(move |headers: HeaderMap| std::future::ready(serve(asset, &tag, &headers))),
+            get(move |headers: HeaderMap| std::future::ready(serve(asset, &tags, &headers))),
         )
     })
 }
 
-/// Answers with the file, or with 304 where the browser already has it.
-fn serve(asset: &'static Asset, tag: &HeaderValue, asked: &HeaderMap) -> Response<Body> {
+/// Answers with the file, packed where the client takes that, or with 304 where it has it already.
+fn serve(asset: &'static Asset, tags: &Tags, asked: &HeaderMap) -> Response<Body> {
+    let packed = takes_gzip(asked);
+    let tag = if packed { &tags.gzip } else { &tags.plain };
     let known = asked.get_all(IF_NONE_MATCH).iter().any(|value| names_tag(value, tag));
-    let body = if known { Body::empty() } else { Body::from(Bytes::from_static(asset.body.as_bytes())) };
+    let bytes = if packed { asset.gzip } else { asset.body.as_bytes() };
+    let body = if known { Body::empty() } else { Body::from(Bytes::from_static(bytes)) };
     let mut response = Response::new(body);
     if known {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
+    if packed {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     headers.insert(ETAG, tag.clone());
     // Names carry no version, so that a new binary's files are seen at once; the tag makes it a 304.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -91,18 +116,37 @@ fn serve(asset: &'static Asset, tag: &HeaderValue, asked: &HeaderMap) -> Respons
     response
 }
 
+/// Whether a client says that it takes gzip, and not that it does by a weight of zero.
+fn takes_gzip(asked: &HeaderMap) -> bool {
+    let lists = asked.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let mut codings = lists.flat_map(|list| list.split(','));
+    codings.any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let refused =
+            weight.trim().strip_prefix("q=").is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0));
+        name.trim().eq_ignore_ascii_case("gzip") && !refused
+    })
+}
+
 /// Whether an `If-None-Match` value names `tag`, alone, in a list, weakly, or as `*`.
 fn names_tag(value: &HeaderValue, tag: &HeaderValue) -> bool {
     let (Ok(value), Ok(tag)) = (value.to_str(), tag.to_str()) else { return false };
     value.split(',').map(str::trim).any(|one| one == "*" || one.trim_start_matches("W/") == tag)
 }
 
+/// The tags of a file as it is and packed: two forms, so two tags.
+#[derive(Clone)]
+struct Tags {
+    plain: HeaderValue,
+    gzip: HeaderValue,
+}
+
 /// A tag from the content: 64-bit FNV-1a, the same on every node that runs the same build.
-fn entity_tag(body: &str) -> HeaderValue {
+fn entity_tag(body: &str, form: &str) -> HeaderValue {
     let hash = body.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
-    HeaderValue::try_from(format!("\"{hash:016x}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
+    HeaderValue::try_from(format!("\"{hash:016x}{form}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
 }
 
 #[cfg(test)]
@@ -145,6 +189,7 @@ mod tests {
                 Some((_, "css")) => CSS,
                 Some((_, "js")) => SCRIPT,
                 Some((_, "svg")) => SVG,
+                Some((_, "txt")) => TEXT,
                 Some((_, other)) => panic!("`{path}`: no type is expected for `{other}`"),
             };
             assert_eq!(headers[CONTENT_TYPE], expected, "{path}");
@@ -160,7 +205,9 @@ mod tests {
 
     #[test]
     fn nothing_is_inline_and_nothing_comes_from_elsewhere() {
-        for asset in ASSETS {
+        // The policy keeps a library from loading or running anything foreign; its comments may name sites.
+        let own = ASSETS.iter().filter(|asset| !asset.path.starts_with("/ui/chart.js"));
+        for asset in own {
             let foreign = asset.body.replace("http://www.w3.org/2000/svg", "");
             assert!(!foreign.contains("http://") && !foreign.contains("https://"), "{}", asset.path);
             for banned in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
@@ -182,6 +229,34 @@ mod tests {
         assert_eq!(again[ETAG], headers[ETAG]);
         let (status, ..) = get("/ui/style.css", Some(&headers[ETAG])).await;
         assert_eq!(status, StatusCode::OK, "another file has another tag");
+    }
+
+    #[tokio::test]
+    async fn who_takes_gzip_is_sent_less_and_the_whole_page_stays_small() {
+        let asked = |encoding| Request::get("/ui/app.js").header(ACCEPT_ENCODING, encoding);
+        for (encoding, packed) in
+            [("gzip, deflate", true), ("br, GZIP;q=0.5", true), ("gzip;q=0", false), ("br", false)]
+        {
+            let request = asked(encoding).body(Body::empty()).unwrap();
+            let response = routes::<()>().oneshot(request).await.unwrap();
+            let headers = response.headers();
+            assert_eq!(headers.contains_key(CONTENT_ENCODING), packed, "{encoding}");
+            assert_eq!(headers[ETAG].to_str().unwrap().contains("-gzip"), packed, "{encoding}");
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            // The first bytes of every gzip file.
+            assert_eq!(body.starts_with(&[0x1f, 0x8b]), packed, "{encoding}");
+        }
+        let all: usize = ASSETS.iter().map(|asset| asset.gzip.len()).sum();
+        assert!(all < 600 * 1024, "the page takes {all} bytes");
+    }
+
+    #[test]
+    fn the_library_is_what_its_notice_says() {
+        let body = |path: &str| ASSETS.iter().find(|asset| asset.path == path).unwrap().body;
+        let (library, notice) = (body("/ui/chart.js"), body("/ui/LICENSES.txt"));
+        let version = library.split("Chart.js v").nth(1).unwrap().split_whitespace().next().unwrap();
+        assert!(notice.contains(&format!("Chart.js {version}")), "{version}");
+        assert!(notice.contains("Permission is hereby granted"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -18,6 +18,10 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 pub(super) const PER_SECOND: f64 = 6.0;
 /// Most requests under way.
 const AT_ONCE: usize = 48;
+/// In a burst, so many times as many requests come in, and as many may be under way.
+const BURST: u32 = 5;
+/// One request in so many belongs to a session.
+const SESSION_SHARE: f64 = 0.25;
 /// Longest pause between two requests.
 const GAP_MAX: Duration = Duration::from_secs(1);
 /// The same demo every time.
@@ -52,6 +56,8 @@ pub(super) struct Ask {
     pub(super) stream: bool,
     pub(super) max_tokens: u32,
     pub(super) prompt: String,
+    /// The session it belongs to.
+    pub(super) session: Option<u32>,
 }
 
 impl Ask {
@@ -120,6 +126,7 @@ impl Iterator for Mix {
             stream: self.0.random_bool(0.7),
             max_tokens,
             prompt,
+            session: self.0.random_bool(SESSION_SHARE).then(|| self.0.random_range(0..400)),
         })
     }
 }
@@ -146,33 +153,38 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Starts sending to the routers at `addresses`.
-    pub(super) fn start(addresses: Vec<SocketAddr>) -> Result<Self, reqwest::Error> {
+    /// Starts sending to the routers at `addresses`, many times as much while `burst` says so. With the
+    /// routers' `token` no limit for visitors holds for it.
+    pub(super) fn start(
+        addresses: Vec<SocketAddr>,
+        token: &str,
+        burst: watch::Receiver<bool>,
+    ) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
         let tally = Arc::new(Mutex::new(Tally::default()));
         let (ended, stopped, tracker) =
             (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let client = Client { client, addresses: addresses.into(), token: token.into() };
         let sender = {
             let (tally, tracker) = (Arc::clone(&tally), tracker.clone());
             let (ended, stopped) = (ended.clone(), stopped.clone());
             async move {
                 for ask in Mix::new(SEED) {
+                    let factor = if *burst.borrow() { BURST } else { 1 };
                     tokio::select! {
-                        () = tokio::time::sleep(ask.gap) => {}
+                        () = tokio::time::sleep(ask.gap / factor) => {}
                         () = ended.cancelled() => break,
                     }
-                    let Ok(permit) = Arc::clone(&places).try_acquire_owned() else {
+                    if tracker.len() >= AT_ONCE * factor as usize {
                         note(&tally, |tally| tally.held_back += 1);
                         continue;
-                    };
+                    }
                     note(&tally, |tally| tally.sent += 1);
-                    let url = format!("http://{}/v1/chat/completions", addresses[ask.place]);
-                    let asked = send(client.clone(), url, ask);
-                    let (tally, stopped) = (Arc::clone(&tally), stopped.clone());
+                    let (client, tally, stopped) = (client.clone(), Arc::clone(&tally), stopped.clone());
                     tracker.spawn(async move {
-                        let _permit = permit;
-                        let Some(outcome) = stopped.run_until_cancelled(asked).await else { return };
+                        let Some(outcome) = stopped.run_until_cancelled(client.send(ask)).await else {
+                            return;
+                        };
                         note(&tally, |tally| match outcome {
                             Ok(()) => tally.answered += 1,
                             Err(why) => {
@@ -220,19 +232,55 @@ fn note(tally: &Mutex<Tally>, change: impl FnOnce(&mut Tally)) {
     change(&mut tally.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
-/// Sends `ask` and reads the whole answer; the error says what was wrong with it.
-async fn send(client: reqwest::Client, url: String, ask: Ask) -> Result<(), String> {
-    let mut request = client.post(url).header("content-type", "application/json").body(ask.body());
-    if let Some(strategy) = ask.strategy {
-        request = request.header("x-llm-router-strategy", strategy.as_str());
+/// A client of all regions.
+#[derive(Clone)]
+struct Client {
+    client: reqwest::Client,
+    addresses: Arc<[SocketAddr]>,
+    token: Arc<str>,
+}
+
+impl Client {
+    /// Sends `ask` to its region, or to the next one where nobody listens there, as a health-checked DNS
+    /// name would; the error says what was wrong with the answer.
+    async fn send(self, ask: Ask) -> Result<(), String> {
+        let mut refused = String::new();
+        for hop in 0..self.addresses.len() {
+            let address = self.addresses[(ask.place + hop) % self.addresses.len()];
+            match self.send_to(address, &ask).await {
+                Ok(response) => return read(response, ask.stream).await,
+                Err(error) if error.is_connect() => refused = format!("no answer: {error}"),
+                Err(error) => return Err(format!("no answer: {error}")),
+            }
+        }
+        Err(refused)
     }
-    let response = request.send().await.map_err(|error| format!("no answer: {error}"))?;
+
+    async fn send_to(&self, address: SocketAddr, ask: &Ask) -> reqwest::Result<reqwest::Response> {
+        let mut request = self
+            .client
+            .post(format!("http://{address}/v1/chat/completions"))
+            .header("content-type", "application/json")
+            .header("authorization", format!("Bearer {}", self.token))
+            .body(ask.body());
+        if let Some(strategy) = ask.strategy {
+            request = request.header("x-llm-router-strategy", strategy.as_str());
+        }
+        if let Some(session) = ask.session {
+            request = request.header("x-llm-router-session", format!("visitor-{session}"));
+        }
+        request.send().await
+    }
+}
+
+/// Reads the whole answer; the error says what was wrong with it.
+async fn read(response: reqwest::Response, stream: bool) -> Result<(), String> {
     let status = response.status();
     let body = response.text().await.map_err(|error| format!("the answer broke off: {error}"))?;
     if !status.is_success() {
         return Err(format!("status {status}: {}", body.chars().take(300).collect::<String>()));
     }
-    whole(ask.stream, &body)
+    whole(stream, &body)
 }
 
 /// Whether an answer is complete: a stream ends with `[DONE]` and holds no error event, a plain answer
@@ -306,7 +354,7 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         // Nobody listens on a port that was just given back.
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let load = Load::start(vec![closed; 3]).unwrap();
+        let load = Load::start(vec![closed; 3], "none", watch::channel(false).1).unwrap();
         let failed = async {
             while load.tally().failed == 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;

@@ -66,6 +66,13 @@ pub(super) struct Cluster {
     pub(super) pace: Pace,
 }
 
+impl Cluster {
+    /// Whether it runs on machines that the cloud may take away.
+    pub(super) fn is_spot(&self) -> bool {
+        self.model == LARGE
+    }
+}
+
 /// One CPU and one GPU cluster in each region.
 pub(super) const CLUSTERS: [Cluster; 6] = [
     Cluster {
@@ -134,6 +141,13 @@ pub(super) const PROVIDERS: [Provider; 3] = [
     Provider { name: "gemini", kind: Kind::Gemini, model: "gemini-2.5-flash", pace: pace(330, 110.0, 32) },
 ];
 
+/// What every region has besides: a day's budget at providers, and an experiment on who answers sessions.
+const WORLD: &str = "quota: {budget: {usd: 2, period: day}}\n\
+    experiments:\n  \
+    - name: small-model\n    \
+    key: session\n    \
+    arms: [{name: control, weight: 50}, {name: small, weight: 50, model: tinyllama-1.1b-chat}]\n";
+
 /// Where a region's router finds what it needs; everything on loopback.
 pub(super) struct Addresses<'a> {
     /// HTTP port, 0 for any.
@@ -167,6 +181,7 @@ pub(super) fn config(index: usize, at: &Addresses<'_>) -> String {
     if !at.admin_token.is_empty() {
         let _ = writeln!(text, "admin: {{listen: \"127.0.0.1:0\", token: {}}}", at.admin_token);
     }
+    text.push_str(WORLD);
     text.push_str("clusters:\n");
     for cluster in &CLUSTERS {
         let _ = writeln!(
@@ -226,6 +241,7 @@ mod tests {
             assert_eq!(config.backends.len(), 9);
             names.insert(config.node.name);
         }
+        assert!(WORLD.contains(SMALL), "the experiment names a model that is served");
         assert_eq!(names.len(), 3, "routers need names of their own");
     }
 

@@ -192,7 +192,7 @@ async fn decisions(State(app): State<App>, Query(page): Query<Page>) -> Response
     Json(json!({"decisions": app.decisions.newest(page.limit.unwrap_or(LISTED))})).into_response()
 }
 
-async fn decision(State(app): State<App>, Path(id): Path<String>) -> Response {
+pub(super) async fn decision(State(app): State<App>, Path(id): Path<String>) -> Response {
     match app.decisions.find(&id) {
         Some(decision) => Json(&*decision).into_response(),
         None => told(StatusCode::NOT_FOUND, "no such decision: the oldest are forgotten first"),
@@ -249,14 +249,18 @@ async fn limits(State(app): State<App>) -> Response {
 }
 
 #[derive(Deserialize)]
-struct Asked {
+pub(super) struct Asked {
     /// The route the request would be sent to; by its body's shape where not given.
     path: Option<String>,
 }
 
 /// What would be decided now for the request in the body, sent with the headers a client would send:
 /// JSON, or text for a person where `Accept` asks for `text/plain`. Nothing is sent to a backend.
-async fn explain(State(app): State<App>, Query(asked): Query<Asked>, request: Request) -> Response {
+pub(super) async fn explain(
+    State(app): State<App>,
+    Query(asked): Query<Asked>,
+    request: Request,
+) -> Response {
     let wants_text = request.headers().get(ACCEPT).is_some_and(|accept| accept == "text/plain");
     let (parts, body) = request.into_parts();
     let body = match to_bytes(body, app.fixed.max_body_bytes).await {

@@ -2,15 +2,23 @@
 
 use super::App;
 use crate::decisions::Decision;
-use crate::ui::data::{DECISIONS_LIMIT, Totals, UiBackend, UiData, UiDecision, UiMember, UiPeerFact};
+use crate::ui::data::{
+    DECISIONS_LIMIT, Totals, UiArm, UiBackend, UiBudget, UiData, UiDecision, UiMember, UiPeerFact,
+};
+use crate::ui::history::Sample;
 use axum::Json;
-use axum::extract::State;
-use llm_router_actors::handle::{Book, Sums};
+use axum::extract::{Query, State};
+use llm_router_actors::handle::Book;
+use llm_router_actors::metrics::Metrics;
 use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::report::Health;
 use llm_router_logic::route::Loads;
 use llm_router_logic::route::score::unit_cost;
 use llm_router_logic::time::{Moment, millis};
+use prometheus::core::Collector;
+use prometheus::proto::Metric;
+use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(super) async fn data(State(app): State<App>) -> Json<UiData> {
@@ -30,9 +38,10 @@ pub(super) async fn data(State(app): State<App>) -> Json<UiData> {
         region: view.region.clone(),
         cloud: app.fixed.cloud.clone(),
         simulated: app.fixed.simulated,
+        staged: app.staged,
         uptime_s: now.micros() / 1_000_000,
         now_unix_ms: millis(unix),
-        totals: totals(&book.total, backends.iter().map(|b| b.in_flight).sum()),
+        totals: totals(&book, backends.iter().map(|b| b.in_flight).sum()),
         clusters_active: count(true, false),
         clusters_total: count(true, true),
         providers_healthy: count(false, false),
@@ -49,12 +58,76 @@ pub(super) async fn data(State(app): State<App>) -> Json<UiData> {
                 this_node: member.this_node,
             })
             .collect(),
+        budgets: budgets(&app),
+        split: app.handle.quotas().sharing_state().1,
+        arms: arms(app.handle.metrics()),
         decisions: app.decisions.newest(DECISIONS_LIMIT).iter().map(|decision| shown(decision)).collect(),
         backends,
     })
 }
 
-fn totals(sums: &Sums, in_flight: u32) -> Totals {
+#[derive(Deserialize)]
+pub(super) struct After {
+    /// Unix milliseconds of the newest sample the page has.
+    #[serde(default)]
+    after: u64,
+}
+
+/// `GET /ui/history?after=UNIX_MS`: the samples since then.
+pub(super) async fn history(
+    State(app): State<App>,
+    Query(After { after }): Query<After>,
+) -> Json<Vec<Sample>> {
+    Json(app.history.after(after))
+}
+
+fn budgets(app: &App) -> Vec<UiBudget> {
+    let shown = app.handle.quotas().budgets().into_iter().map(|budget| UiBudget {
+        scope: budget.scope.to_string(),
+        limit_usd: budget.limit,
+        spent_usd: budget.spent,
+        reserved_usd: budget.reserved,
+        overshoot_usd: budget.overshoot,
+        mode: budget.spec.mode.as_str().to_owned(),
+        ends_unix: budget.ends,
+    });
+    shown.collect()
+}
+
+/// The arms that had a request, from the metrics that count them.
+fn arms(metrics: &Metrics) -> Vec<UiArm> {
+    let mut arms: BTreeMap<(String, String), UiArm> = BTreeMap::new();
+    let mut each = |family: &dyn Collector, add: &dyn Fn(&mut UiArm, &Metric)| {
+        for metric in family.collect().iter().flat_map(|family| family.get_metric().to_vec()) {
+            let (experiment, arm) = (label(&metric, "experiment"), label(&metric, "arm"));
+            let empty = || UiArm { experiment: experiment.clone(), arm: arm.clone(), ..UiArm::default() };
+            add(arms.entry((experiment.clone(), arm.clone())).or_insert_with(empty), &metric);
+        }
+    };
+    let states = &metrics.states;
+    each(&states.experiment_requests_total, &|arm, metric| {
+        let count = metric.get_counter().get_value() as u64;
+        arm.requests += count;
+        if label(metric, "outcome") == "served" {
+            arm.served += count;
+        }
+    });
+    each(&states.experiment_spend_usd_total, &|arm, metric| arm.spend_usd = metric.get_counter().get_value());
+    each(&states.experiment_ttft_seconds, &|arm, metric| {
+        let (sum, count) =
+            (metric.get_histogram().get_sample_sum(), metric.get_histogram().get_sample_count());
+        arm.ttft_avg_ms = (count > 0).then(|| sum * 1_000.0 / count as f64);
+    });
+    arms.into_values().collect()
+}
+
+fn label(metric: &Metric, name: &str) -> String {
+    let pair = metric.get_label().iter().find(|pair| pair.name() == name);
+    pair.map(|pair| pair.value().to_owned()).unwrap_or_default()
+}
+
+fn totals(book: &Book, in_flight: u32) -> Totals {
+    let sums = &book.total;
     let average = |sum: u64, count: u64| {
         sum.checked_div(count).map(|average| u32::try_from(average).unwrap_or(u32::MAX))
     };
@@ -70,6 +143,9 @@ fn totals(sums: &Sums, in_flight: u32) -> Totals {
         cost_usd: sums.cost,
         external_equivalent_usd: sums.external_equivalent,
         saved_usd: sums.gross_savings,
+        idle_usd: book.idle,
+        net_saved_usd: book.net_savings,
+        unpriced: sums.unpriced,
     }
 }
 

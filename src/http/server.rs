@@ -24,7 +24,8 @@ const CONNECTIONS_MAX: usize = 16_384;
 /// Pause after a failed accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` until `stop` is cancelled, then lets running requests end for at most `drain`.
+/// Serves `router` until `stop` is cancelled, then lets running requests end for at most `drain`. Dropping the
+/// future cuts every connection at once.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -35,6 +36,8 @@ pub async fn serve(
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     let hard_stop = CancellationToken::new();
+    // A listener that is aborted takes its connections with it.
+    let _cut = hard_stop.clone().drop_guard();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{COOKIE, HeaderValue, RETRY_AFTER, SET_COOKIE};
+use http::header::{COOKIE, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderMap, StatusCode};
 use llm_router_actors::Handle;
 use moka::sync::Cache;
@@ -120,14 +120,43 @@ pub(super) async fn need_session(State(app): State<App>, request: Request, next:
     }
 }
 
-/// Keeps an address within the demo's limit; everybody where the demo is off.
+/// The header that the page sends with whatever changes something or takes work. A form of another page
+/// cannot carry it, and its scripts only with this router's leave, which is never given.
+const FROM_THE_PAGE: &str = "x-llm-router-page";
+
+/// Lets through what this router's own page asks; the rest could be another page in the same browser, which
+/// would ride on the session's cookie.
+pub(super) async fn need_own_page(request: Request, next: Next) -> Response {
+    if is_of_own_page(request.headers()) {
+        return next.run(request).await;
+    }
+    told(
+        StatusCode::FORBIDDEN,
+        &format!("only the router's own page may ask this: it sends `{FROM_THE_PAGE}: 1`"),
+    )
+}
+
+/// Whether a request bears the page's header and, where a browser tells its origin, comes from this host.
+fn is_of_own_page(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let same_site = text("sec-fetch-site").is_none_or(|site| site == "same-origin");
+    let host = text(HOST.as_str()).unwrap_or_default();
+    let same_origin = text(ORIGIN.as_str())
+        .is_none_or(|origin| origin.split_once("://").is_some_and(|(_, authority)| authority == host));
+    headers.contains_key(FROM_THE_PAGE) && same_site && same_origin
+}
+
+/// Keeps an address within the demo's limit; everybody where the demo is off, and whoever has the admin token.
 pub(super) async fn limit_address(
     State(app): State<App>,
     peer: Option<Extension<SocketAddr>>,
     request: Request<Body>,
     next: Next,
 ) -> Response {
+    let is_admin =
+        app.fixed.admin_token.as_ref().is_some_and(|token| auth::carries(request.headers(), token));
     if let (Some(sessions), Some(Extension(peer))) = (&app.sessions, peer)
+        && !is_admin
         && !sessions.admit(peer.ip())
     {
         let mut response =
@@ -140,4 +169,32 @@ pub(super) async fn limit_address(
 
 fn told(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({"error": {"message": message, "type": "demo"}}))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_own_page(pairs: &[(&'static str, &'static str)]) -> bool {
+        let headers = pairs
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)));
+        is_of_own_page(&headers.collect())
+    }
+
+    #[test]
+    fn only_the_page_of_the_same_origin_may_change_something() {
+        let (page, host) = (("x-llm-router-page", "1"), ("host", "127.0.0.1:8080"));
+        assert!(of_own_page(&[page, host]), "a client that is no browser");
+        assert!(of_own_page(&[
+            page,
+            host,
+            ("origin", "http://127.0.0.1:8080"),
+            ("sec-fetch-site", "same-origin")
+        ]));
+        assert!(!of_own_page(&[host, ("origin", "http://127.0.0.1:8080")]), "a form cannot send the header");
+        assert!(!of_own_page(&[page, host, ("origin", "http://127.0.0.1:8081")]), "another port");
+        assert!(!of_own_page(&[page, host, ("origin", "null")]));
+        assert!(!of_own_page(&[page, host, ("sec-fetch-site", "same-site")]));
+    }
 }

@@ -101,6 +101,8 @@ impl Core {
             )),
             auth,
             sessions: config.demo.clone().map(|demo| Arc::new(Sessions::new(demo))),
+            history: Arc::default(),
+            staged: false,
             fixed: Arc::new(Fixed::new(config, world.simulated)),
             reload,
         };

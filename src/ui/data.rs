@@ -25,6 +25,8 @@ pub struct UiData {
     pub cloud: String,
     /// Whether the backends are simulated (the demo), which the page then says in plain sight.
     pub simulated: bool,
+    /// Whether it stands on the demo's stage, whose page can break things.
+    pub staged: bool,
     /// Seconds since this router started.
     pub uptime_s: u64,
     /// This router's clock, Unix milliseconds.
@@ -45,6 +47,12 @@ pub struct UiData {
     pub members: Vec<UiMember>,
     /// Configured backends, in the order of the configuration.
     pub backends: Vec<UiBackend>,
+    /// Budgets, each over all routers.
+    pub budgets: Vec<UiBudget>,
+    /// Whether a router that shares limits is not heard, so that each keeps to its own part.
+    pub split: bool,
+    /// Arms of experiments.
+    pub arms: Vec<UiArm>,
     /// Last decisions of this router, newest first, at most [`DECISIONS_LIMIT`].
     pub decisions: Vec<UiDecision>,
 }
@@ -75,6 +83,48 @@ pub struct Totals {
     /// `external_equivalent_usd` less what those same requests cost. Gross: hours in which a cluster
     /// idles are not in it.
     pub saved_usd: Money,
+    /// What clusters cost beyond what requests were charged: their idle time.
+    pub idle_usd: Money,
+    /// `saved_usd` less `idle_usd`: what is left once every machine is paid for.
+    pub net_saved_usd: Money,
+    /// Requests without a known cost, which are in no sum of money.
+    pub unpriced: u64,
+}
+
+/// A budget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UiBudget {
+    /// Whose: `fleet`, a tenant or a key.
+    pub scope: String,
+    /// What may be spent in the period.
+    pub limit_usd: Money,
+    /// Spent by all routers, as far as is known here.
+    pub spent_usd: Money,
+    /// Reserved by all routers for requests under way.
+    pub reserved_usd: Money,
+    /// What it may be exceeded by at worst, now.
+    pub overshoot_usd: Money,
+    /// `soft` or `hard`.
+    pub mode: String,
+    /// End of the period, Unix seconds.
+    pub ends_unix: u64,
+}
+
+/// An arm of an experiment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UiArm {
+    /// The experiment.
+    pub experiment: String,
+    /// The arm.
+    pub arm: String,
+    /// Requests finished.
+    pub requests: u64,
+    /// Of these, answered in full.
+    pub served: u64,
+    /// What they cost in USD. Not an amount of the books: the metric's sum.
+    pub spend_usd: f64,
+    /// Mean time to first token in milliseconds.
+    pub ttft_avg_ms: Option<f64>,
 }
 
 /// A router of the cluster.

@@ -1,18 +1,11 @@
 // Small DOM verbs. Text goes in as text nodes only: nothing here, or anywhere on the page, parses HTML.
 
-const SVG = "http://www.w3.org/2000/svg";
-
 /** The element with this id. */
 export const byId = (id) => document.getElementById(id);
 
 /** A new element with class, attributes and children (strings become text). */
 export function make(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
-}
-
-/** The same in SVG. */
-export function makeSvg(tag, attributes = {}, ...children) {
-  return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
 function fill(element, attributes, children) {
@@ -66,15 +59,4 @@ export function keep(parent, items, keyOf, create) {
     else parent.insertBefore(part.root, at);
     part.update(item);
   }
-}
-
-/** Draws `values` (numbers or null) as a line over the whole width of a 120 × 28 sparkline. */
-export function drawSpark(svg, values, length) {
-  const known = values.filter((value) => value !== null);
-  const top = Math.max(...known, 0) || 1;
-  const points = values
-    .map((value, index) => [120 - ((values.length - 1 - index) * 120) / (length - 1), value])
-    .filter(([, value]) => value !== null)
-    .map(([x, value]) => `${x.toFixed(1)},${(26 - (value / top) * 24).toFixed(1)}`);
-  setAttribute(svg.firstElementChild, "points", points.join(" "));
 }

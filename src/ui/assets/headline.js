@@ -1,6 +1,7 @@
 // The four headline cards.
 
-import { byId, drawSpark, keep, make, setAttribute, setText } from "./dom.js";
+import { spark } from "./charts.js";
+import { byId, keep, make, setAttribute, setText } from "./dom.js";
 import { count, counted, dollars, duration, percent } from "./format.js";
 
 const HISTORY = 60;
@@ -8,6 +9,12 @@ const RECENT_MS = 10000;
 const perSecond = [];
 const recent = [];
 let before = null;
+let sparks = null;
+
+/** Makes the small curves; call it once the chart library is there. */
+export function startHeadline() {
+  sparks = { requests: spark(byId("h-requests-spark"), HISTORY), latency: spark(byId("h-latency-spark"), HISTORY) };
+}
 
 /** Draws the cards. */
 export function drawHeadline(data) {
@@ -26,7 +33,7 @@ function drawRequests({ totals, now_unix_ms: now }) {
   const failed = `${count(totals.errors)} not answered in full, ${counted(totals.fallbacks, "fallback")}`;
   setText(byId("h-requests-sub"), failed);
   setAttribute(byId("h-requests-sub"), "data-level", totals.errors > 0 ? "bad" : null);
-  drawSpark(byId("h-requests-spark"), perSecond, HISTORY);
+  sparks?.requests?.(perSecond);
   const last = perSecond.slice(-10);
   const mean = last.length ? last.reduce((sum, value) => sum + value, 0) / last.length : 0;
   setText(byId("h-requests-foot"), `${mean.toFixed(1)} per second, ${count(totals.in_flight)} in flight`);
@@ -51,7 +58,7 @@ function drawLatency({ totals, decisions, now_unix_ms: now }) {
   remember(recent, mean);
   setText(byId("h-latency"), duration(totals.latency_avg_ms));
   setText(byId("h-latency-sub"), `${duration(totals.ttft_avg_ms)} to the first token`);
-  drawSpark(byId("h-latency-spark"), recent, HISTORY);
+  sparks?.latency?.(recent);
   setText(byId("h-latency-foot"), mean === null ? "nothing in the last 10 s" : `${duration(mean)} over the last 10 s`);
 }
 

@@ -1,7 +1,11 @@
-// The playground: a real request through this router's public API, streamed, with its route below.
+// The playground: a conversation through this or another region's router, streamed; an explanation
+// without running; the same prompt by every strategy.
 
-import { byId, make, setAttribute, setText } from "./dom.js";
-import { UNKNOWN, count, dollars, duration, explain } from "./format.js";
+import { createAnswer } from "./answer.js";
+import { bodyOf, errorText, headersOf, routePath, wordsOf } from "./ask.js";
+import { byId, make, setText } from "./dom.js";
+import { candidateTable, list, ofCandidate, refusedList } from "./record.js";
+import { isShown, onView } from "./views.js";
 
 const SAMPLES = [
   "What is the capital of Portugal? Answer in one sentence.",
@@ -10,48 +14,66 @@ const SAMPLES = [
     + "what happens to tail latency, to fairness between tenants and to cost when one region slows down? Give a table and a recommendation.",
 ];
 const MODELS_EVERY_MS = 10000;
-const ANSWER_LIMIT = 100000;
+/** Turns of a conversation that are sent along; older ones stay on the page only. */
+const TURNS_SENT = 12;
 
 let running = null;
-let shown = null;
+let conversation = [];
+let simulated = true;
+let own = "";
 
 /** Wires the form. */
 export function startPlayground() {
   const prompt = byId("ask-prompt");
   byId("ask").addEventListener("submit", (event) => {
     event.preventDefault();
-    send();
+    exclusively(send);
   });
   prompt.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("ask").requestSubmit();
   });
   byId("ask-stop").addEventListener("click", () => running?.abort());
+  byId("ask-explain").addEventListener("click", () => byId("ask").reportValidity() && exclusively(explainOnly));
+  byId("ask-compare").addEventListener("click", startCompare);
+  byId("ask-new").addEventListener("click", () => {
+    running?.abort();
+    conversation = [];
+    byId("turns").replaceChildren(byId("turns-empty"));
+    byId("turns-empty").hidden = false;
+    prompt.focus();
+  });
   byId("samples").querySelectorAll("button").forEach((button, index) => {
     button.addEventListener("click", () => {
       prompt.value = SAMPLES[index];
       prompt.focus();
     });
   });
-  readModels();
-  setInterval(() => document.hidden || readModels(), MODELS_EVERY_MS);
+  onView((name) => name === "playground" && readModels());
+  setInterval(() => document.hidden || !isShown("playground") || readModels(), MODELS_EVERY_MS);
 }
 
-/** Puts the settled figures of the shown decision in place of the predicted ones, once they are known. */
-export function settlePlayground({ decisions }) {
-  if (!shown) return;
-  const settled = decisions.find((one) => one.id === shown);
-  if (!settled) return;
-  fact("cost", settled.cost_usd === null ? "unpriced" : dollars(settled.cost_usd));
-  fact("tokens", `${count(settled.input_tokens)} in, ${count(settled.output_tokens)} out`);
-  fact("attempts", count(settled.attempts));
-  shown = null;
+/** What the playground must know of the router. */
+export function tellPlayground(data) {
+  simulated = data.simulated;
+  own = data.region;
+  setText(byId("playground-note"), simulated ? "a real route to a simulated answer" : "real requests, at real cost");
+  setText(byId("ask-region").options[0], own || "this router");
+}
+
+/** The other regions that can be asked from this page. */
+export function offerRegions(regions) {
+  const select = byId("ask-region");
+  const names = regions.map((one) => one.region).filter((name) => name !== own);
+  const known = [...select.options].slice(1).map((option) => option.value);
+  if (names.join("\n") === known.join("\n")) return;
+  select.replaceChildren(select.options[0], ...names.map((name) => make("option", { value: name }, name)));
 }
 
 async function readModels() {
   const select = byId("ask-model");
   if (document.activeElement === select) return;
   try {
-    const response = await fetch("/v1/models", { headers: credentials(), signal: AbortSignal.timeout(4000) });
+    const response = await fetch("/v1/models", { headers: headersOf({}), signal: AbortSignal.timeout(4000) });
     if (!response.ok) return;
     const names = (await response.json()).data.map((model) => String(model.id)).filter((name) => name !== "auto");
     const chosen = select.value;
@@ -60,153 +82,109 @@ async function readModels() {
     select.replaceChildren(select.options[0], ...names.map((name) => make("option", { value: name }, name)));
     select.value = names.includes(chosen) ? chosen : "auto";
   } catch {
-    // The link state in the header already says that the router does not answer.
+    // The banner already says that the router does not answer.
   }
 }
 
-function credentials() {
-  const key = byId("ask-key").value.trim();
-  return key ? { authorization: `Bearer ${key}` } : {};
-}
+const asked = (messages) => ({
+  region: byId("ask-region").value,
+  model: byId("ask-model").value,
+  strategy: byId("ask-strategy").value,
+  messages,
+});
 
-async function send() {
+/** One thing at a time; Stop ends it. */
+async function exclusively(work) {
   const prompt = byId("ask-prompt").value.trim();
   if (running || !prompt) return;
   const control = new AbortController();
   running = control;
-  shown = null;
-  const answer = startAnswer();
-  const started = performance.now();
+  busy(true);
   try {
-    const strategy = byId("ask-strategy").value;
-    const response = await fetch("/v1/chat/completions", {
-      method: "POST",
-      headers: { "content-type": "application/json", ...(strategy && { "x-llm-router-strategy": strategy }), ...credentials() },
-      body: JSON.stringify({
-        model: byId("ask-model").value,
-        messages: [{ role: "user", content: prompt }],
-        stream: true,
-        stream_options: { include_usage: true },
-        max_tokens: 512,
-      }),
-      signal: control.signal,
-    });
-    showRoute(response.headers);
-    if (!response.ok) throw new Error(await errorText(response));
-    await readStream(response.body, answer, started);
-    fact("total", duration(performance.now() - started));
-    finish("done", "Answer complete");
-  } catch (error) {
-    fact("total", duration(performance.now() - started));
-    if (control.signal.aborted) {
-      answer.note("Stopped. The router cancels the backend's work when a client goes.", "warn");
-      finish("stopped", "Stopped");
-    } else {
-      answer.note(error instanceof TypeError ? "The router could not be reached." : error.message, "bad");
-      finish("error", "Failed");
-    }
+    await work(prompt, control.signal);
+  } finally {
+    running = null;
+    busy(false);
   }
-  running = null;
 }
 
-function startAnswer() {
-  const box = byId("answer");
-  const text = document.createTextNode("");
-  const body = make("p", { class: "answer-text" }, text);
-  box.replaceChildren(body);
-  setAttribute(box, "data-state", "waiting");
+function busy(is) {
+  for (const id of ["ask-send", "ask-explain", "ask-compare"]) byId(id).disabled = is;
+  byId("ask-stop").disabled = !is;
+}
+
+async function send(prompt, signal) {
+  const turns = byId("turns");
+  byId("turns-empty").hidden = true;
+  const answer = createAnswer(turns);
+  turns.append(make("article", { class: "turn" }, make("p", { class: "question" }, prompt), answer.root));
+  turns.scrollTop = turns.scrollHeight;
   setText(byId("answer-status"), "Waiting for the first token");
-  byId("ask-send").disabled = true;
-  byId("ask-stop").disabled = false;
-  for (const cell of byId("route").querySelectorAll("dd")) setText(cell, UNKNOWN);
-  setText(byId("route").querySelector("[data-fact=backend]"), "…");
-  let pending = "";
-  let scheduled = false;
-  const flush = () => {
-    scheduled = false;
-    const follow = box.scrollTop + box.clientHeight >= box.scrollHeight - 24;
-    text.appendData(pending.slice(0, Math.max(0, ANSWER_LIMIT - text.length)));
-    pending = "";
-    if (follow) box.scrollTop = box.scrollHeight;
-  };
-  return {
-    /** Tokens are written once per frame, however fast they come. */
-    append(piece) {
-      pending += piece;
-      if (!scheduled) {
-        scheduled = true;
-        requestAnimationFrame(flush);
-      }
-    },
-    note(message, level) {
-      flush();
-      box.append(make("p", { class: "answer-note", "data-level": level }, message));
-      box.scrollTop = box.scrollHeight;
-    },
-  };
+  const field = byId("ask-prompt");
+  field.value = "";
+  const question = { role: "user", content: prompt };
+  const whole = await answer.run(asked([...conversation, question]), signal);
+  if (whole !== null) {
+    conversation = [...conversation, question, { role: "assistant", content: whole }].slice(-TURNS_SENT);
+  } else if (!field.value) {
+    // What was not answered can be sent again.
+    field.value = prompt;
+  }
+  setText(byId("answer-status"), whole === null ? "No whole answer" : "Answer complete");
 }
 
-function finish(state, text) {
-  setAttribute(byId("answer"), "data-state", state);
-  setText(byId("answer-status"), text);
-  byId("ask-send").disabled = false;
-  byId("ask-stop").disabled = true;
-}
-
-function showRoute(headers) {
-  const header = (name) => headers.get(`x-llm-router-${name}`);
-  const reason = header("reason");
-  const cost = header("cost-usd");
-  shown = header("decision");
-  fact("backend", header("backend") ?? "none");
-  fact("reason", reason ?? UNKNOWN, reason ? explain(reason) : "");
-  fact("region", header("region") ?? UNKNOWN);
-  fact("attempts", header("attempts") ?? UNKNOWN);
-  fact("cost", cost === null || !Number.isFinite(Number(cost)) ? UNKNOWN : `≈ ${dollars(Number(cost))}`, "predicted; settled once the answer is complete");
-}
-
-function fact(name, text, title = "") {
-  const cell = byId("route").querySelector(`[data-fact=${name}]`);
-  setText(cell, text);
-  setAttribute(cell, "title", title || text);
-}
-
-async function errorText(response) {
-  let message = "";
+async function explainOnly(prompt, signal) {
+  const panel = byId("explained");
+  const body = byId("explained-body");
+  const request = asked([...conversation, { role: "user", content: prompt }]);
+  panel.hidden = false;
   try {
-    message = (await response.json()).error?.message ?? "";
-  } catch {
-    // Not JSON: the status says what there is to say.
+    const response = await fetch(routePath(request.region, "ui/explain"), { method: "POST", headers: headersOf(request), body: bodyOf(request), signal });
+    if (!response.ok) throw new Error(await errorText(response));
+    const told = await response.json();
+    const parts = [
+      make("p", { class: "record-why" }, told.summary.replaceAll("`", "")),
+      list([["Strategy", told.strategy], ["Model", told.model], ["Input tokens", `≈ ${told.input_tokens}`], ["Output tokens", `≈ ${told.output_tokens}`]]),
+    ];
+    if (told.candidates.length) parts.push(candidateTable(told.candidates.map(ofCandidate), null));
+    if (told.refused.length) {
+      parts.push(make("h3", { class: "sub-head" }, "Refused"), refusedList(told.refused.map((one) => ({ backend: one.backend, text: one.text, cost: one.would_cost_usd }))));
+    }
+    for (const arm of told.experiments ?? []) parts.push(make("p", { class: "muted" }, `in experiment ${arm}`));
+    body.replaceChildren(...parts);
+  } catch (error) {
+    body.replaceChildren(make("p", { class: "answer-note", "data-level": "bad" }, signal.aborted ? "Stopped." : wordsOf(error)));
   }
-  const hint = response.status === 401 ? " Enter an API key beside the Send button." : "";
-  return `Status ${response.status}${message ? `: ${message}` : ""}.${hint}`.replace("..", ".");
+  byId("explained-title").focus();
 }
 
-/** Reads server-sent events: content pieces, usage, or a typed error after the first byte. */
-async function readStream(body, answer, started) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  let first = true;
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) break;
-    const lines = (rest + value).split("\n");
-    rest = lines.pop();
-    for (const line of lines) {
-      const event = line.startsWith("data:") ? line.slice(5).trim() : "";
-      if (!event || event === "[DONE]") continue;
-      const chunk = JSON.parse(event);
-      if (chunk.error) throw new Error(`The stream broke off: ${chunk.error.message ?? "unknown error"}`);
-      const piece = chunk.choices?.[0]?.delta?.content;
-      if (piece) {
-        if (first) {
-          first = false;
-          fact("ttft", duration(performance.now() - started));
-          setAttribute(byId("answer"), "data-state", "streaming");
-        }
-        answer.append(piece);
-      }
-      if (chunk.usage) fact("tokens", `${count(chunk.usage.prompt_tokens)} in, ${count(chunk.usage.completion_tokens)} out`);
-    }
+/** Six requests at once cost six times as much: where that is real money, one asks twice. */
+function startCompare() {
+  const button = byId("ask-compare");
+  if (!byId("ask").reportValidity() || running) return;
+  if (!simulated && button.dataset.sure !== "yes") {
+    button.dataset.sure = "yes";
+    setText(button, "Run them all, at real cost?");
+    return;
   }
+  button.dataset.sure = "no";
+  setText(button, "All strategies side by side");
+  exclusively(compare);
+}
+
+async function compare(prompt, signal) {
+  const strategies = [...byId("ask-strategy").options].map((option) => option.value).filter(Boolean);
+  const messages = [...conversation, { role: "user", content: prompt }];
+  byId("compared").hidden = false;
+  setText(byId("compared-note"), `${strategies.length} requests at the same time`);
+  const runs = strategies.map((strategy) => {
+    const answer = createAnswer(null);
+    const column = make("li", { class: "column", "data-strategy": strategy }, make("h3", {}, strategy), answer.root);
+    return { column, run: () => answer.run({ ...asked(messages), strategy }, signal) };
+  });
+  byId("compared-columns").replaceChildren(...runs.map((one) => one.column));
+  byId("compared-title").focus();
+  const whole = await Promise.all(runs.map((one) => one.run()));
+  const done = whole.filter((text) => text !== null).length;
+  setText(byId("compared-note"), `${done} of ${strategies.length} answered in full`);
 }

@@ -16,3 +16,10 @@ export function tonesOf(backends) {
   }
   return tones;
 }
+
+/** The colour of a tone for the canvas, the same as the stylesheet's swatch. */
+export function colourOf(tone = "") {
+  const hue = /tone-(\w+)/.exec(tone)?.[1] ?? "other";
+  const shade = /shade-(\d)/.exec(tone)?.[1] ?? "0";
+  return `var(--${hue}-${shade})`;
+}
