@@ -28,7 +28,7 @@ pub use schema::schema;
 pub use settings::{
     Access, Admin, Auth, Backend, Budget, BudgetPeriod, Config, Connection, Demo, FixedKey, Gossip, Grant,
     Idempotency, Keys, Node, Quota, Server, Shadow, Share, SidecarConfig, Simulated, Simulation,
-    SmartMocking, Tenant, Timeouts, WakeHook,
+    SmartMocking, Tenant, Timeouts, WakeHook, Webhook,
 };
 
 use problem::Findings;

@@ -8,7 +8,7 @@ use llm_router_logic::route::eligible::Refusal;
 use llm_router_logic::route::{Reason, Step, Strategy};
 use serde::Serialize;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Decisions kept; the oldest goes first.
 const KEPT: usize = 1_000;
@@ -219,15 +219,27 @@ pub struct Circumstances {
     pub answer_of: Option<String>,
 }
 
+/// Who is told of each decision of a client's request. It must not wait.
+pub type Listener = Box<dyn Fn(&Decision) + Send + Sync>;
+
 /// A bounded ring of decisions.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Decisions {
     ring: Mutex<VecDeque<Arc<Decision>>>,
+    listener: OnceLock<Listener>,
 }
 
 impl Decisions {
+    /// Decisions that are told to `listener` too.
+    pub fn told_to(listener: Listener) -> Self {
+        Self { ring: Mutex::default(), listener: OnceLock::from(listener) }
+    }
+
     /// Keeps one, forgetting the oldest where the ring is full.
     pub fn keep(&self, decision: Decision) {
+        if let Some(listener) = self.listener.get().filter(|_| decision.circumstances.shadow.is_none()) {
+            listener(&decision);
+        }
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if ring.len() >= KEPT {
             ring.pop_front();

@@ -26,6 +26,7 @@ use crate::relay::Relay;
 use crate::spot::Notices;
 use crate::ui;
 use crate::ui::history::History;
+use crate::webhook::HttpDeliver;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -60,6 +61,8 @@ pub struct App {
     pub history: Arc<History>,
     /// Whether the node stands on the demo's stage.
     pub staged: bool,
+    /// The way to webhooks' endpoints.
+    pub deliver: Arc<HttpDeliver>,
     /// Asks the node to read its file again.
     pub reload: mpsc::Sender<()>,
 }

@@ -29,3 +29,4 @@ pub mod sidecar;
 pub mod spot;
 pub mod telemetry;
 pub mod ui;
+pub mod webhook;

@@ -219,6 +219,8 @@ impl Node {
         self.outbound.reconfigure(&config.backends)?;
         self.app.auth.reconfigure(&config);
         self.app.handle.reconfigure(topology(&config)).await?;
+        self.app.deliver.reconfigure(&config.webhooks);
+        self.app.handle.webhooks().configure(crate::webhook::endpoints(&config.webhooks));
         self.app.notices.rewatch(config.notice_files());
         let relay = self.app.relay.load().reconfigured(config.timeouts, config.stickiness_window);
         let relay = relay.trying(&config.experiments, &config.shadows).keeping(&config);

@@ -43,3 +43,5 @@ mod quota;
 mod standing;
 #[path = "integration/trial.rs"]
 mod trial;
+#[path = "integration/webhook.rs"]
+mod webhook;

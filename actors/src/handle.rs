@@ -8,7 +8,7 @@ use crate::gate::{Ask, NotAdmitted};
 use crate::lease::Lease;
 use crate::ledger::{Journal, JournalSettings};
 use crate::metrics::Metrics;
-use crate::ports::{Draw, GossipTransport, LedgerStorage, Probe, QuotaStore, Trials, Wake};
+use crate::ports::{Deliver, Draw, GossipTransport, LedgerStorage, Probe, QuotaStore, Trials, Wake};
 use crate::quota::Quotas;
 use crate::root::{Msg, Root, Shared};
 pub use crate::roster::{Roll, Stated, Word};
@@ -16,6 +16,7 @@ use crate::shunned::Shunned;
 use crate::snapshot::Snapshot;
 use crate::topology::{GossipSettings, Topology};
 use crate::trial::Fleet;
+use crate::webhook::{Setting, Webhooks};
 use crate::{backend, cost, dispatcher, gossip, ledger, roster};
 use arc_swap::ArcSwap;
 use llm_router_logic::gossip::presence::Presence;
@@ -53,6 +54,8 @@ pub struct Setup {
     pub generation: u64,
     /// Where budgets are noted over a restart; `None` = nowhere.
     pub quota_store: Option<Arc<dyn QuotaStore>>,
+    /// The way to webhooks' endpoints; `None` = there is none.
+    pub deliver: Option<Arc<dyn Deliver>>,
 }
 
 /// The actors of a node could not be started.
@@ -77,6 +80,8 @@ pub enum ActorName {
     Ledger,
     /// The shared limits.
     Quota,
+    /// The webhooks.
+    Webhook,
     /// One backend's actor.
     Backend(BackendId),
     /// One backend's prober.
@@ -93,6 +98,8 @@ pub struct Handle {
 
 /// How long a start waits for the ledger to open, and a shutdown for its last entries.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a shutdown waits for events to be delivered.
+const WEBHOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// Rounds of gossip a goodbye is given.
 const GOODBYE_ROUNDS: u32 = 3;
 /// The longest a goodbye takes.
@@ -105,8 +112,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`StartError`] where the gossip cannot open its transport.
 pub async fn start(setup: Setup) -> Result<Handle, StartError> {
-    let Setup { topology, probe, wake, gossip, ledger, draw, metrics, clock, generation, quota_store } =
-        setup;
+    let Setup {
+        topology,
+        probe,
+        wake,
+        gossip,
+        ledger,
+        draw,
+        metrics,
+        clock,
+        generation,
+        quota_store,
+        deliver,
+    } = setup;
     let journal = ledger.map(|(settings, storage)| Journal::new(storage, settings, metrics.clone()));
     let view = ClusterView {
         node: topology.node.clone(),
@@ -149,8 +167,22 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
         quota_store,
         journal.clone(),
     );
+    let roll: Arc<ArcSwap<Roll>> = Arc::default();
+    let setting = Setting {
+        node: topology.node.clone(),
+        region: topology.region.clone(),
+        cluster: gossip.as_ref().map(|(settings, _)| settings.cluster_id.clone()).unwrap_or_default(),
+        clock,
+        draw: Arc::clone(&draw),
+        metrics: metrics.clone(),
+        published: Arc::clone(&published),
+        roll: Arc::clone(&roll),
+        deliver,
+    };
+    let webhooks = Webhooks::new(setting, quotas.notices());
     let shared = Arc::new(Shared {
         clock,
+        webhooks,
         draw,
         facts,
         quotas,
@@ -171,7 +203,7 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
         gossip: gossip_address,
         cost: Address::vacant(),
         wake,
-        roll: Arc::default(),
+        roll,
         roster: Address::vacant(),
         journal,
         ledger: Address::vacant(),
@@ -255,6 +287,11 @@ impl Handle {
     /// Budgets and rate limits.
     pub fn quotas(&self) -> &Quotas {
         &self.shared.quotas
+    }
+
+    /// What endpoints outside are told.
+    pub fn webhooks(&self) -> &Webhooks {
+        &self.shared.webhooks
     }
 
     /// What the node was told to run.
@@ -438,6 +475,7 @@ impl Handle {
             // A round or two for the word to get around; whoever misses it notices the silence.
             tokio::time::sleep((settings.interval * GOODBYE_ROUNDS).min(GOODBYE_MAX)).await;
         }
+        self.shared.webhooks.drain(WEBHOOK_PATIENCE).await;
         if let Some(root) = self.root.actor() {
             // Whether or not it answers in time, the process goes on to end.
             let _ = root.call(Msg::Shutdown, Some(PATIENCE)).await;
@@ -459,6 +497,7 @@ impl Handle {
             ActorName::Dispatcher => self.shared.dispatcher.send(dispatcher::Msg::Poison),
             ActorName::Gossip => self.shared.gossip.send(gossip::Msg::Poison),
             ActorName::Quota => self.shared.quota.send(crate::quota::Msg::Poison),
+            ActorName::Webhook => self.shared.webhooks.actor().send(crate::webhook::Msg::Poison),
             ActorName::Cost => self.shared.cost.send(cost::Msg::Poison),
             ActorName::Roster => self.shared.roster.send(roster::Msg::Poison),
             ActorName::Ledger => self.shared.ledger.send(ledger::Msg::Poison),

@@ -30,5 +30,6 @@ mod shunned;
 pub mod snapshot;
 pub mod topology;
 mod trial;
+pub mod webhook;
 
 pub use handle::{Handle, StartError, start};

@@ -4,6 +4,7 @@
 mod answers;
 mod gossip;
 mod states;
+mod webhook;
 
 use llm_router_logic::backend::BackendSpec;
 use llm_router_logic::report::Health;
@@ -15,6 +16,7 @@ use prometheus::{
 pub use answers::Answers;
 pub use gossip::Gossiping;
 pub use states::States;
+pub use webhook::WebhookMetrics;
 
 /// All metrics of a node, in a registry of their own (several nodes may live in one process).
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub struct Metrics {
     pub answers: Answers,
     /// Of the gossip itself.
     pub gossip: Gossiping,
+    /// Those of webhooks.
+    pub webhook: WebhookMetrics,
     /// Where they are registered.
     pub registry: Registry,
     /// `llm_router_requests_total{cluster,status}`
@@ -189,6 +193,7 @@ impl Metrics {
             states: States::new(&registry)?,
             answers: Answers::new(&registry)?,
             gossip: Gossiping::new(&registry)?,
+            webhook: WebhookMetrics::new(&registry)?,
             requests_total: register!(IntCounterVec::new(
                 opts("requests_total", "Requests answered, by the backend that served them and HTTP status."),
                 &["cluster", "status"]
@@ -573,6 +578,7 @@ mod tests {
                 include_str!("metrics/states.rs"),
                 include_str!("metrics/gossip.rs"),
                 include_str!("metrics/answers.rs"),
+                include_str!("metrics/webhook.rs"),
             ]
             .concat(),
             "/// `llm_router_",

@@ -100,6 +100,35 @@ pub trait QuotaStore: Send + Sync + 'static {
     fn save(&self, kept: Vec<Kept>) -> BoxFuture<'static, bool>;
 }
 
+/// Carries events to endpoints outside.
+pub trait Deliver: Send + Sync + 'static {
+    /// Brings `parcel` to `endpoint` once. The caller bounds the time and tries again.
+    ///
+    /// # Errors
+    /// [`Undelivered`]; the endpoint may have seen it all the same.
+    fn deliver(&self, endpoint: Arc<str>, parcel: Parcel) -> BoxFuture<'static, Result<(), Undelivered>>;
+}
+
+/// One event as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parcel {
+    /// The event's id.
+    pub id: String,
+    /// The word of its kind.
+    pub kind: &'static str,
+    /// JSON.
+    pub body: String,
+}
+
+/// Why an endpoint did not take an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undelivered {
+    /// In words for the log.
+    pub why: String,
+    /// When it asked to be tried again.
+    pub retry_after: Option<Duration>,
+}
+
 /// The one source of randomness: 64 bits a call.
 pub type Draw = Arc<dyn Fn() -> u64 + Send + Sync>;
 

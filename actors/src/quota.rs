@@ -39,7 +39,7 @@ const BEAT: Duration = Duration::from_millis(200);
 /// Time between two notes of budgets on disk, where nothing presses.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 /// Notices kept for a slow listener; the oldest are dropped.
-const NOTICES_MAX: usize = 64;
+const NOTICES_MAX: usize = 1_024;
 
 /// A budget reached 50, 80 or 100 %.
 #[derive(Clone, Debug, PartialEq)]

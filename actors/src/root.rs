@@ -21,6 +21,7 @@ use crate::shunned::Shunned;
 use crate::snapshot::{Door, Snapshot};
 use crate::topology::{GossipSettings, Topology};
 use crate::trial::Fleet;
+use crate::webhook::{Webhook, Webhooks};
 use arc_swap::ArcSwap;
 use llm_router_logic::backend::{BackendSpec, Placement};
 use llm_router_logic::guard::restart::Restarts;
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) ledger: Address<ledger::Msg>,
     pub(crate) quotas: Quotas,
     pub(crate) quota: Address<quota::Msg>,
+    pub(crate) webhooks: Webhooks,
 }
 
 impl Shared {
@@ -90,6 +92,7 @@ pub(crate) enum Child {
     Roster,
     Ledger,
     Quota,
+    Webhook,
     Backend(BackendId),
 }
 
@@ -102,6 +105,7 @@ impl Child {
             Self::Roster => "roster",
             Self::Ledger => "ledger",
             Self::Quota => "quota",
+            Self::Webhook => "webhook",
             Self::Backend(_) => "backend",
         }
     }
@@ -135,7 +139,7 @@ impl Actor for Root {
         let mut state = State { shared, children: BTreeMap::new(), restarts: Vec::new() };
         let backends = state.shared.topology.load_full().backends.clone();
         let all = [Child::Dispatcher, Child::Gossip, Child::Ledger, Child::Cost, Child::Roster, Child::Quota];
-        let all = all.into_iter();
+        let all = all.into_iter().chain([Child::Webhook]);
         for child in all.chain(backends.iter().map(|spec| Child::Backend(spec.id.clone()))) {
             state.spawn(&me, child).await?;
         }
@@ -272,6 +276,11 @@ impl State {
             Child::Quota => {
                 let arguments = quota::Arguments { me: shared.quota.clone(), quotas: shared.quotas.clone() };
                 let (actor, _) = Actor::spawn_linked(None, Quota, arguments, supervisor).await?;
+                actor.get_cell()
+            }
+            Child::Webhook => {
+                let (actor, _) =
+                    Actor::spawn_linked(None, Webhook, shared.webhooks.clone(), supervisor).await?;
                 actor.get_cell()
             }
             Child::Ledger => {

@@ -26,4 +26,5 @@ pub mod tenant;
 pub mod time;
 pub mod view;
 pub mod warmth;
+pub mod webhook;
 pub mod wire;

@@ -19,6 +19,7 @@ mod router;
 mod sidecar;
 mod simulation;
 mod trial;
+mod webhook;
 
 use crate::config::Env;
 use crate::config::duration::Span;
@@ -96,6 +97,7 @@ impl Check<'_> {
         let quota = self.quota(file.quota, router.monthly_budget, gossip.is_some());
         let access = self.access(file.auth, file.tenants, file.server.as_ref());
         self.hard_budgets(&access, &quota, gossip.is_some());
+        let webhooks = self.webhooks(file.webhooks);
         Config {
             quota,
             access,
@@ -116,6 +118,7 @@ impl Check<'_> {
             idempotency: self.idempotency(&file.idempotency.unwrap_or_default()),
             experiments,
             shadows,
+            webhooks,
             simulation,
             smart_mocking: router.smart_mocking,
             demo: file.demo.and_then(|demo| self.demo(demo)),

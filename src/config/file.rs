@@ -7,6 +7,7 @@
 mod answers;
 mod guard;
 mod network;
+mod webhook;
 
 use crate::config::duration::{Millis, Span};
 pub(super) use answers::IdempotencyFile;
@@ -17,6 +18,7 @@ use secrecy::SecretString;
 use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
+pub(super) use webhook::WebhookFile;
 
 /// A value of any shape that nothing reads.
 pub(super) type Ignored = serde_json::Value;
@@ -63,6 +65,8 @@ pub(super) struct File {
     pub experiments: Option<Vec<Option<ExperimentFile>>>,
     /// Copies of requests that are sent elsewhere in the background and never reach the client.
     pub shadows: Option<Vec<Option<ShadowFile>>>,
+    /// Who is told of what happens, by signed HTTP calls; see WEBHOOKS.md.
+    pub webhooks: Option<Vec<Option<WebhookFile>>>,
     /// Settings of `llm-router sidecar`; a router node does not read them.
     pub sidecar: Option<SidecarFile>,
     /// How backends behave in `llm-router replay`; a router node does not read it.
@@ -253,7 +257,7 @@ pub(super) struct ScaleToZeroFile {
     /// Address that is called to wake it. Default: nothing is called, and whoever scales it reads the metric
     /// `llm_router_cluster_demand`.
     pub wake_url: Option<String>,
-    /// Secret that signs the call (HMAC v1), best as `${NAME}`.
+    /// Secret that signs the call as it signs webhooks, best as `${NAME}`.
     #[schemars(with = "Option<String>")]
     pub wake_secret: Option<SecretString>,
 }

@@ -6,6 +6,7 @@
 use crate::identity::IdentityFiles;
 use llm_router_actors::ledger::JournalSettings;
 use llm_router_actors::quota::{LimitSpec, Mode};
+use llm_router_actors::webhook::EndpointSpec;
 use llm_router_logic::backend::{BackendSpec, Kind};
 use llm_router_logic::ids::{BackendId, KeyId, NodeId, Region, TenantId};
 use llm_router_logic::money::Money;
@@ -60,6 +61,8 @@ pub struct Config {
     pub experiments: Vec<Experiment>,
     /// What is copied elsewhere in the background.
     pub shadows: Vec<Shadow>,
+    /// Who is told of what happens.
+    pub webhooks: Vec<Webhook>,
     /// How they behave in a replay.
     pub simulation: Simulation,
     /// Answers of simulated backends instead of real ones; `None` = off.
@@ -399,6 +402,19 @@ pub struct Shadow {
     pub max_concurrent: u32,
     /// What copies may have cost, in parts of what clients' requests cost.
     pub max_spend_share: f64,
+}
+
+/// An endpoint that is told of what happens.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// What it is told, and how often that is tried.
+    pub endpoint: EndpointSpec,
+    /// Where it is. Not for logs or metrics: an address may hold a token.
+    pub url: String,
+    /// Secret of the signature.
+    pub secret: SecretString,
+    /// Name of the secret; `None` = it follows from it.
+    pub key_id: Option<String>,
 }
 
 /// How backends behave in a replay; nothing else reads it.

@@ -5,18 +5,19 @@
 
 use super::{NodeError, topology};
 use crate::config::Config;
-use crate::decisions::Decisions;
+use crate::decisions::{Decision, Decisions};
 use crate::http::{App, Auth, Fixed, Readiness, Sessions};
 use crate::ledger::SqliteLedger;
-use crate::outbound::{Carrier, HttpProbe, HttpWake, Outbound};
+use crate::outbound::{Carrier, HttpCarrier, HttpProbe, HttpWake, Outbound, OutboundError};
 use crate::quota::StateFile;
 use crate::relay::Relay;
 use crate::spot::Notices;
+use crate::webhook::{self, HttpDeliver};
 use arc_swap::ArcSwap;
 use llm_router_actors::clock::Clock;
 use llm_router_actors::handle::Setup;
 use llm_router_actors::metrics::Metrics;
-use llm_router_actors::ports::{Draw, GossipTransport, LedgerStorage, QuotaStore};
+use llm_router_actors::ports::{Deliver, Draw, GossipTransport, LedgerStorage, QuotaStore};
 use llm_router_actors::topology::GossipSettings;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -54,6 +55,11 @@ impl Core {
     /// [`NodeError`]; nothing is left running then.
     pub async fn start(config: &Config, world: World) -> Result<Self, NodeError> {
         let draw = Arc::clone(&world.draw);
+        let carrier: Arc<dyn Carrier> = match &world.carrier {
+            Some(carrier) => Arc::clone(carrier),
+            None => Arc::new(HttpCarrier::new(config.timeouts.connect, None).map_err(OutboundError::from)?),
+        };
+        let deliver = Arc::new(HttpDeliver::new(carrier, &config.webhooks));
         let outbound = Outbound::carried(&config.backends, config.timeouts, world.carrier, draw)?;
         let outbound = Arc::new(outbound);
         let handle = llm_router_actors::start(Setup {
@@ -74,9 +80,13 @@ impl Core {
                 .state_file
                 .clone()
                 .map(|path| Arc::new(StateFile::new(path)) as Arc<dyn QuotaStore>),
+            deliver: Some(Arc::clone(&deliver) as Arc<dyn Deliver>),
         })
         .await?;
-        let decisions = Arc::new(Decisions::default());
+        handle.webhooks().configure(webhook::endpoints(&config.webhooks));
+        let webhooks = handle.webhooks().clone();
+        let listener = move |decision: &Decision| webhooks.decided(|| webhook::told(decision));
+        let decisions = Arc::new(Decisions::told_to(Box::new(listener)));
         let relay = Relay::new(
             handle.clone(),
             Arc::clone(&outbound),
@@ -93,6 +103,7 @@ impl Core {
         let notices = Notices::watch(handle.clone(), config.notice_files());
         let app = App {
             notices: Arc::new(notices),
+            deliver,
             handle,
             relay: Arc::new(ArcSwap::from_pointee(relay)),
             decisions,

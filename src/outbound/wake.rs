@@ -1,24 +1,18 @@
-//! The call that wakes a cluster scaled to zero: one signed POST to an address of the configuration.
+//! The call that wakes a cluster scaled to zero: one POST to an address of the configuration, signed as webhooks are.
+//!
+//! It is an order to one receiver, made once by one router of the fleet; who only wants to know of it subscribes
+//! to the events `wake` of a webhook.
 
-use super::{Outbound, read_bounded};
-use bytes::Bytes;
+use super::Outbound;
+use crate::webhook::post;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Method, Request};
 use llm_router_actors::ports::{Wake, WakeOrder};
-use llm_router_logic::sign;
 use llm_router_logic::time::millis;
+use llm_router_logic::webhook;
 use secrecy::ExposeSecret;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// What an answer may hold; nothing of it is used but its first words in the log.
-const ANSWER_MAX: usize = 4 * 1024;
-/// Characters of an answer that refuses, as logged.
-const SAID_MAX: usize = 200;
-/// Longest wait for the answer's body.
-const PATIENCE: Duration = Duration::from_secs(2);
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Calls clusters over HTTP.
 pub struct HttpWake {
@@ -54,28 +48,10 @@ async fn call(outbound: &Outbound, order: &WakeOrder) -> Result<bool, String> {
         "cold_start_ms": millis(order.cold_start),
         "unix_ms": millis(now),
     });
-    let body = Bytes::from(body.to_string());
-    let mut request = Request::new(body.clone());
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = hook.url.parse().map_err(|_| "`wakeUrl` is no address".to_owned())?;
-    if let Some(secret) = &hook.secret {
-        let secret = secret.expose_secret().as_bytes();
-        let path = request.uri().path().to_owned();
-        let signature = sign::sign_v1(secret, now.as_secs(), Method::POST.as_str(), &path, &body);
-        let headers = request.headers_mut();
-        headers.insert(sign::TIMESTAMP_HEADER, HeaderValue::from(now.as_secs()));
-        headers.insert(sign::AUTH_TYPE_HEADER, HeaderValue::from_static(sign::AUTH_TYPE));
-        if let Ok(signature) = HeaderValue::from_str(&signature) {
-            headers.insert(sign::SIGNATURE_HEADER, signature);
-        }
-    }
-    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let response = carrier.carry(request).await.map_err(|error| error.to_string())?;
-    let status = response.status();
-    if status.is_success() {
-        return Ok(true);
-    }
-    let said = read_bounded(response.into_body(), ANSWER_MAX, PATIENCE).await.unwrap_or_default();
-    let said: String = String::from_utf8_lossy(&said).chars().take(SAID_MAX).collect();
-    Err(format!("`wakeUrl` answered {status}: {said}"))
+    let url = hook.url.parse().map_err(|_| "`wakeUrl` is no address".to_owned())?;
+    let key_id = hook.secret.as_ref().map(|secret| webhook::key_id(secret.expose_secret().as_bytes()));
+    let proof = hook.secret.as_ref().zip(key_id.as_deref());
+    let id = format!("wake_{}_{}", order.backend, millis(now));
+    let called = post(&**carrier, url, proof, ("wake", &id), body.to_string()).await;
+    called.map(|()| true).map_err(|refused| format!("`wakeUrl` {}", refused.why))
 }

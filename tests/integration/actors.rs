@@ -50,6 +50,7 @@ async fn any_actor_may_panic_under_load_and_no_request_fails() {
         (ActorName::Cost, "cost"),
         (ActorName::Ledger, "ledger"),
         (ActorName::Gossip, "gossip"),
+        (ActorName::Webhook, "webhook"),
         (ActorName::Root, "root"),
         (ActorName::Dispatcher, "dispatcher"),
     ];

@@ -95,6 +95,7 @@ async fn node(network: &ChannelTransport, look: Duration) -> Handle {
         clock: Clock::start(),
         generation: 1,
         quota_store: None,
+        deliver: None,
     })
     .await
     .unwrap()

@@ -99,7 +99,7 @@ impl Check<'_> {
         })
     }
 
-    fn long_secret(&mut self, at: &Path, secret: Option<SecretString>) -> Option<SecretString> {
+    pub(super) fn long_secret(&mut self, at: &Path, secret: Option<SecretString>) -> Option<SecretString> {
         let secret = self.secret(at, secret)?;
         if secret.expose_secret().len() < SECRET_CHARS_MIN {
             self.findings.problem(

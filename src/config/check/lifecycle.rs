@@ -67,17 +67,18 @@ impl Check<'_> {
     }
 
     /// An address that is called as it is written.
-    fn hook_url(&mut self, at: &Path, text: &str) -> Option<String> {
+    pub(super) fn hook_url(&mut self, at: &Path, text: &str) -> Option<String> {
         let url = Url::parse(text).ok().filter(|url| {
             matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|host| !host.is_empty())
         });
         let Some(url) = url else {
-            let message = "expected an address such as `https://host/wake`";
+            let message = "expected an address such as `https://host/path`";
             self.findings.problem(at, message);
             return None;
         };
         if !url.username().is_empty() || url.password().is_some() {
-            self.findings.problem(at, "an address may not hold a user or password (use `wakeSecret`)");
+            self.findings
+                .problem(at, "an address may not hold a user or password (use the secret beside it)");
             return None;
         }
         Some(url.to_string())
