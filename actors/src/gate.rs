@@ -9,8 +9,9 @@ use crate::clock::Clock;
 use llm_router_logic::guard::concurrency::LearntLimit;
 use llm_router_logic::guard::latency::LatencyWindow;
 use llm_router_logic::guard::limit::{Limiter, RateLimit, ThrottleScope};
+use llm_router_logic::guard::pace::{Pace, Unread};
 use llm_router_logic::guard::policy::GuardPolicy;
-use llm_router_logic::guard::queue::{Ticket, WaitQueue, estimated_wait};
+use llm_router_logic::guard::queue::{Ticket, WaitQueue, average_hold, estimated_wait};
 use llm_router_logic::guard::warm_up::{WarmUp, part};
 use llm_router_logic::route::LocalLoad;
 use llm_router_logic::time::Moment;
@@ -20,8 +21,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Share of the latest in the average time a place is held.
-const HOLD_SHARE: f64 = 0.1;
 /// Models closed by themselves at once; beyond it the whole backend is closed.
 const CLOSED_MODELS_MAX: usize = 64;
 
@@ -52,6 +51,8 @@ struct State {
     hold: Option<Duration>,
     /// Whole answers of a backend that was not asked to stream.
     whole: LatencyWindow,
+    /// How soon answers begin, and what is still being read.
+    pace: Pace,
     /// Requests and tokens asked for since [`Gate::take_asked`].
     asked: (u64, u64),
 }
@@ -158,9 +159,11 @@ impl State {
 }
 
 impl Gate {
-    /// A gate to a backend of `slots`, where that is configured.
+    /// A gate to a backend of `slots`, where that is configured; `serial` tells whether it reads prompts one
+    /// after the other.
     pub fn new(
         clock: Clock,
+        serial: bool,
         slots: Option<u32>,
         rate_limit: Option<RateLimit>,
         guards: &GuardPolicy,
@@ -182,6 +185,7 @@ impl Gate {
                 trial_taken: false,
                 hold: None,
                 whole: LatencyWindow::default(),
+                pace: Pace::new(serial),
                 asked: (0, 0),
             }),
         })
@@ -302,11 +306,26 @@ impl Gate {
         }
     }
 
-    /// Learns from a first token that came after `ttft`.
-    pub fn answered(&self, ttft: Duration) {
+    /// A prompt of `tokens` is sent: it is read before those that come after it.
+    pub(crate) fn sent(&self, tokens: u32) -> Unread {
+        self.state().pace.sent(tokens)
+    }
+
+    /// A prompt is not waited for any more.
+    pub(crate) fn read(&self, prompt: Unread) {
+        self.state().pace.read(prompt);
+    }
+
+    /// Learns from a first token that came after `ttft`, for `prompt` where its length is known.
+    pub(crate) fn answered(&self, prompt: Option<Unread>, ttft: Duration) {
+        let now = self.clock.now();
         let mut state = self.state();
         let in_flight = state.in_flight;
         state.learnt.answered(ttft, in_flight);
+        if let Some(prompt) = prompt {
+            state.pace.answered(prompt, ttft, now);
+            state.pace.read(prompt);
+        }
     }
 
     /// Notes how long a whole answer took that was not streamed.
@@ -422,6 +441,8 @@ impl Gate {
                 .filter(|until| *until > now),
             trial_taken: state.trial_taken,
             warming_percent: (percent < 100).then_some(percent),
+            hold: state.hold,
+            pace: state.pace.now(now),
         }
     }
 
@@ -466,8 +487,7 @@ impl Drop for Slot {
                 state.trial_taken = false;
             }
             let held = now.since(self.since);
-            let before = state.hold.unwrap_or(held);
-            state.hold = Some(before.mul_f64(1.0 - HOLD_SHARE) + held.mul_f64(HOLD_SHARE));
+            state.hold = Some(average_hold(state.hold, held));
         }
         self.gate.fill();
     }

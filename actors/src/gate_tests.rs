@@ -3,7 +3,7 @@ use futures_util::future::join_all;
 
 fn gate(slots: u32) -> Arc<Gate> {
     let guards = GuardPolicy { slow_start: Duration::from_secs(10), ..GuardPolicy::default() };
-    Gate::new(Clock::start(), Some(slots), None, &guards)
+    Gate::new(Clock::start(), true, Some(slots), None, &guards)
 }
 
 fn ask(max_wait: Duration, max_waiting: u32) -> Ask<'static> {
@@ -160,7 +160,7 @@ async fn a_503_closes_its_model_and_a_429_the_account_unless_told_otherwise() {
     assert_eq!(gate.admit(closed("b")).await.err(), Some(NotAdmitted::Closed(until)));
 
     let by_model = RateLimit { scope: ThrottleScope::Model, ..RateLimit::default() };
-    let told = Gate::new(gate.clock, None, Some(by_model), &GuardPolicy::default());
+    let told = Gate::new(gate.clock, true, None, Some(by_model), &GuardPolicy::default());
     told.throttled("a", until);
     assert_eq!(told.admit(closed("a")).await.err(), Some(NotAdmitted::Closed(until)));
     assert!(told.admit(closed("b")).await.is_ok());
@@ -172,7 +172,7 @@ async fn a_503_closes_its_model_and_a_429_the_account_unless_told_otherwise() {
 #[tokio::test(start_paused = true)]
 async fn where_places_are_unknown_the_limit_is_learnt_from_refusals() {
     let guards = GuardPolicy { concurrency_max: 64, ..GuardPolicy::default() };
-    let gate = Gate::new(Clock::start(), None, None, &guards);
+    let gate = Gate::new(Clock::start(), true, None, None, &guards);
     let limit = || gate.load(0, gate.clock.now()).limit;
     assert_eq!(limit(), 64);
     let slots: Vec<Slot> =

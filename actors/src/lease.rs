@@ -7,6 +7,7 @@ use crate::snapshot::Door;
 use crate::trial::Trial;
 use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::fault::Fault;
+use llm_router_logic::guard::pace::Unread;
 use llm_router_logic::time::Moment;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub struct Lease {
     clock: Clock,
     model: String,
     estimated_tokens: u32,
+    /// Its prompt, while that is being read.
+    prompt: Option<Unread>,
     started: Moment,
     ttft: Option<Duration>,
     output_tokens: u64,
@@ -48,7 +51,8 @@ impl Lease {
     fn begin(place: Option<(Door, Slot)>, clock: Clock, model: String, estimated_tokens: u32) -> Self {
         let started = clock.now();
         let (trial, ttft, output_tokens, ended) = (None, None, 0, false);
-        Self { place, trial, clock, model, estimated_tokens, started, ttft, output_tokens, ended }
+        let prompt = None;
+        Self { place, trial, clock, model, estimated_tokens, prompt, started, ttft, output_tokens, ended }
     }
 
     /// The same as the fleet's trial of a half-open breaker.
@@ -57,12 +61,19 @@ impl Lease {
         self
     }
 
+    /// Notes that a prompt of `input_tokens` is sent now, so that decisions know what is still to be read there.
+    pub fn sent(&mut self, input_tokens: u32) {
+        if let (Some((door, _)), None) = (&self.place, self.prompt) {
+            self.prompt = Some(door.gate.sent(input_tokens));
+        }
+    }
+
     /// Notes that the first content byte has come; later calls change nothing.
     pub fn first_token(&mut self) {
         if self.ttft.is_none() {
             let ttft = self.clock.now().since(self.started);
             if let Some((door, _)) = &self.place {
-                door.gate.answered(ttft);
+                door.gate.answered(self.prompt.take(), ttft);
             }
             self.ttft = Some(ttft);
         }
@@ -140,6 +151,9 @@ impl Lease {
             trial.ended(verdict);
         }
         let Some((door, _)) = &self.place else { return };
+        if let Some(prompt) = self.prompt.take() {
+            door.gate.read(prompt);
+        }
         door.actor.send(Msg::Ended(Ended {
             model: std::mem::take(&mut self.model),
             verdict,

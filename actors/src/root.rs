@@ -70,7 +70,13 @@ impl Shared {
     fn door(&self, spec: &BackendSpec) -> Door {
         let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
         let open = || Door {
-            gate: Gate::new(self.clock, spec.slots, spec.rate_limit, &self.topology.load().policy.guards),
+            gate: Gate::new(
+                self.clock,
+                spec.is_cluster(),
+                spec.slots,
+                spec.rate_limit,
+                &self.topology.load().policy.guards,
+            ),
             actor: Address::vacant(),
             waiting: Arc::default(),
         };

@@ -7,6 +7,7 @@ pub mod health;
 pub mod hedge;
 pub mod latency;
 pub mod limit;
+pub mod pace;
 pub mod policy;
 pub mod pool;
 pub mod queue;

@@ -118,6 +118,8 @@ impl Relay {
             }
             rival = rival.filter(|rival| self.unbookable(snapshot, rival).is_none());
             let hedged_at = rival.as_ref().map(|rival| rival.index);
+            let mut lease = lease;
+            lease.sent(request.input_tokens);
             let course = Course { call, snapshot, tokens, deadline };
             let raced = self.race(&course, step, lease, outgoing, &mut rival, tally).await;
             if let Some(index) = hedged_at.filter(|_| rival.is_none()) {

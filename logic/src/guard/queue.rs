@@ -164,6 +164,14 @@ impl<T> WaitQueue<T> {
     }
 }
 
+/// Share of the latest in the average time a place is held.
+const HOLD_SHARE: f64 = 0.1;
+
+/// The average time a place is held, where it was `before` and one more was held for `held`.
+pub fn average_hold(before: Option<Duration>, held: Duration) -> Duration {
+    before.unwrap_or(held).mul_f64(1.0 - HOLD_SHARE) + held.mul_f64(HOLD_SHARE)
+}
+
 /// How long a newcomer waits for one of `limit` places that are held for `hold` on average, behind
 /// `ahead` others: places come free every `hold ÷ limit`.
 pub fn estimated_wait(ahead: usize, limit: u32, hold: Duration) -> Duration {

@@ -6,6 +6,7 @@
 
 use crate::backend::ServedModel;
 use crate::guard::ejection::Ejection;
+use crate::guard::pace::PaceNow;
 use crate::ids::{BackendId, NodeId};
 use crate::money::Money;
 use crate::request::{ANY_MODEL, Request};
@@ -41,6 +42,10 @@ pub struct LocalLoad {
     pub trial_taken: bool,
     /// The share of its places a backend that has come back is given; `None` = all of them.
     pub warming_percent: Option<u8>,
+    /// How long a place there is held on average; `None` until one was given back.
+    pub hold: Option<Duration>,
+    /// How soon it begins to answer; `None` until it has answered this node.
+    pub pace: Option<PaceNow>,
 }
 
 /// Access to [`LocalLoad`] by index into [`ClusterView::backends`].

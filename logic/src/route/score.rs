@@ -26,6 +26,8 @@ pub(crate) struct Score {
     pub(crate) egress: Amount,
     /// Predicted time to first token under the load of now; `None` = never measured.
     pub(crate) ttft: Option<u32>,
+    /// What hardly one answer in fifty exceeds, as far as that is known; otherwise the same.
+    pub(crate) ttft_upper: Option<u32>,
     /// The same without that load and without the round trip.
     pub(crate) own_ttft: Option<u32>,
     /// Round trip, measured or else configured.
@@ -55,15 +57,35 @@ pub(crate) fn score(
     let local_limit = Some(load.limit).filter(|limit| *limit > 0);
     let places = report.slots.or(backend.spec.slots).or(local_limit).unwrap_or(1).max(1);
     let places = load.warming_percent.map_or(places, |percent| part(places, percent));
+    let place_wait = load.hold.map(|hold| wait_for_place(hold, running.saturating_add(waiting), places));
+    let pace = load.pace;
     let load = running.saturating_add(waiting);
 
     let micros = |ms: u32| ms.saturating_mul(1_000);
     let rtt = report.rtt_ms.map(micros).or(ready.rtt);
-    let own_ttft = report.ttft_ms.map(micros);
+    let far = rtt.unwrap_or(0);
+    // What is learnt here has the round trip in it, which is a term of its own.
+    let own_ttft = match pace {
+        Some(pace) => Some(pace.alone(request.input_tokens).saturating_sub(far)),
+        None => report.ttft_ms.map(micros),
+    };
+    let (ttft, ttft_upper) = match (pace, own_ttft) {
+        (Some(pace), Some(own)) => {
+            let reads = own.saturating_add(pace.ahead());
+            let (waits, longest) = place_wait.unwrap_or_default();
+            let sum = |one: u32, other: u32| Some(one.saturating_add(other).saturating_add(far));
+            (sum(reads, waits), sum(pace.upper(reads), longest))
+        }
+        (_, own) => {
+            let ttft = own.map(|own| loaded(own, load, places).saturating_add(far));
+            (ttft, ttft)
+        }
+    };
     Score {
         cost: cost(backend, ready, model, request).map(Amount::from),
         egress: ready.toll.of(request.input_tokens, request.output_tokens, request.stream).into(),
-        ttft: own_ttft.map(|ttft| loaded(ttft, load, places).saturating_add(rtt.unwrap_or(0))),
+        ttft,
+        ttft_upper,
         own_ttft,
         rtt,
         tpot: ready.token_micros.map(|micros| micros.saturating_mul(running.saturating_add(1).min(places))),
@@ -85,7 +107,7 @@ impl Score {
         u32::try_from(pressure).unwrap_or(u32::MAX)
     }
 
-    /// Whether both latency targets are predicted to be met.
+    /// Whether both latency targets are predicted to be met, the first one by forty-nine answers of fifty.
     ///
     /// What was never measured is given the chance to be, by one request at a time: with the first one
     /// still under way there it is not taken for fast.
@@ -94,7 +116,7 @@ impl Score {
         let within = |micros: Option<u32>, bound: Duration| {
             micros.is_none_or(|micros| Duration::from_micros(micros.into()) <= bound)
         };
-        !self.is_being_measured() && within(self.ttft, slo.ttft) && within(self.tpot, slo.tpot)
+        !self.is_being_measured() && within(self.ttft_upper, slo.ttft) && within(self.tpot, slo.tpot)
     }
 
     /// Whether a time to first token was never measured, and what would measure it is under way.
@@ -202,6 +224,21 @@ fn loaded(ttft: u32, ahead: u32, places: u32) -> u32 {
     }
     let shared = u64::from(ttft) * (u64::from(ahead) + 1) / u64::from(places);
     u32::try_from(shared).unwrap_or(u32::MAX)
+}
+
+/// Microseconds until one of `places` is free for one more request where `load` run or wait and each holds its
+/// place for `hold` on average, and how long that takes one time in fifty. Places come free one after another,
+/// as if by chance: `n` of them take `n` times the mean, give or take its square root times the mean (a gamma
+/// distribution, and two of its standard deviations).
+#[inline]
+fn wait_for_place(hold: Duration, load: u32, places: u32) -> (u32, u32) {
+    if load < places {
+        return (0, 0);
+    }
+    let (mean, turns) = (hold.as_secs_f64() * 1e6 / f64::from(places), f64::from(load - places) + 1.0);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+    let micros = |turns: f64| (mean * turns) as u32;
+    (micros(turns), micros(turns + 2.0 * turns.sqrt() + 1.0))
 }
 
 /// Price of the request.

@@ -1,9 +1,12 @@
 //! The way into one backend, as the router keeps it: rate limit, places, a bounded queue.
 
 use crate::guard::limit::{Limiter, RateLimit};
+use crate::guard::pace::{Pace, Unread};
+use crate::guard::queue::average_hold;
 use crate::route::LocalLoad;
 use crate::time::Moment;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// What came of asking for a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,11 +22,27 @@ pub(super) struct Door {
     limit: u32,
     waiting: VecDeque<usize>,
     limiter: Option<Limiter>,
+    hold: Option<Duration>,
+    pace: Pace,
 }
 
 impl Door {
-    pub(super) fn new(limit: u32, rate_limit: Option<RateLimit>) -> Self {
-        Self { in_flight: 0, limit, waiting: VecDeque::new(), limiter: rate_limit.map(Limiter::new) }
+    pub(super) fn new(limit: u32, rate_limit: Option<RateLimit>, serial: bool) -> Self {
+        let (waiting, limiter) = (VecDeque::new(), rate_limit.map(Limiter::new));
+        Self { in_flight: 0, limit, waiting, limiter, hold: None, pace: Pace::new(serial) }
+    }
+
+    /// A prompt is sent.
+    pub(super) fn sent(&mut self, tokens: u32) -> Unread {
+        self.pace.sent(tokens)
+    }
+
+    /// Its first token came `ttft` later; `None` = it is not waited for any more.
+    pub(super) fn read(&mut self, prompt: Unread, ttft: Option<Duration>, now: Moment) {
+        if let Some(ttft) = ttft {
+            self.pace.answered(prompt, ttft, now);
+        }
+        self.pace.read(prompt);
     }
 
     /// Asks for a place, behind at most `max_waiting` others.
@@ -57,7 +76,14 @@ impl Door {
     }
 
     /// A request ended; who gets its place, if anybody waits.
-    pub(super) fn release(&mut self, estimated: u32, actual: u32, now: Moment) -> Option<usize> {
+    pub(super) fn release(
+        &mut self,
+        estimated: u32,
+        actual: u32,
+        held: Duration,
+        now: Moment,
+    ) -> Option<usize> {
+        self.hold = Some(average_hold(self.hold, held));
         self.settle(estimated, actual, now);
         let next = self.waiting.pop_front();
         if next.is_none() {
@@ -73,6 +99,8 @@ impl Door {
             waiting: self.waiting(),
             limit: self.limit,
             closed_until: self.limiter.as_ref().and_then(|limiter| limiter.check(tokens, now).err()),
+            hold: self.hold,
+            pace: self.pace.now(now),
             ..LocalLoad::default()
         }
     }

@@ -13,6 +13,7 @@ use crate::cost::estimate::OutputEstimator;
 use crate::cost::price::TokenPrice;
 use crate::cost::unit::ThroughputMeter;
 use crate::guard::latency::LatencyWindow;
+use crate::guard::pace::Unread;
 use crate::ids::NodeId;
 use crate::money::Money;
 use crate::report::{Health, Report};
@@ -102,6 +103,8 @@ struct Live {
     output_tokens: u32,
     started: Moment,
     ttft: Duration,
+    /// Its prompt, while that is being read.
+    prompt: Option<Unread>,
 }
 
 /// A backend's facts as the router measures them.
@@ -187,7 +190,12 @@ impl<'s> World<'s> {
             now: Moment::ZERO,
             events: BinaryHeap::new(),
             sequence: 0,
-            doors: (0..backends.len()).map(|at| Door::new(limit(at), backends[at].spec.rate_limit)).collect(),
+            doors: (0..backends.len())
+                .map(|at| {
+                    let spec = &backends[at].spec;
+                    Door::new(limit(at), spec.rate_limit, spec.is_cluster())
+                })
+                .collect(),
             clusters: backends.iter().map(|backend| cluster(&backend.behaviour)).collect(),
             measured: backends.iter().map(|backend| measured(&backend.behaviour)).collect(),
             prepared: PreparedView::new(view.clone(), &policy, Moment::ZERO, None),
@@ -318,6 +326,7 @@ impl<'s> World<'s> {
         let backend = self.backend_of(request);
         let Arrival { input_tokens, output_tokens, .. } = self.trace[request];
         self.live[request].started = self.now;
+        self.live[request].prompt = Some(self.doors[backend].sent(input_tokens));
         self.measured[backend].throughput.started(self.now);
         match (&self.scene.backends[backend].behaviour, &mut self.clusters[backend]) {
             (Behaviour::Provider(provider), _) => {
@@ -365,6 +374,9 @@ impl<'s> World<'s> {
         live.ttft = self.now.since(live.started) + rtt;
         self.result.ttfts.push(self.now.since(arrived) + rtt);
         let ttft = live.ttft;
+        if let Some(prompt) = live.prompt.take() {
+            self.doors[backend].read(prompt, Some(ttft), self.now);
+        }
         self.baseline.saw(backend, ttft);
     }
 
@@ -372,6 +384,7 @@ impl<'s> World<'s> {
         let backend = self.backend_of(request);
         let Arrival { input_tokens, output_tokens, .. } = self.trace[request];
         let ttft = self.live[request].ttft;
+        let held = self.now.since(self.live[request].started);
         let measured = &mut self.measured[backend];
         measured.throughput.finished(u64::from(output_tokens), self.now);
         measured.latency.record(ttft, self.now);
@@ -392,7 +405,7 @@ impl<'s> World<'s> {
         self.outputs.learn(u64::from(output_tokens));
         let estimated = self.estimated_tokens(request);
         let actual = input_tokens.saturating_add(output_tokens);
-        if let Some(next) = self.doors[backend].release(estimated, actual, self.now) {
+        if let Some(next) = self.doors[backend].release(estimated, actual, held, self.now) {
             self.start(next);
         }
     }

@@ -1,7 +1,9 @@
 //! Strategy `slo`: the cheapest that is predicted to meet the targets, else the fastest.
 
 use crate::scene::{Part, chat_by, cluster, planned, provider, steps};
+use llm_router_logic::guard::pace::PaceNow;
 use llm_router_logic::report::Health;
+use llm_router_logic::request::Request;
 use llm_router_logic::route::Reason::{ClusterFallback, ExternalFallback, SloCheapest, SloFastest};
 use llm_router_logic::route::{Policy, Reason, Slo, Strategy};
 use std::time::Duration;
@@ -102,4 +104,50 @@ fn the_operators_targets_hold() {
         planned(&parts, &chat_by(Strategy::Slo), &policy, 0).steps[0].backend.to_string()
     };
     assert_eq!([first(400), first(399), first(50)], ["cheap", "dear", "dear"]);
+}
+
+/// A machine of which it is known how fast it reads.
+fn paced(name: &str, cost_per_hour: f64, pace: PaceNow) -> Part {
+    timed(cluster(name, cost_per_hour, 100.0), 500).load(|load| load.pace = Some(pace))
+}
+
+#[test]
+fn a_prompt_goes_only_where_a_prompt_of_its_length_is_read_in_time() {
+    // 13 ms a token: 100 tokens in 1.3 s, 1,000 in 13 s.
+    let slow = PaceNow { base: 0, per_token: 13_000.0, unread_tokens: 0, excess: 1.2 };
+    let fast = PaceNow { base: 20_000, per_token: 200.0, unread_tokens: 0, excess: 1.5 };
+    let parts = [paced("cheap-but-slow", 0.01, slow), paced("fast", 1.0, fast)];
+    assert_eq!(by_slo(&parts)[0], ("cheap-but-slow".to_owned(), SloCheapest));
+    let long = Request { input_tokens: 1_000, ..chat_by(Strategy::Slo) };
+    assert_eq!(steps(&parts, &long)[0], ("fast".to_owned(), SloCheapest));
+}
+
+#[test]
+fn prompts_that_are_still_to_be_read_count_and_so_does_what_seldom_happens() {
+    let pace = |unread_tokens, excess| PaceNow { base: 20_000, per_token: 200.0, unread_tokens, excess };
+    let first =
+        |pace: PaceNow| by_slo(&[paced("own", 0.1, pace), paced("other", 1.0, pace_of_other())])[0].clone().0;
+    assert_eq!(first(pace(0, 1.5)), "own");
+    assert_eq!(first(pace(9_000, 1.0)), "own", "read in 1.84 s");
+    assert_eq!(first(pace(10_000, 1.0)), "other", "read in 2.04 s");
+    assert_eq!(first(pace(9_000, 1.5)), "other", "one answer in fifty would come after 2.7 s");
+}
+
+fn pace_of_other() -> PaceNow {
+    PaceNow { base: 20_000, per_token: 200.0, unread_tokens: 0, excess: 1.0 }
+}
+
+#[test]
+fn a_wait_for_a_place_counts_by_how_long_places_are_held() {
+    let pace = PaceNow { base: 20_000, per_token: 200.0, unread_tokens: 0, excess: 1.0 };
+    let full = |hold_secs| {
+        paced("full", 0.1, pace).load(|load| {
+            load.in_flight = 4;
+            load.hold = Some(Duration::from_secs(hold_secs));
+        })
+    };
+    let first = |hold_secs| by_slo(&[full(hold_secs), paced("free", 1.0, pace_of_other())])[0].clone().0;
+    // One of four places comes free every quarter of the time each is held.
+    assert_eq!(first(1), "full");
+    assert_eq!(first(20), "free");
 }
