@@ -80,7 +80,7 @@ def ledgers_equal_books(fleet: Fleet) -> list[str]:
             )
         for key in ("input_tokens", "output_tokens"):
             settled = sum(row[key] for row in sure)
-            if most == least and books[key] != settled:
+            if most == least and not mock.misstates and books[key] != settled:
                 wrong.append(f"{mock.name}: {books[key]} {key} in its books, {settled} in the ledgers")
     running = sum(row["outcome"] == "running" for row in rows)
     if running:
@@ -118,7 +118,7 @@ def no_secret_is_told(fleet: Fleet, attempts: list[Attempt]) -> list[str]:
                 texts.append((f"ledger of {router.name}", file.read_bytes()))
         if router.running:
             for path in ("/metrics", "/admin/view", "/admin/decisions?limit=200", "/admin/spend", "/admin/limits"):
-                texts.append((f"{path} of {router.name}", router.admin(path)[1]))
+                texts.append((f"{path} of {router.name}", router.admin(path, timeout=30)[1]))
     for attempt in attempts:
         if attempt.body:
             texts.append((f"an error of {attempt.router}", attempt.body.encode()))

@@ -67,6 +67,8 @@ class Mock(Process):
         # What it counted before it was killed, and whether some of it may be missing.
         self.past: Json = {"requests": 0, "input_tokens": 0, "output_tokens": 0}
         self.books_torn = False
+        # It states other tokens than it used: the ledgers hold what was stated.
+        self.misstates = False
 
     @property
     def url(self) -> str:

@@ -146,6 +146,11 @@ class Load:
         assert not self._thread.is_alive(), "the load does not end"
         return self.requests
 
+    def abandon(self) -> None:
+        """Asks no more, and gives what is under way a moment to break: the routers are gone."""
+        self._ended.set()
+        self._thread.join(8)
+
     @property
     def under_way(self) -> int:
         """Requests that have not ended."""

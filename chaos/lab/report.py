@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -89,9 +90,11 @@ def keep(result: dict[str, Any], file: Path) -> None:
     file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
-def stamp(root: Path) -> dict[str, str]:
-    """On what a result was measured."""
-    return {"commit": commit(root), "date": time.strftime("%Y-%m-%d", time.gmtime())}
+def stamp(root: Path) -> dict[str, Any]:
+    """On what a result was measured; `load` is the machine's, its mean over five minutes."""
+    load = Path("/proc/loadavg")
+    busy = float(load.read_text().split()[1]) if load.exists() else None
+    return {"load": busy, "commit": commit(root), "date": time.strftime("%Y-%m-%d", time.gmtime())}
 
 
 def table(result: dict[str, Any]) -> list[str]:
@@ -119,7 +122,8 @@ def markdown(results: list[dict[str, Any]], plots: str | None = None) -> list[st
         lines += [f"*Expected*: {result['expected']}", "", f"*Bound*: {result['bound']}", ""]
         outcomes = ", ".join(f"{count} {what}" for what, count in sorted(result["outcomes"].items())) or "no requests"
         lines.append(
-            f"{outcomes}; {result['seconds']} s, seed {result['seed']}, on {result['ground']}, {result['date']}."
+            f"{outcomes}; {result['seconds']} s, seed {result['seed']}, on {result['ground']}, {result['build']} build,"
+            f" load of the machine {result['load']} on {os.cpu_count()} CPUs, {result['date']}."
         )
         lines += table(result)
         for complaint in result["complaints"]:

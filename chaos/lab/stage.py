@@ -309,17 +309,19 @@ class Stage:
         self.wrong.append((invariant, wrong))
 
     def _close(self) -> None:
-        for close in self.also:
-            try:
-                close()
-            except Exception as error:  # noqa: BLE001 - the others must be closed too
-                self.wrong.append(("closing", [repr(error)]))
         if hasattr(self, "fleet"):
             for process in self.fleet.processes:
                 if process.running:
                     process.signal(18)
                     process.signal(9)
                     process.child.wait(20)
+        for load in self.loads:
+            load.abandon()
+        for close in self.also:
+            try:
+                close()
+            except Exception as error:  # noqa: BLE001 - the others must be closed too
+                self.wrong.append(("closing", [repr(error)]))
         self.ground.close()
 
     @property

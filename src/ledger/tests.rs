@@ -118,6 +118,17 @@ fn what_is_written_is_there_and_adds_up() {
 }
 
 #[test]
+fn an_attempt_at_an_unpriced_backend_that_was_never_reached_costs_nothing_and_adds_up() {
+    let (_directory, path) = scratch();
+    let mut store = ledger(&path).open(NOON, true).unwrap().store;
+    let never = Usage::default();
+    let intent = Intent { basis: Basis::Unpriced, ..intent(1, NOON) };
+    let charge = Charge { outcome: Outcome::Failed, cost: Some(Money::ZERO), ..charge(1, NOON, never) };
+    store.commit(&[Entry::Intent(Box::new(intent)), Entry::Charge(Box::new(charge))]).unwrap();
+    assert_eq!(problems(&path), Vec::<String>::new());
+}
+
+#[test]
 fn a_batch_written_twice_counts_once() {
     let (_directory, path) = scratch();
     let mut store = ledger(&path).open(NOON, true).unwrap().store;

@@ -1,0 +1,57 @@
+"""10 times the requests that the backends can serve."""
+
+from __future__ import annotations
+
+from lab.load import ANSWERED
+from lab.stage import Scenario, Stage, percentile
+
+TIMES = 10
+SLOTS, TOKENS, TTFT_MS, TOKENS_PER_SECOND = 2, 16, 100, 20
+SECONDS = 20
+
+
+def short_queue(settings: dict, _index: int) -> None:
+    """A service that would rather refuse than be late."""
+    settings["router"]["maxLatencyMs"] = TTFT_MS
+    settings["server"]["writeTimeout"] = "30s"
+
+
+def run(stage: Stage) -> None:
+    """A third of the capacity first, then 10 times it."""
+    clusters = [mock for mock in stage.fleet.mocks if mock.kind == "llama"]
+    capacity = len(clusters) * SLOTS / (TTFT_MS / 1000 + TOKENS / TOKENS_PER_SECOND)
+    calm = stage.load(rate=capacity / 3, max_tokens=TOKENS, stream_share=1)
+    stage.rest(10)
+    calm.end()
+    unloaded = percentile([r.last.ttft for r in calm.requests if r.last.ttft], 99)
+    stage.note("10 times the capacity")
+    load = stage.load(rate=capacity * TIMES, max_tokens=TOKENS, stream_share=1)
+    stage.rest(SECONDS)
+    requests = load.end()
+    began = requests[0].last.started
+    good = [r.last for r in requests if r.last.outcome == ANSWERED]
+    in_time = [a for a in good if began + 2 <= a.ended_at <= began + SECONDS]
+    stage.figure("capacity", round(capacity, 1), "requests/s")
+    stage.figure("asked", round(len(requests) / SECONDS, 1), "requests/s")
+    stage.at_least("goodput against capacity", len(in_time) / (SECONDS - 2) / capacity, 0.9, "times")
+    stage.figure("TTFT p99 unloaded", round(unloaded, 3), "s")
+    loaded = percentile([a.ttft for a in good if a.ttft], 99)
+    stage.at_most("TTFT p99 of what was admitted, against unloaded", loaded / max(unloaded, 0.001), 2, "times")
+    refused = [r.last for r in requests if r.last.outcome != ANSWERED]
+    late = percentile([a.ended_at - a.started for a in refused], 99)
+    stage.figure("time to a refusal, p99", round(late, 3), "s")
+    kinds = sorted({f"{a.status} {a.error}" for a in refused})
+    stage.figure("refusals", ", ".join(kinds)[:200] or "none")
+
+
+SCENARIO = Scenario(
+    what="10 times the requests that six clusters of two slots can serve; `maxLatencyMs` is their time to first token.",
+    expected="What is admitted is served as fast as ever, the rest refused at once with a typed error and Retry-After.",
+    bound="goodput ≥ 90 % of capacity, admitted TTFT p99 ≤ 2 times unloaded",
+    run=run,
+    shape={
+        "provider": None,
+        "cluster": {"slots": SLOTS, "ttft_ms": TTFT_MS, "tokens_per_second": TOKENS_PER_SECOND},
+        "change": short_queue,
+    },
+)
