@@ -123,7 +123,7 @@ def markdown(results: list[dict[str, Any]], plots: str | None = None) -> list[st
         outcomes = ", ".join(f"{count} {what}" for what, count in sorted(result["outcomes"].items())) or "no requests"
         lines.append(
             f"{outcomes}; {result['seconds']} s, seed {result['seed']}, on {result['ground']}, {result['build']} build,"
-            f" load of the machine {result['load']} on {os.cpu_count()} CPUs, {result['date']}."
+            f" load of the machine {result.get('load', '?')} on {os.cpu_count()} CPUs, {result.get('date')}."
         )
         lines += table(result)
         for complaint in result["complaints"]:

@@ -13,6 +13,8 @@ from lab.waiting import TooLateError
 
 CHANGES = 30
 DEATHS = 4
+# A node judges the silence of another by how it was heard before: it must have heard it for a while.
+ACQUAINTED = 12
 PARTITIONS = 3
 PARTITION_LASTS = 10
 IDLE = 20
@@ -118,8 +120,18 @@ def deaths(stage: Stage, name: str) -> None:
         )
         stage.bring_back(victim, index)
         stage.converged(60)
+        stage.rest(ACQUAINTED)
     stage.at_most(f"{name}: dead router known by all, worst of {DEATHS}", max(took), 2.5, "s")
     stage.figure(f"{name}: dead router known by all, median", round(percentile(took, 50), 2), "s")
+    index = stage.kill(stage.routers[0])
+    stage.bring_back(stage.routers[0], index)
+    stage.converged(60)
+    victim, *others = stage.routers[1], stage.routers[0], *stage.routers[2:]
+    index = stage.kill(victim)
+    young = stage.seconds_until(lambda: all(victim.name not in r.live() for r in others), 20, "dead is known")
+    stage.bring_back(victim, index)
+    stage.converged(60)
+    stage.figure(f"{name}: dead router known by all, one of which has just started", round(young, 2), "s")
 
 
 def partitions(stage: Stage, name: str, places: list[str]) -> None:
