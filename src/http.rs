@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::decisions::Decisions;
 use crate::relay::Relay;
 use crate::spot::Notices;
+use crate::trace::Tracer;
 use crate::ui;
 use crate::ui::history::History;
 use crate::webhook::HttpDeliver;
@@ -43,6 +44,8 @@ use tokio::sync::{Semaphore, mpsc};
 pub struct App {
     /// The actors.
     pub handle: Handle,
+    /// Traces requests.
+    pub tracer: Arc<Tracer>,
     /// The way of a request; replaced by a reload.
     pub relay: Arc<ArcSwap<Relay>>,
     /// The last decisions.

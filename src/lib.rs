@@ -28,5 +28,6 @@ pub mod replay;
 pub mod sidecar;
 pub mod spot;
 pub mod telemetry;
+pub mod trace;
 pub mod ui;
 pub mod webhook;

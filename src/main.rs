@@ -65,6 +65,7 @@ async fn serve(path: &Path) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => return cli::refuse(&problems),
     };
+    telemetry::configure(loaded.config.telemetry.log_format);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -12,6 +12,7 @@ use crate::http::server::{self, Limits};
 use crate::http::{App, Sessions, admin_router, router_with};
 use crate::identity::{Identity, NodeName};
 use crate::outbound::{Outbound, OutboundError};
+use crate::trace::OtlpError;
 use axum::Router;
 use llm_router_actors::metrics::Metrics;
 use llm_router_actors::ports::GossipTransport;
@@ -80,6 +81,9 @@ pub enum NodeError {
     /// The actors could not be started.
     #[error(transparent)]
     Actors(#[from] StartError),
+    /// Spans cannot be sent as configured.
+    #[error(transparent)]
+    Traces(#[from] OtlpError),
     /// Peers' requests could not be taken or sent.
     #[error("gossip.relay: {0}")]
     PeerRelay(String),
@@ -168,7 +172,8 @@ impl Node {
         }
         listeners.push(serve(listener, router_with(app.clone(), pages.unwrap_or_default())));
         if let Some(identity) = identity {
-            let relay = PeerRelay { config: &config, identity, metrics: relay_metrics, stop: stop.clone() };
+            let (tracer, stop) = (Arc::clone(&app.tracer), stop.clone());
+            let relay = PeerRelay { config: &config, identity, metrics: relay_metrics, tracer, stop };
             listeners.extend(relay.start(&app.handle, &outbound).await?);
         }
         tracing::info!(node = %config.node.name, region = %config.node.region, %addr, ?admin_addr, "router is listening");
@@ -217,6 +222,7 @@ impl Node {
             }
         }
         self.outbound.reconfigure(&config.backends)?;
+        self.app.tracer.reconfigure(&config.backends);
         self.app.auth.reconfigure(&config);
         self.app.handle.reconfigure(topology(&config)).await?;
         self.app.deliver.reconfigure(&config.webhooks);
@@ -241,6 +247,7 @@ impl Node {
             let _ = listener.await;
         }
         self.app.handle.shutdown().await;
+        self.app.tracer.shutdown().await;
     }
 }
 
@@ -414,6 +421,7 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
             running.admin.as_ref().map(|admin| admin.listen) != new.admin.as_ref().map(|admin| admin.listen),
         ),
         ("ledger", running.ledger != new.ledger),
+        ("telemetry", running.telemetry != new.telemetry),
         ("timeouts.connect", running.timeouts.connect != new.timeouts.connect),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()

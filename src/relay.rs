@@ -28,6 +28,7 @@ use crate::config::{Config, Shadow, Timeouts};
 use crate::decisions::{Circumstances, Decisions};
 use crate::idempotency::Idempotency;
 use crate::outbound::Outbound;
+use crate::trace::{Context, Section, Tracer};
 use allowance::Allowance;
 use axum::body::Body;
 use axum::response::Response;
@@ -47,7 +48,7 @@ use llm_router_logic::request::{ANY_MODEL, Hints, Request};
 use llm_router_logic::route::experiment::Experiment;
 use llm_router_logic::route::{Explanation, Step, explain};
 use llm_router_logic::tenant::Principal;
-use llm_router_logic::time::millis;
+use llm_router_logic::time::{Moment, millis};
 use llm_router_logic::wire::{Dialect, Inbound, Inspected, Operation};
 use moka::sync::Cache;
 pub(crate) use running::KEEP_ALIVE;
@@ -90,6 +91,8 @@ pub struct Call {
     pub headers: HeaderMap,
     /// Who is told of a whole answer.
     pub completion: Option<Arc<Completion>>,
+    /// Where it stands in a trace; `None` = nothing is sent for it.
+    pub trace: Option<Arc<Context>>,
 }
 
 /// What a path of Gemini's says of the request.
@@ -118,6 +121,7 @@ pub struct Relay {
     experiments: Arc<[Experiment]>,
     shadows: Shadows,
     keys: Arc<Idempotency>,
+    tracer: Option<Arc<Tracer>>,
 }
 
 impl Relay {
@@ -145,6 +149,7 @@ impl Relay {
             sleepers: Arc::new(Semaphore::new(warmth::WAITING_MAX)),
             experiments: Arc::from([]),
             shadows: Shadows::default(),
+            tracer: None,
         }
     }
 
@@ -170,7 +175,15 @@ impl Relay {
         relay.sleepers = Arc::clone(&self.sleepers);
         relay.shadows = self.shadows.with(&[]);
         relay.keys = Arc::clone(&self.keys);
+        relay.tracer.clone_from(&self.tracer);
         relay
+    }
+
+    /// The same relay, its requests traced by `tracer`.
+    #[must_use]
+    pub fn traced(mut self, tracer: Arc<Tracer>) -> Self {
+        self.tracer = Some(tracer);
+        self
     }
 
     /// The same relay with these experiments and shadows.
@@ -232,6 +245,7 @@ impl Relay {
         let plan = in_arms.plan(&snapshot.view, &*snapshot, &snapshot.policy, draw, started);
         self.handle.metrics().decision_duration_seconds.observe(planning.elapsed().as_secs_f64());
 
+        let planned = clock.now();
         let decided = self.with_sleepers(snapshot, plan, request, draw, deadline).await;
         let Decided { snapshot, plan, wanted, waited } = decided;
 
@@ -243,6 +257,7 @@ impl Relay {
             hedges: Arc::clone(&self.hedges),
         };
         let mut tally = Tally::open(sources, &call, request, &plan, started);
+        self.trace(&call, &mut tally, (started, planned), wanted.as_ref().map(|id| (id, waited)));
         let limits = allowance.headers(call.dialect);
         tally.allow(allowance);
         tally.note(Circumstances {
@@ -299,6 +314,27 @@ impl Relay {
             response.headers_mut().insert(name, value);
         }
         Ok(response)
+    }
+
+    /// Begins to note what becomes of `call`, which was planned in the time `planning` and then may have `waited`
+    /// for a cluster to wake.
+    fn trace(
+        &self,
+        call: &Call,
+        tally: &mut Tally,
+        planning: (Moment, Moment),
+        waited: Option<(&BackendId, Duration)>,
+    ) {
+        let (Some(tracer), Some(context)) = (&self.tracer, &call.trace) else { return };
+        context.decided(tally.id());
+        let mut trail = tracer.trail(context);
+        trail.asked(call);
+        trail.section(Section::new("plan", planning.0, planning.1));
+        if let Some((backend, waited)) = waited.filter(|(_, waited)| !waited.is_zero()) {
+            let wait = Section::new("wait for a cluster", planning.1, planning.1 + waited);
+            trail.section(wait.word("llm_router.backend", backend.as_str()));
+        }
+        tally.traced(trail);
     }
 
     /// The headers that tell the decision.

@@ -41,6 +41,8 @@ mod quic;
 mod quota;
 #[path = "integration/standing.rs"]
 mod standing;
+#[path = "integration/traces.rs"]
+mod traces;
 #[path = "integration/trial.rs"]
 mod trial;
 #[path = "integration/webhook.rs"]

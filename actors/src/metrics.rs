@@ -2,8 +2,12 @@
 //! so existing dashboards go on; docs/METRICS.md explains each.
 
 mod answers;
+mod exemplars;
+mod gen_ai;
 mod gossip;
+pub mod openmetrics;
 mod states;
+mod telemetry;
 mod webhook;
 
 use llm_router_logic::backend::BackendSpec;
@@ -14,8 +18,11 @@ use prometheus::{
 };
 
 pub use answers::Answers;
+pub use exemplars::{Exemplar, Exemplars};
+pub use gen_ai::{Attempted, GenAi};
 pub use gossip::Gossiping;
 pub use states::States;
+pub use telemetry::Telemetry;
 pub use webhook::WebhookMetrics;
 
 /// All metrics of a node, in a registry of their own (several nodes may live in one process).
@@ -29,6 +36,12 @@ pub struct Metrics {
     pub gossip: Gossiping,
     /// Those of webhooks.
     pub webhook: WebhookMetrics,
+    /// OpenTelemetry's, of attempts at models.
+    pub gen_ai: GenAi,
+    /// Those of tracing itself.
+    pub telemetry: Telemetry,
+    /// Traced requests that histograms may point to.
+    pub exemplars: Exemplars,
     /// Where they are registered.
     pub registry: Registry,
     /// `llm_router_requests_total{cluster,status}`
@@ -194,6 +207,9 @@ impl Metrics {
             answers: Answers::new(&registry)?,
             gossip: Gossiping::new(&registry)?,
             webhook: WebhookMetrics::new(&registry)?,
+            gen_ai: GenAi::new(&registry)?,
+            telemetry: Telemetry::new(&registry)?,
+            exemplars: Exemplars::default(),
             requests_total: register!(IntCounterVec::new(
                 opts("requests_total", "Requests answered, by the backend that served them and HTTP status."),
                 &["cluster", "status"]
@@ -561,7 +577,7 @@ mod tests {
         Metrics::new().unwrap();
     }
 
-    /// Names in the text of this file and in the documentation, so that neither is forgotten.
+    /// Names in the text of these files and in the documentation, so that neither is forgotten.
     #[test]
     fn every_metric_is_documented_and_nothing_else_is() {
         let names = |text: &str, before: &str| -> BTreeSet<String> {
@@ -569,22 +585,57 @@ mod tests {
             let word = |rest: &str| {
                 rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect::<String>()
             };
-            starts.map(word).filter(|name| !name.is_empty()).collect()
+            starts.map(word).filter(|name| name.contains('_')).collect()
         };
         let own = include_str!("metrics.rs").split("#[cfg(test)]").next().unwrap();
-        let fields = names(
-            &[
-                own,
-                include_str!("metrics/states.rs"),
-                include_str!("metrics/gossip.rs"),
-                include_str!("metrics/answers.rs"),
-                include_str!("metrics/webhook.rs"),
-            ]
-            .concat(),
-            "/// `llm_router_",
-        );
-        let documented = names(include_str!("../../docs/METRICS.md"), "| `llm_router_");
+        let files = [
+            own,
+            include_str!("metrics/states.rs"),
+            include_str!("metrics/gossip.rs"),
+            include_str!("metrics/answers.rs"),
+            include_str!("metrics/webhook.rs"),
+            include_str!("metrics/gen_ai.rs"),
+            include_str!("metrics/telemetry.rs"),
+        ];
+        let mut fields = names(&files.concat(), "/// `");
+        // The crate's collector makes these.
+        let process = "cpu_seconds_total open_fds max_fds resident_memory_bytes virtual_memory_bytes start_time_seconds threads";
+        fields.extend(process.split(' ').map(|name| format!("process_{name}")));
+        fields.insert("llm_router_build_info".to_owned());
+        let documented = names(include_str!("../../docs/METRICS.md"), "| `");
         assert_eq!(fields, documented);
         assert!(fields.len() > 20);
+    }
+
+    /// What is registered has the names that are documented, and the process's figures are there.
+    #[test]
+    fn what_is_gathered_is_documented() {
+        let manual = include_str!("../../docs/METRICS.md");
+        let families = Metrics::new().unwrap().registry.gather();
+        for family in &families {
+            assert!(manual.contains(&format!("| `{}` |", family.name())), "{}", family.name());
+        }
+        let there = |name: &str| families.iter().any(|family| family.name() == name);
+        assert!(there("process_resident_memory_bytes") && there("process_threads"));
+    }
+
+    #[test]
+    fn openmetrics_names_counters_without_their_ending_and_points_to_traces() {
+        let metrics = Metrics::new().unwrap();
+        metrics.requests_total.with_label_values(&["a \"quoted\"\\one", "200"]).inc();
+        metrics.request_duration_seconds.with_label_values(&["a"]).observe(0.3);
+        let exemplar = Exemplar { trace_id: "ab".repeat(16), value: 0.3, at_ms: 1_700_000_000_123 };
+        metrics.exemplars.note("llm_router_request_duration_seconds", "a", exemplar);
+        let text = openmetrics::encode(&metrics.registry.gather(), &metrics.exemplars);
+        for line in [
+            "# TYPE llm_router_requests counter",
+            "llm_router_requests_total{cluster=\"a \\\"quoted\\\"\\\\one\",status=\"200\"} 1.0",
+            "llm_router_request_duration_seconds_bucket{cluster=\"a\",le=\"0.25\"} 0",
+            "llm_router_request_duration_seconds_bucket{cluster=\"a\",le=\"0.5\"} 1 # {trace_id=\"abababababababababababababababab\"} 0.3 1700000000.123",
+            "llm_router_request_duration_seconds_count{cluster=\"a\"} 1",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
     }
 }

@@ -18,6 +18,7 @@ mod quota;
 mod router;
 mod sidecar;
 mod simulation;
+mod telemetry;
 mod trial;
 mod webhook;
 
@@ -120,6 +121,7 @@ impl Check<'_> {
             shadows,
             webhooks,
             simulation,
+            telemetry: self.telemetry(file.telemetry.unwrap_or_default()),
             smart_mocking: router.smart_mocking,
             demo: file.demo.and_then(|demo| self.demo(demo)),
         }

@@ -7,6 +7,7 @@
 mod answers;
 mod guard;
 mod network;
+mod telemetry;
 mod webhook;
 
 use crate::config::duration::{Millis, Span};
@@ -18,6 +19,7 @@ use secrecy::SecretString;
 use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
+pub(super) use telemetry::{TelemetryFile, TracesFile};
 pub(super) use webhook::WebhookFile;
 
 /// A value of any shape that nothing reads.
@@ -67,6 +69,8 @@ pub(super) struct File {
     pub shadows: Option<Vec<Option<ShadowFile>>>,
     /// Who is told of what happens, by signed HTTP calls; see WEBHOOKS.md.
     pub webhooks: Option<Vec<Option<WebhookFile>>>,
+    /// How the node tells what it does: the form of its logs, and where traces go.
+    pub telemetry: Option<TelemetryFile>,
     /// Settings of `llm-router sidecar`; a router node does not read them.
     pub sidecar: Option<SidecarFile>,
     /// How backends behave in `llm-router replay`; a router node does not read it.

@@ -3,6 +3,10 @@
 //! A value of these types is always usable: whatever could be wrong was refused while loading. None of
 //! them can print or serialise a secret.
 
+mod telemetry;
+
+pub use telemetry::{Export, LogFormat, Propagate, Protocol, Sampler, Telemetry, Traces};
+
 use crate::identity::IdentityFiles;
 use llm_router_actors::ledger::JournalSettings;
 use llm_router_actors::quota::{LimitSpec, Mode};
@@ -63,6 +67,8 @@ pub struct Config {
     pub shadows: Vec<Shadow>,
     /// Who is told of what happens.
     pub webhooks: Vec<Webhook>,
+    /// How the node tells what it does.
+    pub telemetry: Telemetry,
     /// How they behave in a replay.
     pub simulation: Simulation,
     /// Answers of simulated backends instead of real ones; `None` = off.

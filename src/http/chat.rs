@@ -4,6 +4,8 @@ use super::App;
 use super::auth;
 use super::error::respond;
 use crate::relay::{Call, GeminiPath};
+use crate::telemetry::scope;
+use crate::trace::Context;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
@@ -43,6 +45,22 @@ pub(crate) struct Route {
 impl Route {
     fn new(dialect: Dialect, operation: Operation) -> Self {
         Self { dialect, operation, path: None }
+    }
+
+    /// The route as traces name it.
+    fn template(&self) -> &'static str {
+        match (self.dialect, self.operation) {
+            (Dialect::Gemini, _) if self.path.as_ref().is_some_and(|path| path.stream) => {
+                "/v1beta/models/{model}:streamGenerateContent"
+            }
+            (Dialect::Gemini, _) => "/v1beta/models/{model}:generateContent",
+            (Dialect::Anthropic, Operation::CountTokens) => "/v1/messages/count_tokens",
+            (Dialect::Anthropic, _) => "/v1/messages",
+            (_, Operation::Completion) => "/v1/completions",
+            (_, Operation::Embedding) => "/v1/embeddings",
+            (_, Operation::Responses) => "/v1/responses",
+            (_, Operation::Chat | Operation::CountTokens) => "/v1/chat/completions",
+        }
     }
 
     /// The route of `path`, for a request that is only to be explained; `None` where no model is reached
@@ -120,10 +138,16 @@ pub(super) async fn generate_content(
 }
 
 async fn handle(app: &App, route: Route, request: Request<Body>) -> Response {
+    let context = app.tracer.begin(request.headers(), route.template());
+    scope::within(Arc::clone(&context), answer(app, route, request, context)).await
+}
+
+async fn answer(app: &App, route: Route, request: Request<Body>, context: Arc<Context>) -> Response {
     let dialect = route.dialect;
     let call = match authenticated(app, route, request).await {
-        Ok(call) => call,
+        Ok(call) => Call { trace: Some(Arc::clone(&context)), ..call },
         Err(error) => {
+            app.tracer.refused(&context, &error);
             let metrics = app.handle.metrics();
             metrics.requests_total.with_label_values(&["none", &error.status.to_string()]).inc();
             return respond(dialect, &error);
@@ -134,6 +158,9 @@ async fn handle(app: &App, route: Route, request: Request<Body>) -> Response {
     match relay.answer(call).await {
         Ok(response) => response,
         Err(failed) => {
+            if failed.decision.is_empty() {
+                app.tracer.refused(&context, &failed.error);
+            }
             let mut response = match wire::estimate_count(operation, text_bytes, &failed.error) {
                 Some(estimate) => estimated(estimate),
                 None => respond(dialect, &failed.error),
@@ -213,6 +240,7 @@ pub(crate) fn inspected(route: Route, body: Bytes) -> Result<Call, ApiError> {
         session: None,
         headers: HeaderMap::new(),
         completion: None,
+        trace: None,
     };
     call.inspected = wire::inspect(&call.inbound())?;
     Ok(call)

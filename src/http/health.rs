@@ -4,9 +4,10 @@ use super::App;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use llm_router_actors::Handle;
+use llm_router_actors::metrics::openmetrics;
 use llm_router_logic::report::Health;
 use llm_router_logic::view::BackendView;
 use prometheus::TextEncoder;
@@ -115,18 +116,64 @@ pub(super) async fn readyz(State(app): State<App>) -> Response {
 /// The figures, on the API listener only for who may read them there.
 pub(super) async fn guarded_metrics(State(app): State<App>, headers: HeaderMap) -> Response {
     if app.auth.may_read_metrics(&headers) {
-        return metrics(State(app)).await;
+        return metrics(State(app), headers).await;
     }
     let text = "the figures need `Authorization: Bearer` with `auth.metricsToken`; the admin listener serves them too\n";
     (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, super::error::CHALLENGE)], text).into_response()
 }
 
-pub(super) async fn metrics(State(app): State<App>) -> Response {
-    match TextEncoder::new().encode_to_string(&app.handle.metrics().registry.gather()) {
+pub(super) async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response {
+    let metrics = app.handle.metrics();
+    let families = metrics.registry.gather();
+    if wants_openmetrics(&headers) {
+        let text = openmetrics::encode(&families, &metrics.exemplars);
+        return ([(CONTENT_TYPE, openmetrics::CONTENT_TYPE)], text).into_response();
+    }
+    match TextEncoder::new().encode_to_string(&families) {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "cannot encode metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+    }
+}
+
+/// Whether the reader asks for OpenMetrics no less than for plain text.
+fn wants_openmetrics(headers: &HeaderMap) -> bool {
+    let weight = |wanted: &str| {
+        let kinds = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let weights = kinds.flat_map(|kinds| kinds.split(',')).filter_map(|kind| {
+            let mut parts = kind.split(';').map(str::trim);
+            parts.next().filter(|name| name.eq_ignore_ascii_case(wanted))?;
+            let quality = parts.find_map(|part| part.strip_prefix("q="));
+            Some(quality.map_or(1.0, |quality| quality.parse::<f64>().unwrap_or(0.0)))
+        });
+        weights.fold(0.0, f64::max)
+    };
+    let open = weight("application/openmetrics-text");
+    open > 0.0 && open >= weight("text/plain")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn openmetrics_is_served_to_who_asks_for_it() {
+        let wants = |accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            wants_openmetrics(&headers)
+        };
+        // As Prometheus 2.42 asks.
+        assert!(wants(
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+        ));
+        assert!(wants("application/openmetrics-text"));
+        assert!(!wants("text/plain;version=0.0.4, application/openmetrics-text;q=0.5"));
+        assert!(!wants("*/*"));
+        assert!(!wants("application/openmetrics-text;q=0"));
+        assert!(!wants_openmetrics(&HeaderMap::new()));
     }
 }

@@ -12,6 +12,7 @@ use crate::outbound::{Carrier, HttpCarrier, HttpProbe, HttpWake, Outbound, Outbo
 use crate::quota::StateFile;
 use crate::relay::Relay;
 use crate::spot::Notices;
+use crate::trace::{Tracer, Who};
 use crate::webhook::{self, HttpDeliver};
 use arc_swap::ArcSwap;
 use llm_router_actors::clock::Clock;
@@ -54,6 +55,15 @@ impl Core {
     /// # Errors
     /// [`NodeError`]; nothing is left running then.
     pub async fn start(config: &Config, world: World) -> Result<Self, NodeError> {
+        let clock = Clock::start();
+        let who = Who {
+            clock,
+            metrics: world.metrics.clone(),
+            node: config.node.name.clone(),
+            region: config.node.region.clone(),
+            random: [(world.draw)(), (world.draw)()],
+        };
+        let tracer = Arc::new(Tracer::start(&config.telemetry, &config.backends, who)?);
         let draw = Arc::clone(&world.draw);
         let carrier: Arc<dyn Carrier> = match &world.carrier {
             Some(carrier) => Arc::clone(carrier),
@@ -73,7 +83,7 @@ impl Core {
             }),
             draw: world.draw,
             metrics: world.metrics,
-            clock: Clock::start(),
+            clock,
             generation: world.generation,
             quota_store: config
                 .quota
@@ -95,7 +105,8 @@ impl Core {
             config.stickiness_window,
         )
         .trying(&config.experiments, &config.shadows)
-        .keeping(config);
+        .keeping(config)
+        .traced(Arc::clone(&tracer));
         let random = [handle.draw(), handle.draw(), handle.draw(), handle.draw()];
         let auth = Arc::new(Auth::new(config, random, handle.clone()));
         // One reload waiting is enough: it reads the newest file.
@@ -105,6 +116,7 @@ impl Core {
             notices: Arc::new(notices),
             deliver,
             handle,
+            tracer,
             relay: Arc::new(ArcSwap::from_pointee(relay)),
             decisions,
             readiness: Arc::new(Readiness::new(

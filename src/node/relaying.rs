@@ -6,6 +6,7 @@ use crate::identity::Identity;
 use crate::outbound::Outbound;
 use crate::peer_relay::service::{self, Service};
 use crate::peer_relay::{Caller, listener};
+use crate::trace::Tracer;
 use llm_router_actors::Handle;
 use llm_router_actors::metrics::Metrics;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub(super) struct PeerRelay<'a> {
     pub(super) config: &'a Config,
     pub(super) identity: watch::Receiver<Arc<Identity>>,
     pub(super) metrics: Metrics,
+    pub(super) tracer: Arc<Tracer>,
     pub(super) stop: CancellationToken,
 }
 
@@ -28,7 +30,7 @@ impl PeerRelay<'_> {
         handle: &Handle,
         outbound: &Arc<Outbound>,
     ) -> Result<Option<JoinHandle<()>>, NodeError> {
-        let Self { config, identity, metrics, stop } = self;
+        let Self { config, identity, metrics, tracer, stop } = self;
         let caller = Caller::with_identity(&identity.borrow()).map_err(NodeError::PeerRelay)?;
         let caller = Arc::new(caller);
         outbound.call_peers_with(Arc::clone(&caller));
@@ -43,8 +45,12 @@ impl PeerRelay<'_> {
         let (handle, outbound) = (handle.clone(), Arc::clone(outbound));
         handle.tell_relay(&advertised).map_err(|error| NodeError::PeerRelay(error.to_string()))?;
         tracing::info!(%bound, advertised, "takes peers' requests");
-        let router =
-            service::router(Service { handle, outbound, max_body_bytes: config.server.max_body_bytes });
+        let router = service::router(Service {
+            handle,
+            outbound,
+            tracer,
+            max_body_bytes: config.server.max_body_bytes,
+        });
         let drain = config.server.drain_timeout;
         Ok(Some(tokio::spawn(listener::serve(listener, router, identity, metrics, stop, drain))))
     }

@@ -11,6 +11,8 @@ use super::message::{
 };
 use crate::identity::NodeName;
 use crate::outbound::{Answer, Outbound};
+use crate::telemetry::scope;
+use crate::trace::{Taken, Tracer};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -47,6 +49,8 @@ pub struct Service {
     pub handle: Handle,
     /// The way to its backends.
     pub outbound: Arc<Outbound>,
+    /// Traces requests.
+    pub tracer: Arc<Tracer>,
     /// Largest request body.
     pub max_body_bytes: usize,
 }
@@ -83,7 +87,9 @@ async fn relay(
     let handle = &service.handle;
     let region = handle.topology().region.to_string();
     let decision = word(request.headers(), &DECISION).unwrap_or_default();
-    let answered = serve(&service, &backend, request).await;
+    let taken = service.tracer.take(request.headers(), &decision);
+    let context = Arc::clone(taken.context());
+    let answered = scope::within(context, serve(&service, &backend, request, taken)).await;
     let result = answered.as_ref().map_or_else(|refused| refused.why, |_| "served");
     tracing::debug!(backend, decision, result, "took a request of a peer");
     handle.metrics().relayed_requests_total.with_label_values(&["taken", result]).inc();
@@ -101,20 +107,31 @@ async fn relay(
     response
 }
 
-async fn serve(service: &Service, backend: &str, request: Request<Body>) -> Result<Body, Refused> {
+async fn serve(
+    service: &Service,
+    backend: &str,
+    request: Request<Body>,
+    mut taken: Taken,
+) -> Result<Body, Refused> {
     let handle = &service.handle;
     let clock = handle.clock();
-    let asked = read(service, backend, request).await?;
+    let asked = read(service, backend, request).await.inspect_err(|refused| taken.refused(refused.why))?;
     let snapshot = handle.snapshot();
     let left = clock.until(asked.first_byte_by);
     let leased =
         handle.lease_for_peer(&snapshot, asked.index, &asked.peer, &asked.model, asked.tokens, left).await;
-    let mut lease = leased.map_err(|refused| not_admitted(refused, clock))?;
+    let mut lease = leased.map_err(|refused| {
+        taken.refused("busy");
+        not_admitted(refused, clock)
+    })?;
     let id = &snapshot.view.backends[asked.index].spec.id;
-    let answer = match service.outbound.send(id, asked.request, clock.until(asked.first_byte_by)).await {
+    let mut encoded = asked.request;
+    encoded.headers.extend(taken.asks(id, &asked.model, asked.peer.as_str()));
+    let answer = match service.outbound.send(id, encoded, clock.until(asked.first_byte_by)).await {
         Ok(answer) => answer,
         Err(fault) => {
             lease.fail(&fault);
+            taken.failed(&fault);
             return Err(Refused {
                 status: StatusCode::BAD_GATEWAY,
                 failure: Failure::of(&fault),
@@ -123,7 +140,8 @@ async fn serve(service: &Service, backend: &str, request: Request<Body>) -> Resu
         }
     };
     lease.saw_output(0);
-    let passing = Passing { answer, lease: Some(lease), clock, deadline: asked.deadline, events: 0 };
+    let deadline = asked.deadline;
+    let passing = Passing { answer, lease: Some(lease), clock, deadline, events: 0, taken };
     Ok(Body::from_stream(passing.into_stream()))
 }
 
@@ -222,6 +240,7 @@ struct Passing {
     deadline: Moment,
     /// Events seen: what a stream's output is counted by here.
     events: u64,
+    taken: Taken,
 }
 
 impl Passing {
@@ -243,6 +262,7 @@ impl Passing {
             Ok(Some(chunk)) => {
                 if let Some(lease) = &mut self.lease {
                     lease.first_token();
+                    self.taken.began();
                     self.events += chunk.windows(6).filter(|window| *window == b"\ndata:").count() as u64;
                     lease.saw_output(self.events);
                 }
@@ -252,6 +272,7 @@ impl Passing {
                 if let Some(lease) = self.lease.take() {
                     lease.succeed(None);
                 }
+                self.taken.served();
                 Ok(None)
             }
             Err(fault) => {
@@ -260,6 +281,7 @@ impl Passing {
                 if let Some(lease) = self.lease.take() {
                     lease.fail(&fault);
                 }
+                self.taken.failed(&fault);
                 Err(fault)
             }
         }

@@ -39,6 +39,8 @@ pub(super) struct Account {
     fault: &'static str,
     hedge_lost: bool,
     ttft: Option<Duration>,
+    /// The model as the backend names it, and why it stopped, in its words.
+    said: (Option<Arc<str>>, Option<Arc<str>>),
     /// Whether it is a copy that no client asked for.
     shadow: bool,
 }
@@ -90,6 +92,7 @@ impl Account {
             fault: "",
             hedge_lost: false,
             ttft: None,
+            said: (None, None),
             shadow: false,
         }
     }
@@ -117,6 +120,7 @@ impl Account {
         self.seen.content_events = reply.content_events();
         self.batch = reply.is_batch();
         self.raw_usage = reply.raw_usage();
+        self.said = (reply.model(), reply.finish_reasons());
     }
 
     /// Notes that the attempt failed.
@@ -138,6 +142,21 @@ impl Account {
     /// Time to the first token, once known.
     pub(super) fn ttft(&self) -> Option<Duration> {
         self.ttft
+    }
+
+    /// When it began.
+    pub(super) fn started(&self) -> Moment {
+        self.started
+    }
+
+    /// Why it failed, in one word; empty where it did not.
+    pub(super) fn fault(&self) -> &'static str {
+        self.fault
+    }
+
+    /// The model as the backend names it, and why it stopped, separated by commas.
+    pub(super) fn said(&self) -> (Option<Arc<str>>, Option<Arc<str>>) {
+        self.said.clone()
     }
 
     /// Notes the time to the first token.

@@ -8,6 +8,8 @@ use super::sending::reply_fault;
 use super::tally::Tally;
 use crate::cache::answer::{Completion, Whole};
 use crate::outbound::Answer;
+use crate::telemetry::scope;
+use crate::trace::Context;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use llm_router_actors::clock::Clock;
@@ -97,11 +99,14 @@ pub(super) struct Running {
     open: Option<(Lease, Tally)>,
     patience: Patience,
     completion: Option<Arc<Completion>>,
+    /// Whose lines in the log are its.
+    context: Arc<Context>,
 }
 
 impl Running {
     pub(super) fn new(step: Step, begun: Begun, lease: Lease, tally: Tally, patience: Patience) -> Self {
-        Self { step, begun, open: Some((lease, tally)), patience, completion: None }
+        let context = Arc::clone(tally.trail().context());
+        Self { step, begun, open: Some((lease, tally)), patience, completion: None, context }
     }
 
     /// Tells `completion` of a whole answer.
@@ -112,7 +117,8 @@ impl Running {
     /// The body of a streamed answer.
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
         stream::unfold(self, |mut running| async move {
-            let bytes = running.next().await?;
+            let context = Arc::clone(&running.context);
+            let bytes = scope::within(context, running.next()).await?;
             Some((Ok(bytes), running))
         })
     }

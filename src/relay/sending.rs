@@ -50,6 +50,11 @@ impl Watched<'_, '_> {
         (tally.id().to_owned(), tally.tokens())
     }
 
+    /// Headers that tell the backend of `step` where it stands in the trace.
+    fn traced(&self, relay: &Relay, step: &Step) -> Vec<(&'static str, String)> {
+        relay.tracer.as_ref().map_or_else(Vec::new, |tracer| locked(self.tally).trail().told(tracer, step))
+    }
+
     fn saw(&self, reply: &Reply) {
         locked(self.tally).saw_as(self.racer, reply);
     }
@@ -66,7 +71,8 @@ impl Relay {
         deadline: Moment,
         watched: Watched<'_, '_>,
     ) -> Result<Begun, Fault> {
-        let Outgoing { encoded, exchange, dropped } = outgoing;
+        let Outgoing { mut encoded, exchange, dropped } = outgoing;
+        encoded.headers.extend(watched.traced(self, step));
         let clock = self.handle.clock();
         let Timeouts { first_byte, whole_answer, idle, .. } = self.timeouts;
         let first_byte = if exchange.upstream_streams { first_byte } else { whole_answer };

@@ -8,12 +8,14 @@ pub(super) mod hit;
 mod race;
 pub(super) mod record;
 pub(super) mod settlement;
+mod telling;
 
 use super::Call;
 use super::account::{Account, End};
 use super::allowance::Allowance;
 use super::estimate::Estimates;
 use crate::decisions::{Attempt, Circumstances, Decision, Decisions, Outcome, PassedOver, Stopped};
+use crate::trace::{Trail, error_word, operation_word};
 use llm_router_actors::Handle;
 use llm_router_actors::ledger::NotDurable;
 use llm_router_actors::snapshot::Snapshot;
@@ -61,6 +63,12 @@ pub(super) struct Tally {
     /// The request, where the plan left backends out that the record shall tell of.
     rest_of: Option<Request>,
     booked: bool,
+    /// What is asked of the model, in OpenTelemetry's word.
+    operation: &'static str,
+    /// What its trace will tell.
+    trail: Trail,
+    /// The word of the error its client was told.
+    error: Option<&'static str>,
     /// What the request draws on.
     pub(super) allowance: Allowance,
 }
@@ -99,8 +107,21 @@ impl Tally {
             spent: Some(Money::ZERO),
             rest_of: (plan.not_looked_at > 0).then(|| request.clone()),
             booked: false,
+            operation: operation_word(call.operation, call.dialect),
+            trail: Trail::default(),
+            error: None,
             allowance: Allowance::default(),
         }
+    }
+
+    /// Its trace is told from `trail`.
+    pub(super) fn traced(&mut self, trail: Trail) {
+        self.trail = trail;
+    }
+
+    /// What of it is noted for its trace.
+    pub(super) fn trail(&self) -> &Trail {
+        &self.trail
     }
 
     /// What the request draws on: settled with it.
@@ -153,6 +174,7 @@ impl Tally {
             hedge: None,
             fault: None,
         });
+        self.trail.attempt(step, waited, false, &self.sources.snapshot);
         self.began = false;
         self.record.ttft_ms = None;
         self.account = Some(self.open_account(step));
@@ -163,16 +185,19 @@ impl Tally {
     /// # Errors
     /// Why its answer must not be passed on.
     pub(super) async fn durable(&mut self) -> Result<(), NotDurable> {
+        let began = self.now();
         let (Some(account), Some(journal)) = (&mut self.account, self.sources.handle.journal()) else {
             return Ok(());
         };
-        account.durable(journal).await.inspect_err(|why| {
+        let written = account.durable(journal).await.inspect_err(|why| {
             let label = match why {
                 NotDurable::Broken => "broken",
                 NotDurable::Slow => "slow",
             };
             self.sources.handle.metrics().ledger_refused_total.with_label_values(&[label]).inc();
-        })
+        });
+        self.tell_ledger(began, written);
+        written
     }
 
     /// The latest attempt failed.
@@ -183,6 +208,7 @@ impl Tally {
         if let Some(account) = &mut self.account {
             account.failed(fault);
         }
+        self.trail.failed(&step.backend, fault);
         let metrics = self.sources.handle.metrics();
         metrics.attempt_failures_total.with_label_values(&[step.backend.as_str(), fault.label()]).inc();
         self.count_external(step, fault.label());
@@ -195,6 +221,7 @@ impl Tally {
         }
         self.record.predicted_cost = step.predicted_cost;
         let Some(ttft) = ttft else { return };
+        self.trail.first_token(&step.backend, ttft);
         self.record.ttft_ms = Some(millis(ttft));
         if let Some(account) = &mut self.account {
             account.first_token(ttft);
@@ -228,6 +255,7 @@ impl Tally {
     /// The client was told an error, before or within the answer.
     pub(super) fn refused(mut self, error: &ApiError) {
         self.record.error = Some(error.message.clone());
+        self.error = Some(error_word(error.kind));
         self.book(Outcome::Failed, error.status);
     }
 
@@ -275,6 +303,7 @@ impl Tally {
         }
         self.count_arms();
         self.judge_rest();
+        self.tell(duration);
         self.sources.decisions.keep(self.record.clone());
     }
 

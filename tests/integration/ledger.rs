@@ -274,6 +274,7 @@ async fn a_kept_answer_costs_nothing_and_has_a_row_that_says_so() {
         session: None,
         headers: http::HeaderMap::new(),
         completion: None,
+        trace: None,
     };
     let request =
         Request { model: Some("gpt".to_owned()), input_tokens: 7, output_tokens: 5, ..Request::default() };

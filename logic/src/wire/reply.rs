@@ -478,6 +478,16 @@ impl Reply {
         self.told.usage()
     }
 
+    /// The model as the upstream names it.
+    pub fn model(&self) -> Option<Arc<str>> {
+        self.told.model.clone()
+    }
+
+    /// Why the upstream stopped, in its own words, separated by commas where there are several choices.
+    pub fn finish_reasons(&self) -> Option<Arc<str>> {
+        self.told.finish.clone()
+    }
+
     /// Whether the upstream said that it serves this in its batch or flex tier.
     pub fn is_batch(&self) -> bool {
         self.told.batch

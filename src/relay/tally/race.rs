@@ -23,6 +23,7 @@ impl Tally {
             hedge: Some(Hedge::Running),
             fault: None,
         });
+        self.trail.attempt(step, Duration::ZERO, true, &self.sources.snapshot);
         self.hedge = Some(self.open_account(step));
     }
 
@@ -66,6 +67,7 @@ impl Tally {
             attempt.fault = Some(fault.to_string());
         }
         failed.failed(fault);
+        self.trail.failed(&step.backend, fault);
         self.count_hedge(step, Hedge::Failed);
         let metrics = self.sources.handle.metrics();
         metrics.attempt_failures_total.with_label_values(&[step.backend.as_str(), fault.label()]).inc();
@@ -107,6 +109,7 @@ impl Tally {
         match (racer, self.hedge.as_mut()) {
             (Racer::Hedge, Some(hedge)) => {
                 if let Some(ttft) = ttft {
+                    self.trail.first_token(&step.backend, ttft);
                     hedge.first_token(ttft);
                 }
             }

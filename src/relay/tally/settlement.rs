@@ -73,7 +73,9 @@ impl Tally {
         Some(self.settle_account(account, end))
     }
 
-    pub(super) fn settle_account(&mut self, account: Account, end: End) -> Charged {
+    pub(super) fn settle_account(&mut self, mut account: Account, end: End) -> Charged {
+        let charged = account.charged(end.outcome == Ended::Served);
+        self.tell_attempt(&account, &charged, end);
         let externals = self.record.candidates.iter().filter(|step| self.is_external(step));
         let alternative = |usage: &Usage, batch: bool| {
             externals.filter_map(|step| self.basis(step).charge(usage, batch)).min()
