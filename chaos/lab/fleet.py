@@ -13,7 +13,7 @@ from typing import Any
 from .ground import Ground
 from .http import ask
 from .process import Process
-from .waiting import eventually
+from .waiting import TooLateError, eventually
 
 # Secrets are canaries: none of them may turn up in any output.
 CLIENT_KEY = "canary-client-key-4f1d9c2ab7"
@@ -236,6 +236,23 @@ def picture(view: Json) -> Json:
     return {"live": live, "facts": facts}
 
 
+def differences(pictures: dict[str, Json], names: set[str], expected: set[str]) -> list[str]:
+    """Where views differ from each other or miss something, in words."""
+    apart = []
+    reference = next(iter(pictures.values()))
+    for node, seen in pictures.items():
+        if set(seen["live"]) != names:
+            apart.append(f"{node} sees {sorted(seen['live'])} alive")
+        missing = sorted(expected - set(seen["facts"]))
+        if missing:
+            apart.append(f"{node} does not know {missing[:3]}")
+        for what in ("live", "facts"):
+            for key, value in seen[what].items():
+                if reference[what].get(key, value) != value:
+                    apart.append(f"{node}: {key} is {value}, not {reference[what][key]}")
+    return apart
+
+
 SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -421,13 +438,19 @@ class Fleet:
         routers = routers or [router for router in self.routers if router.running]
         names = {router.name for router in routers}
 
-        def equal() -> bool:
-            pictures = [picture(view) for view in self.views(routers)]
-            first = pictures[0]
-            whole = set(first["live"]) == names and len(first["facts"]) == len(names) * len(self.mocks)
-            return whole and all(other == first for other in pictures[1:])
+        expected = {f"{mock.name} by {name}" for mock in self.mocks for name in names}
+        apart: list[str] = []
 
-        eventually(equal, within, f"equal views of {sorted(names)}", every)
+        def equal() -> bool:
+            pictures = {view["node"]: picture(view) for view in self.views(routers)}
+            apart[:] = differences(pictures, names, expected)
+            return not apart
+
+        try:
+            eventually(equal, within, f"equal views of {sorted(names)}", every)
+        except TooLateError as error:
+            message = f"{error}: {'; '.join(apart[:6])}"
+            raise TooLateError(message) from None
 
     def views(self, routers: list[Router] | None = None) -> list[Json]:
         """The views of these routers, asked at once."""

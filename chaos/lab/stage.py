@@ -214,7 +214,8 @@ class Stage:
         region = {mock.name: mock.place for mock in self.fleet.mocks}
         home = {router.name: router.place for router in self.routers}
         return sum(
-            attempt.outcome not in (ANSWERED, "typed error")
+            attempt.ended_at is not None
+            and attempt.outcome not in (ANSWERED, "typed error")
             and region.get(attempt.backend or "") == home[attempt.router]
             and not checks.excused(attempt, self.excuses)
             for attempt in self.attempts()

@@ -6,7 +6,8 @@ from lab.load import ANSWERED
 from lab.stage import Scenario, Stage, percentile
 
 TIMES = 3
-SLOTS, TOKENS, TTFT_MS, TOKENS_PER_SECOND = 2, 16, 100, 20
+# As many slots as routers: each has a whole number of them.
+SLOTS, TOKENS, TTFT_MS, TOKENS_PER_SECOND = 3, 16, 100, 20
 SECONDS = 20
 
 
@@ -44,7 +45,7 @@ def run(stage: Stage) -> None:
 
 
 SCENARIO = Scenario(
-    what="3 times the requests that six clusters of two slots can serve; `maxQueueDepth: 0`.",
+    what="3 times the requests that six clusters of three slots can serve; `maxQueueDepth: 0`.",
     expected="What is admitted is served as fast as ever, the rest refused at once with a typed error and Retry-After.",
     bound="goodput ≥ 90 % of capacity, admitted TTFT p99 ≤ 2 times unloaded",
     run=run,
