@@ -4,8 +4,7 @@ use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::guard::ejection::Ejection;
 use llm_router_logic::ids::{BackendId, NodeId};
 use llm_router_logic::money::Money;
-use llm_router_logic::route::eligible::Refusal;
-use llm_router_logic::route::{Reason, Step, Strategy};
+use llm_router_logic::route::{Reason, RefusalNote, Step, Strategy};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -168,7 +167,7 @@ pub struct Decision {
     /// The plan.
     pub candidates: Vec<Step>,
     /// Who was refused and why.
-    pub refused: Vec<(BackendId, Refusal)>,
+    pub refused: Vec<(BackendId, RefusalNote)>,
     /// How many were ejected for their failures, and how many of these were candidates after all.
     #[serde(skip_serializing_if = "Ejection::is_none")]
     pub ejection: Ejection,

@@ -14,12 +14,13 @@ mod relayed;
 pub mod score;
 pub mod shortlist;
 pub mod strategy;
+mod table;
 pub mod terms;
 pub mod unit_costs;
 pub mod wanted;
 
 pub use eligible::Refusal;
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, RefusalNote, explain};
 pub use plan::{Loads, LocalLoad, Plan, Step, plan};
 pub use prepared::PreparedView;
 pub use strategy::{CostBasis, Policy, Reason, Slo, Strategy, UnknownStrategy};

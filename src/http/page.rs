@@ -19,6 +19,7 @@ use prometheus::core::Collector;
 use prometheus::proto::Metric;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(super) async fn data(State(app): State<App>) -> Json<UiData> {
@@ -61,9 +62,15 @@ pub(super) async fn data(State(app): State<App>) -> Json<UiData> {
         budgets: budgets(&app),
         split: app.handle.quotas().sharing_state().1,
         arms: arms(app.handle.metrics()),
-        decisions: app.decisions.newest(DECISIONS_LIMIT).iter().map(|decision| shown(decision)).collect(),
+        decisions: requests(&app.decisions.newest(DECISIONS_LIMIT)).map(shown).collect(),
         backends,
     })
+}
+
+/// The decisions about clients' requests: a shadow copy is none.
+fn requests(decisions: &[Arc<Decision>]) -> impl Iterator<Item = &Decision> {
+    let of_client = |decision: &&Decision| decision.circumstances.shadow.is_none();
+    decisions.iter().map(|decision| &**decision).filter(of_client)
 }
 
 #[derive(Deserialize)]

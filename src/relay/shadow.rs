@@ -134,6 +134,10 @@ impl Copyist {
         let made =
             plan(&snapshot.view, &*snapshot, &request, &snapshot.policy, self.handle.draw(), clock.now());
         let Some(step) = made.steps.first() else { return "not_eligible" };
+        // A peer's router books and guards what goes through it as a client's request, which a copy is not.
+        if step.via.is_some() {
+            return "relayed";
+        }
         let tokens = request.input_tokens.saturating_add(request.output_tokens);
         let load = snapshot.load(step.index, tokens, clock.now());
         // The last free place is left to clients.

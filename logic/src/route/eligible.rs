@@ -13,7 +13,7 @@ use crate::report::Health;
 use crate::request::{ANY_MODEL, Request};
 use crate::route::plan::{LocalLoad, serves};
 use crate::route::strategy::Policy;
-use crate::time::{Moment, millis};
+use crate::time::{Moment, millis, told};
 use crate::view::{BackendView, Facts};
 use crate::warmth::Warmth;
 use serde::Serialize;
@@ -70,16 +70,19 @@ pub enum Refusal {
     /// A cluster that is getting a machine.
     Waking {
         /// When it is expected to serve.
+        #[serde(skip)]
         until: Moment,
     },
     /// Its machine is taken away before the answer would end, or is gone already.
     Preempted {
         /// When it is taken away.
+        #[serde(skip)]
         at: Moment,
     },
     /// The circuit breaker is open for this model.
     BreakerOpen {
         /// When a trial request may pass; `None` where only a peer said that it is open.
+        #[serde(skip)]
         until: Option<Moment>,
         /// Why it opened, where this node saw it itself.
         cause: Option<Cause>,
@@ -89,11 +92,13 @@ pub enum Refusal {
     /// The provider account's rate limit is used up.
     RateLimited {
         /// When there will be room.
+        #[serde(skip)]
         until: Moment,
     },
     /// It asked to be left alone (`Retry-After`).
     BackingOff {
         /// Until when.
+        #[serde(skip)]
         until: Moment,
     },
     /// A cluster that is too slow.
@@ -245,7 +250,11 @@ impl fmt::Display for Refusal {
             Self::Loading => f.write_str("is loading its model"),
             Self::Unhealthy => f.write_str("failed three times in a row"),
             Self::Cold { cold_start_ms } => {
-                write!(f, "is scaled to zero and takes {} s to come", cold_start_ms.div_ceil(1_000))
+                write!(
+                    f,
+                    "is scaled to zero and takes {} to come",
+                    told(Duration::from_millis(*cold_start_ms))
+                )
             }
             Self::Waking { .. } => f.write_str("is scaled to zero and on its way"),
             Self::Preempted { .. } => f.write_str("its machine is taken away before this could end"),
@@ -257,7 +266,11 @@ impl fmt::Display for Refusal {
             Self::RateLimited { .. } => f.write_str("its rate limit is used up"),
             Self::BackingOff { .. } => f.write_str("asked to be left alone for a while"),
             Self::LatencyTooHigh { p95_ms, max_ms } => {
-                write!(f, "its p95 of {p95_ms} ms is above `maxLatencyMs` {max_ms}")
+                let [p95, max] = [u64::from(*p95_ms), *max_ms].map(|ms| told(Duration::from_millis(ms)));
+                write!(
+                    f,
+                    "one first token in twenty took over {p95}, more than `maxLatencyMs` allows ({max})"
+                )
             }
             Self::QueueTooLong { depth, max } => {
                 write!(f, "its queue of {depth} is longer than `maxQueueDepth` {max}")

@@ -10,13 +10,16 @@ use crate::route::eligible::{Refusal, known_models, resolve};
 use crate::route::plan::{LocalLoad, Plan};
 use crate::route::prepared::PreparedView;
 use crate::route::score::score;
+use crate::route::table;
+use crate::route::terms::Terms;
 use crate::route::{CostBasis, Policy, Reason, Strategy};
-use crate::time::{Moment, millis};
+use crate::time::{Moment, millis, told};
 use crate::view::BackendView;
 use crate::warmth::Warmth;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A decision with everything it was judged on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -58,6 +61,8 @@ pub struct CandidateNote {
     pub cost_per_1k_usd: Option<Money>,
     /// Predicted time to first token, in milliseconds; `None` = never measured.
     pub predicted_ttft_ms: Option<u64>,
+    /// What its place rests on, one by one.
+    pub terms: Terms,
     /// What is known of it.
     pub facts: FactNote,
 }
@@ -102,6 +107,35 @@ pub struct FactNote {
     pub preempted_in_ms: Option<u64>,
 }
 
+/// A refusal as a record keeps it: in fields, and in words that need no clock to be understood.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RefusalNote {
+    /// The reason in fields.
+    #[serde(flatten)]
+    pub refusal: Refusal,
+    /// The reason in a sentence, with how long it held from then on where that was known.
+    pub text: String,
+    /// The same time in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
+
+impl RefusalNote {
+    /// `refusal` as it reads at `now`.
+    pub fn new(refusal: Refusal, now: Moment) -> Self {
+        let (text, wait) = (refusal_text(&refusal, now), refusal.retry_after(now));
+        Self { refusal, text, retry_after_ms: wait.map(millis) }
+    }
+}
+
+fn refusal_text(refusal: &Refusal, now: Moment) -> String {
+    match (refusal, refusal.retry_after(now)) {
+        (Refusal::Preempted { at }, _) => format!("{refusal} (in {})", told(at.since(now))),
+        (Refusal::Cold { .. }, _) | (_, None) => refusal.to_string(),
+        (_, Some(wait)) => format!("{refusal}; again in {}", told(wait)),
+    }
+}
+
 /// Explains `plan`, which was made on `view` for `request` under `policy`.
 pub fn explain(
     plan: &Plan,
@@ -121,12 +155,13 @@ pub fn explain(
         extra_cost_usd: step.predicted_cost.zip(first_cost).map(|(cost, first)| cost - first),
         cost_per_1k_usd: step.cost_per_1k,
         predicted_ttft_ms: step.predicted_ttft.map(millis),
+        terms: step.terms,
         facts: backend(&step.backend).map(|backend| fact_note(backend, now)).unwrap_or_default(),
     });
     let refused = plan.refused.iter().map(|(id, refusal)| RefusedNote {
         backend: id.clone(),
         code: refusal.code(),
-        text: refusal.to_string(),
+        text: refusal_text(refusal, now),
         retry_after_ms: refusal.retry_after(now).map(millis),
         would_cost_usd: would_cost(refusal, view, id, request, now),
         facts: backend(id).map(|backend| fact_note(backend, now)).unwrap_or_default(),
@@ -204,6 +239,7 @@ impl fmt::Display for Explanation {
         for (place, note) in self.candidates.iter().enumerate() {
             writeln!(f, "{}. {note}", place + 1)?;
         }
+        table::write(self, f)?;
         if !self.refused.is_empty() {
             writeln!(f, "refused:")?;
         }
@@ -235,7 +271,7 @@ impl fmt::Display for CandidateNote {
         }
         match self.predicted_ttft_ms {
             None => write!(f, ", first token not measured yet")?,
-            Some(ms) => write!(f, ", first token in about {ms} ms")?,
+            Some(ms) => write!(f, ", first token in about {}", told(Duration::from_millis(ms)))?,
         }
         write!(f, "; {}", self.facts)
     }
@@ -244,9 +280,6 @@ impl fmt::Display for CandidateNote {
 impl fmt::Display for RefusedNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({})", self.backend, self.text, self.code)?;
-        if let Some(ms) = self.retry_after_ms {
-            write!(f, ", again in {ms} ms")?;
-        }
         if let Some(cost) = self.would_cost_usd {
             write!(f, "; would have cost ${:.6}", cost.as_usd())?;
         }
@@ -260,7 +293,7 @@ impl fmt::Display for FactNote {
             write!(f, "{warmth}, ")?;
         }
         if let Some(ms) = self.preempted_in_ms {
-            write!(f, "taken away in {} s, ", ms / 1_000)?;
+            write!(f, "taken away in {}, ", told(Duration::from_millis(ms)))?;
         }
         let Some(age_ms) = self.age_ms else {
             return f.write_str("nothing known yet");
@@ -277,11 +310,11 @@ impl fmt::Display for FactNote {
             Some(speed) => write!(f, ", {speed:.1} tokens/s")?,
         }
         if let Some(p95) = self.latency_p95_ms {
-            write!(f, ", p95 {p95} ms")?;
+            write!(f, ", p95 {}", told(Duration::from_millis(p95.into())))?;
         }
         match &self.said_by {
-            None => write!(f, ", seen {age_ms} ms ago"),
-            Some(peer) => write!(f, ", said by {peer} {age_ms} ms ago"),
+            None => write!(f, ", seen {} ago", told(Duration::from_millis(age_ms))),
+            Some(peer) => write!(f, ", said by {peer} {} ago", told(Duration::from_millis(age_ms))),
         }
     }
 }

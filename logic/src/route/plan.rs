@@ -249,6 +249,8 @@ impl<'v> Context<'v> {
             fact_age: candidate.fact_age,
             via: candidate.via.cloned(),
             terms: Terms {
+                ttft: score.ttft,
+                ttft_late: score.ttft_upper,
                 egress: score.egress.into(),
                 rtt: score.rtt,
                 own_ttft: score.own_ttft,

@@ -11,6 +11,10 @@ use serde::{Serialize, Serializer};
 /// microseconds, up to 71 minutes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Terms {
+    /// Time to first token under the load of now: the sum of the three below.
+    pub ttft: Option<u32>,
+    /// What hardly one answer in fifty exceeds: this is held against the target of strategy `slo`.
+    pub ttft_late: Option<u32>,
     /// What the traffic of request and answer costs.
     pub egress: Money,
     /// Round trip.
@@ -55,6 +59,8 @@ impl Terms {
         let time = |name, micros: Option<u32>| term(name, f64::from(micros?) / 1_000.0, "ms");
         let flag = |name, is: bool| term(name, f64::from(u8::from(is)), "yes/no");
         [
+            time("ttft", self.ttft),
+            time("ttft_late", self.ttft_late),
             term("egress", self.egress.as_usd(), "USD"),
             time("rtt", self.rtt),
             time("ttft_unloaded", self.own_ttft),

@@ -1,10 +1,12 @@
 //! What a person reads of a decision.
 
 use crate::scene::{NOW, chat, cluster, provider, view};
+use llm_router_logic::guard::breaker::Cause;
 use llm_router_logic::ids::NodeId;
 use llm_router_logic::report::{Health, Report};
-use llm_router_logic::route::{Policy, explain, plan};
+use llm_router_logic::route::{Policy, Refusal, RefusalNote, explain, plan};
 use serde_json::json;
+use std::time::Duration;
 
 #[test]
 fn an_explanation_has_candidates_refusals_ages_and_what_else_it_would_have_cost() {
@@ -46,12 +48,22 @@ fn an_explanation_has_candidates_refusals_ages_and_what_else_it_would_have_cost(
         "3. unpriced with tiny (external_fallback): cost unknown",
         "nothing known yet",
         "-  ill: failed three times in a row (unhealthy); would have cost $0.000385",
+        "first token  = reading  + waiting  + way  late",
+        "order: clusters at or under `clusterCostThreshold` with a free place",
+        "?: not measured yet",
         "-  other: does not serve the model (model_not_served)",
     ] {
         assert!(text.contains(expected), "{expected:?} is missing in\n{text}");
     }
 
+    let row = text.lines().find(|line| line.trim_start().starts_with("1  heard")).unwrap();
+    assert!(
+        row.contains("$0.000284") && row.contains("0 of 4") && row.trim_end().ends_with("700 ms"),
+        "{row}"
+    );
+
     let json = serde_json::to_value(&explanation).unwrap();
+    assert_eq!(json["candidates"][0]["terms"][0]["name"], "egress", "what is not known is left out");
     assert_eq!(json["strategy"], "hybrid");
     assert_eq!(json["candidates"][0]["reason"], "hybrid_cluster");
     assert_eq!(json["candidates"][1]["predicted_cost_usd"], json!(0.0002));
@@ -65,4 +77,19 @@ fn nothing_to_try_is_said_so() {
     let plan = plan(&view, &loads, &chat(), &policy, 3, NOW);
     let text = explain(&plan, &view, &chat(), &policy, NOW).to_string();
     assert!(text.contains("nothing can serve it now"), "{text}");
+}
+
+#[test]
+fn a_refusal_says_in_words_how_long_it_holds_and_never_in_microseconds() {
+    let until = NOW + Duration::from_millis(1_250);
+    let note = RefusalNote::new(Refusal::RateLimited { until }, NOW);
+    let json = serde_json::to_value(&note).unwrap();
+    let words = "its rate limit is used up; again in 1.25 s";
+    assert_eq!(json, json!({"why": "rate_limited", "text": words, "retry_after_ms": 1_250}));
+    let open = Refusal::BreakerOpen { until: Some(until), cause: Some(Cause::InARow { failures: 5 }) };
+    let text = RefusalNote::new(open, NOW).text;
+    assert_eq!(text, "its circuit breaker is open: 5 failures in a row; again in 1.25 s");
+    let slow = Refusal::LatencyTooHigh { p95_ms: 6_200, max_ms: 5_000 };
+    let expected = "one first token in twenty took over 6.20 s, more than `maxLatencyMs` allows (5.00 s)";
+    assert_eq!(RefusalNote::new(slow, NOW).text, expected);
 }

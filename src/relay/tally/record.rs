@@ -5,12 +5,15 @@ use crate::decisions::{Circumstances, Decision, Outcome};
 use crate::relay::account::unix_ms;
 use llm_router_actors::Handle;
 use llm_router_logic::cost::usage::Usage;
+use llm_router_logic::ids::BackendId;
 use llm_router_logic::request::{ANY_MODEL, Request};
-use llm_router_logic::route::Plan;
 use llm_router_logic::route::plan::rest;
+use llm_router_logic::route::{Plan, Refusal, RefusalNote};
 
 /// The record of a request that was just planned.
 pub(in crate::relay) fn open_record(handle: &Handle, request: &Request, plan: &Plan) -> Decision {
+    let now = handle.clock().now();
+    let note = |(id, refusal): &(BackendId, Refusal)| (id.clone(), RefusalNote::new(refusal.clone(), now));
     Decision {
         id: format!("d-{:016x}", handle.draw()),
         unix_ms: unix_ms(),
@@ -35,7 +38,7 @@ pub(in crate::relay) fn open_record(handle: &Handle, request: &Request, plan: &P
         usage: Usage::default(),
         usage_estimated: false,
         candidates: plan.steps.clone(),
-        refused: plan.refused.clone(),
+        refused: plan.refused.iter().map(note).collect(),
         ejection: plan.ejection,
         not_looked_at: Vec::new(),
         circumstances: Circumstances::default(),
@@ -48,10 +51,11 @@ impl Tally {
         let Some(request) = self.rest_of.take() else { return };
         let (record, snapshot) = (&mut self.record, &*self.sources.snapshot);
         let view = &snapshot.view;
-        let (steps, refused) = (&record.candidates, &record.refused);
+        let plain = |(id, note): &(BackendId, RefusalNote)| (id.clone(), note.refusal.clone());
+        let (steps, refused) = (&record.candidates, &record.refused.iter().map(plain).collect::<Vec<_>>());
         for (id, why) in rest(steps, refused, view, snapshot, &request, &snapshot.policy, self.started) {
             match why {
-                Some(refusal) => record.refused.push((id, refusal)),
+                Some(refusal) => record.refused.push((id, RefusalNote::new(refusal, self.started))),
                 None => record.not_looked_at.push(id),
             }
         }

@@ -154,7 +154,8 @@ export function refusedList(refused) {
   return make("ul", { class: "lines" }, ...refused.map(({ backend, text, cost }) => make("li", {}, make("b", {}, backend), `: ${text}`, cost ? `; would have cost ${dollars(cost)}` : "")));
 }
 
-function refusalText({ why, ...rest }) {
+function refusalText({ why, text, ...rest }) {
+  if (text) return text;
   const more = Object.entries(rest).filter(([, value]) => ["string", "number", "boolean"].includes(typeof value));
   return words(why) + (more.length ? ` (${more.map(([name, value]) => `${words(name)} ${value}`).join(", ")})` : "");
 }
