@@ -37,6 +37,13 @@ def run(stage: Stage) -> None:
     stage.figure("TTFT p99 unloaded", round(unloaded, 3), "s")
     loaded = percentile([a.ttft for a in good if a.ttft], 99)
     stage.at_most("TTFT p99 of what was admitted, against unloaded", loaded / max(unloaded, 0.001), 2, "times")
+    queued = max(mock.books()["peak_queued"] for mock in clusters)
+    stage.figure("most requests that ever waited at a backend, beyond its slots", queued)
+    waits = [
+        router.metric("llm_router_queue_wait_seconds_sum") / max(1, router.metric("llm_router_queue_wait_seconds_count"))
+        for router in stage.routers
+    ]
+    stage.figure("mean wait for a place in the routers", round(max(waits), 3), "s")
     refused = [r.last for r in requests if r.last.outcome != ANSWERED]
     late = percentile([a.ended_at - a.started for a in refused], 99)
     stage.figure("time to a refusal, p99", round(late, 3), "s")
