@@ -162,6 +162,33 @@ fn a_rate_limit_keeps_requests_away_and_those_nobody_takes_are_counted_and_charg
 }
 
 #[test]
+fn a_trace_that_pauses_for_a_year_is_replayed_at_once_and_as_if_time_had_been_told_all_along() {
+    let scene = scene(vec![cluster("own", 0.1, 4, 5_000.0, 50.0), provider("api", 1.0, None)], 5);
+    let year_ms = 365 * 86_400_000;
+    let rows = [(0, 200, 50), (year_ms, 300, 20), (10, 100, 5), (year_ms, 100, 5)];
+    let replayed = replay(&scene, &trace(&rows), Choice::Ours(Strategy::Slo));
+    assert_eq!((replayed.ttfts.len(), replayed.refused), (4, 0));
+}
+
+#[test]
+fn traffic_is_paid_for_and_no_strategy_beats_the_bound_with_it() {
+    let backends = vec![cluster("own", 0.1, 4, 5_000.0, 50.0), provider("api", 1.0, None)];
+    let mut scene = scene(backends, 5);
+    // The router runs in another cloud than the cluster.
+    scene.policy.network.cloud = "gcp".to_owned();
+    let trace = trace(&[(10_000, 200, 50); 40]);
+    let replayed = replay(&scene, &trace, Choice::Ours(Strategy::Slo));
+    // 200 tokens of 4 bytes at $0.12 a gigabyte there, 50 events of 200 bytes at $0.09 back.
+    let each = 200.0 * 4.0 * 0.12e-9 + 50.0 * 200.0 * 0.09e-9;
+    assert!((replayed.egress_cost.as_usd() - 40.0 * each).abs() < 1e-9, "{}", replayed.egress_cost);
+    let bound = clairvoyant_bound(&scene, &trace, std::slice::from_ref(&replayed));
+    assert_eq!(replayed.summary(&bound, scene.slo_ttft).cost_usd, bound.machine_cost + replayed.egress_cost);
+    assert!(
+        bound.external_cost > bound.machine_cost && bound.cost <= bound.machine_cost + replayed.egress_cost
+    );
+}
+
+#[test]
 fn results_have_the_words_of_the_contract() {
     let scene = scene(vec![cluster("own", 0.1, 4, 5_000.0, 50.0), provider("api", 1.0, None)], 5);
     let trace = trace(&[(1_000, 200, 50); 10]);

@@ -9,7 +9,7 @@
 //! max Σ p_i x_ic   with   Σ_i w_ic x_ic ≤ H_c,   Σ_c x_ic ≤ 1,   x ≥ 0
 //! ```
 //!
-//! which leaves out order, arrival times, slots, latency and rate limits: each only takes schedules
+//! which leaves out the price of traffic to machines, order, arrival times, slots, latency and rate limits: each only takes schedules
 //! away. By weak duality any prices `λ_c ≥ 0` per machine second bound that maximum from above by
 //! `Σ_c λ_c H_c + Σ_i max(0, max_c (p_i − λ_c w_ic))`; the prices are chosen to make it small, and how
 //! well they are chosen decides only how tight the bound is, not whether it holds.
@@ -33,7 +33,7 @@ pub struct Bound {
     pub cost: Money,
     /// The machines' price from the first to the last arrival: paid by every strategy alike.
     pub machine_cost: Money,
-    /// All requests at the cheapest provider, and no machine.
+    /// All requests at the cheapest provider, traffic included, and no machine.
     pub external_cost: Money,
 }
 

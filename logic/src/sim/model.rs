@@ -137,9 +137,14 @@ impl Scene {
         self.cheapest_external(1, 1).map(|_| ()).ok_or(ModelError::NoPricedProvider)
     }
 
-    /// What the cheapest provider charges for these tokens, its rate limits left out.
+    /// What these tokens cost at the cheapest provider, traffic to it included, its rate limits left out.
     pub(super) fn cheapest_external(&self, input_tokens: u32, output_tokens: u32) -> Option<Money> {
-        let models = self.backends.iter().filter(|b| !b.spec.is_cluster()).flat_map(|b| &b.spec.models);
-        models.filter_map(|model| Some(model.price.as_ref()?.predict(input_tokens, output_tokens))).min()
+        let providers = self.backends.iter().filter(|backend| !backend.spec.is_cluster());
+        let cost = |spec: &BackendSpec| {
+            let prices = spec.models.iter().filter_map(|model| model.price.as_ref());
+            let price = prices.map(|price| price.predict(input_tokens, output_tokens)).min()?;
+            Some(price + self.policy.network.toll(&self.region, spec).of(input_tokens, output_tokens, true))
+        };
+        providers.filter_map(|backend| cost(&backend.spec)).min()
     }
 }

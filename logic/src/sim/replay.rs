@@ -47,6 +47,8 @@ pub struct Replayed {
     pub at_clusters: usize,
     /// What the providers charged.
     pub provider_cost: Money,
+    /// What the clouds charge for the traffic of the requests that were served.
+    pub egress_cost: Money,
     /// What the cheapest provider would have charged for the requests nobody served.
     pub refused_cost: Money,
     /// When each backend had its last answer out.
@@ -143,6 +145,8 @@ struct World<'s> {
     outputs: OutputEstimator,
     live: Vec<Live>,
     unfinished: usize,
+    /// The request that arrives next.
+    next_arrival: usize,
     result: Replayed,
 }
 
@@ -205,12 +209,14 @@ impl<'s> World<'s> {
             outputs: OutputEstimator::default(),
             live: Vec::with_capacity(trace.len()),
             unfinished: trace.len(),
+            next_arrival: 0,
             result: Replayed {
                 choice,
                 ttfts: Vec::with_capacity(trace.len()),
                 refused: 0,
                 at_clusters: 0,
                 provider_cost: Money::ZERO,
+                egress_cost: Money::ZERO,
                 refused_cost: Money::ZERO,
                 last_end: vec![Moment::ZERO; backends.len()],
             },
@@ -248,6 +254,7 @@ impl<'s> World<'s> {
     }
 
     fn arrive_next(&mut self, request: usize) {
+        self.next_arrival = request;
         if let Some(arrival) = self.trace.get(request) {
             self.at(arrival.at, Event::Arrival { request });
         }
@@ -400,6 +407,7 @@ impl<'s> World<'s> {
             };
             self.result.provider_cost += charge;
         }
+        self.result.egress_cost += self.prepared.ready(backend).toll.of(input_tokens, output_tokens, true);
         self.result.last_end[backend] = self.now;
         self.unfinished -= 1;
         self.outputs.learn(u64::from(output_tokens));
@@ -449,7 +457,21 @@ impl<'s> World<'s> {
         let last = Some(&self.prepared);
         self.prepared = PreparedView::new(self.view.clone(), &self.policy, self.now, last);
         if self.unfinished > 0 {
-            self.at(self.now + self.scene.staleness, Event::Refresh);
+            self.at(self.next_refresh(), Event::Refresh);
         }
+    }
+
+    /// When facts are told next: one `staleness` on, or where nothing runs and nobody waits, so that nothing
+    /// changes, with the last telling before the next arrival. A trace may pause for months.
+    fn next_refresh(&self) -> Moment {
+        let staleness = self.scene.staleness;
+        let idle = self.doors.iter().all(|door| door.in_flight() == 0 && door.waiting() == 0);
+        let next = self.trace.get(self.next_arrival).filter(|_| idle);
+        let skipped = next.map_or(0, |next| {
+            let tellings = next.at.since(self.now).as_micros() / staleness.as_micros().max(1);
+            u64::try_from(tellings).unwrap_or(u64::MAX).saturating_sub(1)
+        });
+        let micros = u64::try_from(staleness.as_micros()).unwrap_or(u64::MAX).saturating_mul(skipped + 1);
+        self.now + Duration::from_micros(micros)
     }
 }

@@ -16,7 +16,7 @@ pub struct Summary {
     pub strategy: String,
     /// Requests of the trace.
     pub requests: usize,
-    /// Machine hours over the trace and what providers charged, for requests nobody served what the
+    /// Machine hours over the trace, traffic and what providers charged, for requests nobody served what the
     /// cheapest provider would have.
     pub cost_usd: Money,
     /// All requests at the cheapest provider and no machine, less `cost_usd`.
@@ -51,7 +51,7 @@ pub struct Millis {
 impl Summary {
     /// Sums `replayed` up against `bound`.
     pub fn new(replayed: &Replayed, bound: &Bound, slo_ttft: Duration) -> Self {
-        let cost = bound.machine_cost + replayed.provider_cost + replayed.refused_cost;
+        let cost = bound.machine_cost + replayed.provider_cost + replayed.egress_cost + replayed.refused_cost;
         let saving = bound.external_cost - cost;
         let possible = bound.external_cost - bound.cost;
         let captured = (possible > NOTHING).then(|| saving.as_usd() / possible.as_usd());

@@ -1,12 +1,19 @@
 //! The trace of requests, in the CSV format of Azure's public LLM inference traces:
 //! `TIMESTAMP,ContextTokens,GeneratedTokens`, for example `2023-11-16 18:15:46.6805900,374,44`.
+//!
+//! The header says which column is which: in any order, with others between them, in upper or lower case, by
+//! the names other tools use, too. A timestamp may be a number of seconds instead.
 
 use crate::time::Moment;
 
 /// Microseconds of a day.
 const DAY_MICROS: i64 = 86_400_000_000;
-/// The header of the format.
-const HEADER: &str = "TIMESTAMP,ContextTokens,GeneratedTokens";
+/// What each column is called: as in the format, then in lower case and without blanks, `_` and `-` by others.
+const COLUMNS: [(&str, &[&str]); 3] = [
+    ("TIMESTAMP", &["timestamp", "time", "arrival", "arrivaltime", "arrivedat"]),
+    ("ContextTokens", &["contexttokens", "inputtokens", "prompttokens", "requesttokens"]),
+    ("GeneratedTokens", &["generatedtokens", "outputtokens", "completiontokens", "responsetokens"]),
+];
 /// More tokens than any model takes: a larger number is a mistake.
 const TOKENS_MAX: u32 = 100_000_000;
 
@@ -35,6 +42,8 @@ pub struct TraceError {
 #[derive(Clone, Debug, Default)]
 pub struct TraceReader {
     lines: usize,
+    /// Where the three columns stand, and how many there are, once the header was read.
+    columns: Option<([usize; 3], usize)>,
     first_micros: Option<i64>,
     last: Moment,
 }
@@ -48,16 +57,14 @@ impl TraceReader {
         self.lines += 1;
         let text = text.trim_end_matches(['\r', '\n']);
         let text = if self.lines == 1 { text.trim_start_matches('\u{feff}') } else { text };
-        if self.lines == 1 {
-            return match text.trim() {
-                HEADER => Ok(None),
-                other => Err(self.error(format!("expected the header `{HEADER}`, found `{}`", short(other)))),
-            };
-        }
         if text.trim().is_empty() {
             return Ok(None);
         }
-        self.row(text).map(Some).map_err(|problem| self.error(problem))
+        let Some(columns) = self.columns else {
+            self.columns = Some(header(text).map_err(|problem| self.error(problem))?);
+            return Ok(None);
+        };
+        self.row(text, columns).map(Some).map_err(|problem| self.error(problem))
     }
 
     /// Lines read.
@@ -69,11 +76,14 @@ impl TraceReader {
         TraceError { line: self.lines, problem }
     }
 
-    fn row(&mut self, text: &str) -> Result<Arrival, String> {
-        let fields: Vec<&str> = text.split(',').map(str::trim).collect();
-        let [timestamp, input, output] = fields[..] else {
-            return Err(format!("expected 3 columns, found {}", fields.len()));
+    fn row(&mut self, text: &str, (at, count): ([usize; 3], usize)) -> Result<Arrival, String> {
+        let fields: Vec<&str> = fields(text).collect();
+        let [Some(timestamp), Some(input), Some(output)] = at.map(|at| fields.get(at).copied()) else {
+            return Err(format!("expected {count} columns, found {}", fields.len()));
         };
+        if fields.len() != count {
+            return Err(format!("expected {count} columns, found {}", fields.len()));
+        }
         let micros = timestamp_micros(timestamp).ok_or_else(|| {
             format!(
                 "`{}` is no timestamp (expected for example `2023-11-16 18:15:46.6805900`)",
@@ -92,7 +102,42 @@ impl TraceReader {
     }
 }
 
+/// The fields of a line, without blanks and quotes around them.
+fn fields(line: &str) -> impl Iterator<Item = &str> {
+    line.split(',').map(|field| {
+        let field = field.trim();
+        field.strip_prefix('"').and_then(|field| field.strip_suffix('"')).unwrap_or(field)
+    })
+}
+
+/// Where the three columns stand in a header, and how many it has.
+fn header(line: &str) -> Result<([usize; 3], usize), String> {
+    let plain = |field: &str| -> String {
+        field.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).flat_map(char::to_lowercase).collect()
+    };
+    let found: Vec<String> = fields(line).map(plain).collect();
+    let mut at = [0; 3];
+    for (place, (name, names)) in at.iter_mut().zip(COLUMNS) {
+        let mut matching = found.iter().enumerate().filter(|(_, field)| names.contains(&field.as_str()));
+        *place = match (matching.next(), matching.next()) {
+            (Some((one, _)), None) => one,
+            (None, _) => {
+                let expected = COLUMNS.map(|(name, _)| name).join(",");
+                return Err(format!(
+                    "expected the header `{expected}`, found `{}`: no column is `{name}`",
+                    short(line.trim())
+                ));
+            }
+            (Some(_), Some(_)) => return Err(format!("two columns are `{name}`: remove one")),
+        };
+    }
+    Ok((at, found.len()))
+}
+
 fn tokens(column: &str, text: &str) -> Result<u32, String> {
+    // Some tools write whole numbers as `374.0`.
+    let whole = text.split_once('.').filter(|(_, zeros)| zeros.bytes().all(|digit| digit == b'0'));
+    let text = whole.map_or(text, |(whole, _)| whole);
     let number = text.parse().ok().filter(|number: &u32| *number <= TOKENS_MAX);
     number.ok_or_else(|| {
         format!("`{column}` is `{}`: expected a whole number from 0 to {TOKENS_MAX}", short(text))
@@ -104,8 +149,14 @@ fn short(text: &str) -> String {
 }
 
 /// Microseconds since 1970-01-01 of `YYYY-MM-DD HH:MM:SS[.fraction]`, with `T` for the blank and a final
-/// `Z` or `+00:00` allowed.
+/// `Z` or `+00:00` allowed; or of a number of seconds since whenever.
 fn timestamp_micros(text: &str) -> Option<i64> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (secs, parts) = text.split_once('.').unwrap_or((text, "0"));
+    if is_number(secs) && is_number(parts) && secs.len() <= 12 {
+        let digits: String = parts.chars().chain("000000".chars()).take(6).collect();
+        return Some(secs.parse::<i64>().ok()? * 1_000_000 + digits.parse::<i64>().ok()?);
+    }
     let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00")).unwrap_or(text);
     let (date, time) = text.split_once([' ', 'T'])?;
     let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
@@ -185,6 +236,7 @@ mod tests {
         let good = "2023-11-16 18:15:46.6805900,374,44\n";
         for (rows, line, part) in [
             ("2023-11-16 18:15:46.6805900,374\n".to_owned(), 2, "3 columns, found 2"),
+            ("2023-11-16 18:15:46.6805900,374,44,5\n".to_owned(), 2, "3 columns, found 4"),
             ("yesterday,374,44\n".to_owned(), 2, "`yesterday` is no timestamp"),
             (format!("{good}2023-11-16 18:15:47,-1,44\n"), 3, "`ContextTokens` is `-1`"),
             (format!("{good}2023-11-16 18:15:47,1,4.5\n"), 3, "`GeneratedTokens` is `4.5`"),
@@ -197,5 +249,22 @@ mod tests {
         }
         let error = read("time,in,out\n").unwrap_err();
         assert!(error.to_string().starts_with("line 1: expected the header"), "{error}");
+        assert!(error.to_string().contains("no column is `ContextTokens`"), "{error}");
+        let error = read("TIMESTAMP,ContextTokens,GeneratedTokens,output_tokens\n").unwrap_err();
+        assert!(error.to_string().contains("two columns are `GeneratedTokens`"), "{error}");
+    }
+
+    #[test]
+    fn columns_are_found_by_their_names_in_any_order_and_others_are_passed_over() {
+        let usual = read(
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.5,374,44\n2023-11-16 18:15:47.75,5,6\n",
+        );
+        for text in [
+            "GeneratedTokens,model,TIMESTAMP,ContextTokens\r\n44,m,2023-11-16 18:15:46.5,374\r\n6,m,2023-11-16T18:15:47.75Z,5\r\n",
+            "\u{feff}timestamp, prompt_tokens, completion_tokens\n\n46.5, 374, 44\n47.75, 5, 6\n",
+            "\"Timestamp\",\"Request tokens\",\"Response tokens\"\n\"46.500\",\"374.0\",\"44\"\n47.75,5,6.00\n",
+        ] {
+            assert_eq!(read(text), usual, "{text}");
+        }
     }
 }
