@@ -100,7 +100,7 @@ pub async fn run(options: &cli::Demo) -> Result<(), DemoError> {
         fleet = Fleet::start(options.port, options.password.clone()) => fleet?,
         _ = &mut stopped => return Ok(()),
     };
-    say(&summary::welcome(fleet.addresses(), fleet.admin().as_ref(), options.duration));
+    say(&summary::welcome(fleet.addresses(), fleet.admin().as_ref(), &fleet.ledgers(), options.duration));
     if !options.no_open && std::io::stdout().is_terminal() {
         browser::open(&format!("http://{}/", fleet.addresses()[0]));
     }

@@ -5,8 +5,8 @@
 //! describes the tables.
 
 mod command;
-mod day;
 mod export;
+mod kept;
 mod price;
 mod read;
 mod reconcile;
@@ -61,7 +61,8 @@ impl LedgerStorage for SqliteLedger {
                 store
                     .connection()
                     .query_row("SELECT coalesce(max(id), 0) FROM intents", [], |row| row.get(0))?;
-            Ok(OpenLedger { store: Box::new(store), last_id, recovered })
+            let days = if recover { kept::days(&store, now_unix_ms)? } else { Vec::new() };
+            Ok(OpenLedger { store: Box::new(store), last_id, recovered, days })
         };
         open().map_err(|error| failure(&self.path, &error))
     }

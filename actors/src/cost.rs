@@ -6,14 +6,18 @@
 
 use crate::address::Address;
 use crate::clock::Clock;
+use crate::facts::Facts;
 use crate::ledger::Journal;
 use crate::metrics::Metrics;
 use crate::poison::poison;
+use crate::savings::Savings;
 use crate::snapshot::Snapshot;
 use crate::topology::Topology;
 use arc_swap::ArcSwap;
 use llm_router_logic::backend::Placement;
+use llm_router_logic::cost::day;
 use llm_router_logic::cost::entry::MachineTime;
+use llm_router_logic::cost::savings::{DayFigures, Paid};
 use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::ids::{BackendId, NodeId};
 use llm_router_logic::money::Money;
@@ -24,7 +28,7 @@ use llm_router_logic::warmth::Warmth;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What one attempt came to.
@@ -103,6 +107,10 @@ pub struct Book {
     pub net_savings: Money,
     /// Shadow copies, which are in none of the sums of requests.
     pub shadow: Sums,
+    /// The last days of this node, the newest first; with a ledger over its restarts.
+    pub days: Vec<DayFigures>,
+    /// The last days of all routers together, as far as they told of them.
+    pub fleet_days: Vec<DayFigures>,
 }
 
 /// A cluster's paid time.
@@ -188,6 +196,10 @@ pub(crate) struct Arguments {
     pub(crate) book: Arc<ArcSwap<Book>>,
     pub(crate) topology: Arc<ArcSwap<Topology>>,
     pub(crate) journal: Option<Journal>,
+    pub(crate) facts: Facts,
+    pub(crate) savings: Arc<Mutex<Savings>>,
+    /// Unix milliseconds at the clock's origin.
+    pub(crate) origin_unix_ms: u64,
 }
 
 #[derive(Debug)]
@@ -252,12 +264,16 @@ impl Actor for Cost {
                     state.settle(&settlement);
                 }
                 state.book.conclude();
+                let days = state.savings().days();
+                state.book.days = days;
                 state.arguments.metrics.net_savings_usd.set(state.book.net_savings.as_usd());
                 state.arguments.book.store(Arc::new(state.book.clone()));
             }
             Msg::Tick => {
+                state.recover_days();
                 state.pay_machines();
                 state.show_unit_costs();
+                state.share_days();
                 if !std::mem::replace(&mut state.book_due, true) {
                     me.cast(Msg::Book)?;
                 }
@@ -271,7 +287,46 @@ impl Actor for Cost {
 }
 
 impl State {
+    fn today(&self) -> u32 {
+        day::number(self.arguments.origin_unix_ms + self.arguments.clock.now().micros() / 1_000)
+    }
+
+    fn savings(&self) -> MutexGuard<'_, Savings> {
+        // A panic while holding the lock leaves at worst one settlement half added.
+        self.arguments.savings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what earlier runs kept, once the ledger is open.
+    fn recover_days(&self) {
+        let Some(journal) = &self.arguments.journal else { return };
+        let mut savings = self.savings();
+        if !savings.is_kept()
+            && let Some(days) = journal.take_days()
+        {
+            savings.recover(&days);
+        }
+    }
+
+    /// Tells peers of the last days, takes in theirs, and shows the sum.
+    fn share_days(&mut self) {
+        let today = self.today();
+        let fleet = {
+            let mut savings = self.savings();
+            savings.exchange(&self.arguments.facts, today);
+            savings.fleet_days(today)
+        };
+        let gauges = &self.arguments.metrics.states;
+        if let Some(today) = fleet.first() {
+            gauges.fleet_gross_savings_today_usd.set(today.gross_savings_usd.as_usd());
+            gauges.fleet_idle_today_usd.set(today.idle_usd.as_usd());
+            gauges.fleet_net_savings_today_usd.set(today.net_savings_usd.as_usd());
+        }
+        self.book.fleet_days = fleet;
+    }
+
     fn settle(&mut self, settlement: &Settlement) {
+        let on_machine = settlement.backend.as_ref().is_some_and(|id| self.book.machines.contains_key(id));
+        self.savings().settle(self.today(), settlement, on_machine);
         if settlement.shadow {
             return self.book.shadow.add(settlement);
         }
@@ -327,6 +382,11 @@ impl State {
             let machine = self.book.machines.entry(spec.id.clone()).or_default();
             machine.millis += millis;
             machine.cost += cost;
+            let today = day::number(self.arguments.origin_unix_ms + now.micros() / 1_000);
+            let savings = &self.arguments.savings;
+            let mut savings = savings.lock().unwrap_or_else(PoisonError::into_inner);
+            savings.pay(today, &spec.id, Paid { millis, cost });
+            drop(savings);
             let counter = &self.arguments.metrics.machine_usd_total;
             counter.with_label_values(&[spec.id.as_str()]).inc_by(cost.as_usd().max(0.0));
             if let Some(journal) = &self.arguments.journal

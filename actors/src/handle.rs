@@ -198,6 +198,7 @@ pub async fn start(setup: Setup) -> Result<Handle, StartError> {
         trials: ArcSwap::from_pointee(Arc::clone(&fleet) as Arc<dyn Trials>),
         fleet,
         book: Arc::new(ArcSwap::from_pointee(Book::default())),
+        savings: Arc::default(),
         doors: Mutex::new(BTreeMap::new()),
         dispatcher: Address::vacant(),
         gossip: gossip_address,

@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::poison::poison;
 use crate::ports::{LedgerError, LedgerStorage, LedgerStore};
 use llm_router_logic::cost::entry::{Charge, Entry, Intent, MachineTime};
+use llm_router_logic::cost::savings::Day;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -61,6 +62,8 @@ struct Shared {
     sound: AtomicBool,
     /// Whether an earlier run's open intents were settled.
     recovered: AtomicBool,
+    /// What earlier runs came to, until somebody takes it.
+    days: Mutex<Vec<(u32, Day)>>,
     settings: JournalSettings,
     storage: Arc<dyn LedgerStorage>,
     metrics: Metrics,
@@ -145,6 +148,7 @@ impl Journal {
                 next_id: AtomicI64::new(first_id),
                 sound: AtomicBool::new(true),
                 recovered: AtomicBool::new(false),
+                days: Mutex::default(),
                 settings,
                 storage,
                 metrics,
@@ -268,6 +272,13 @@ impl Journal {
         self.shared.storage.spent_since(unix_ms)
     }
 
+    /// What earlier runs came to on the last days, once: read before this run wrote anything. `None` until the
+    /// file was opened.
+    pub(crate) fn take_days(&self) -> Option<Vec<(u32, Day)>> {
+        let opened = self.shared.recovered.load(Ordering::Acquire);
+        opened.then(|| std::mem::take(&mut *self.shared.days.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
     /// Entries that wait for the disk.
     pub fn waiting(&self) -> usize {
         self.shared.queue().entries.len()
@@ -372,6 +383,9 @@ impl Shared {
         let recover = !self.recovered.load(Ordering::Acquire);
         match self.storage.open(unix_ms(), recover) {
             Ok(opened) => {
+                if recover {
+                    *self.days.lock().unwrap_or_else(PoisonError::into_inner) = opened.days;
+                }
                 self.recovered.store(true, Ordering::Release);
                 self.next_id.fetch_max(opened.last_id.saturating_add(1), Ordering::AcqRel);
                 if opened.recovered > 0 {

@@ -27,6 +27,7 @@ impl LedgerStorage for Storage {
             store: Box::new(Storage(Arc::clone(&self.0))),
             last_id: i64::MAX / 2,
             recovered: if recover { 2 } else { 0 },
+            days: Vec::new(),
         })
     }
 

@@ -26,6 +26,7 @@ mod prober;
 pub mod quota;
 mod root;
 pub mod roster;
+mod savings;
 mod shunned;
 pub mod snapshot;
 pub mod topology;

@@ -4,6 +4,7 @@ use crate::quota::Kept;
 use futures_util::future::BoxFuture;
 use llm_router_logic::backend::{BackendSpec, ServedModel};
 use llm_router_logic::cost::entry::Entry;
+use llm_router_logic::cost::savings::Day;
 use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
 use llm_router_logic::time::Moment;
@@ -157,6 +158,8 @@ pub struct OpenLedger {
     pub last_id: i64,
     /// Intents that had been left unsettled.
     pub recovered: u64,
+    /// What earlier runs came to on the last days, by number.
+    pub days: Vec<(u32, Day)>,
 }
 
 /// An open ledger, used by one thread.

@@ -17,6 +17,7 @@ use crate::poison::poison;
 use crate::ports::{Draw, GossipTransport, Probe, Trials, Wake};
 use crate::quota::{self, Quota, Quotas};
 use crate::roster::{self, Roll, Roster, Word};
+use crate::savings::Savings;
 use crate::shunned::Shunned;
 use crate::snapshot::{Door, Snapshot};
 use crate::topology::{GossipSettings, Topology};
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) trials: ArcSwap<Arc<dyn Trials>>,
     pub(crate) book: Arc<ArcSwap<Book>>,
+    pub(crate) savings: Arc<Mutex<Savings>>,
     pub(crate) doors: Mutex<BTreeMap<BackendId, Door>>,
     pub(crate) dispatcher: Address<dispatcher::Msg>,
     pub(crate) gossip: Address<gossip::Msg>,
@@ -260,6 +262,9 @@ impl State {
                     book: Arc::clone(&shared.book),
                     topology: Arc::clone(&shared.topology),
                     journal: shared.journal.clone(),
+                    facts: shared.facts.clone(),
+                    savings: Arc::clone(&shared.savings),
+                    origin_unix_ms: shared.generation,
                 };
                 let (actor, _) = Actor::spawn_linked(None, Cost, arguments, supervisor).await?;
                 actor.get_cell()

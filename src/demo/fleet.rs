@@ -18,7 +18,7 @@ use llm_router_logic::view::OwnFact;
 use secrecy::SecretString;
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -30,6 +30,32 @@ const READY_EVERY: Duration = Duration::from_millis(50);
 const SESSION_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// Requests per minute from one address, where the page has a password. The demo's own load has none.
 const RATE_LIMIT_PER_IP: u32 = 120;
+
+/// A folder of the demo's own for the routers' ledgers.
+struct Ledgers {
+    folder: PathBuf,
+}
+
+impl Ledgers {
+    fn make() -> std::io::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("llm-router-demo-{:016x}", rand::random::<u64>()));
+        let mut builder = std::fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&folder)?;
+        Ok(Self { folder })
+    }
+
+    fn path(&self, index: usize) -> PathBuf {
+        self.folder.join(format!("{}.sqlite", PLACES[index].cloud))
+    }
+
+    fn delete(&self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
+            tracing::warn!(%error, folder = %self.folder.display(), "the demo's ledgers could not be deleted");
+        }
+    }
+}
 
 /// Everything that runs.
 pub(super) struct Fleet {
@@ -48,6 +74,7 @@ pub(super) struct Fleet {
     pub(super) breakages: Breakages,
     /// Whether the load is many times the usual.
     pub(super) burst: watch::Sender<bool>,
+    ledgers: Option<Ledgers>,
 }
 
 /// Why one router did not start.
@@ -86,6 +113,9 @@ impl Fleet {
             closed_books: Mutex::default(),
             breakages: Breakages::default(),
             burst: watch::Sender::new(false),
+            ledgers: Ledgers::make()
+                .inspect_err(|error| tracing::warn!(%error, "the demo keeps no ledger: no temporary folder"))
+                .ok(),
         };
         for cluster in &CLUSTERS {
             fleet.start_mock(cluster.name, Kind::Llama, cluster.model, cluster.pace).await?;
@@ -124,6 +154,7 @@ impl Fleet {
     }
 
     async fn start_node(self: &Arc<Self>, index: usize, port: u16) -> Result<Node, StartError> {
+        let ledger = self.ledgers.as_ref().map(|ledgers| ledgers.path(index));
         let text = config(
             index,
             &Addresses {
@@ -134,6 +165,7 @@ impl Fleet {
                     None => self.mocks.get(name).map(Mock::url).unwrap_or_default(),
                 },
                 admin_token: &self.admin_token,
+                ledger: ledger.as_deref(),
             },
         );
         // The environment is left out: nothing there, a real key least of all, can reach the demo.
@@ -192,6 +224,12 @@ impl Fleet {
     pub(super) fn admin(&self) -> Option<Admin> {
         let addr = self.nodes().first()?.as_ref()?.admin_addr()?;
         Some(Admin { addr, token: self.admin_token.clone() })
+    }
+
+    /// The routers' ledgers, in the order of [`PLACES`]; none where there was no place for them.
+    pub(super) fn ledgers(&self) -> Vec<PathBuf> {
+        let all = |ledgers: &Ledgers| (0..PLACES.len()).map(|index| ledgers.path(index)).collect();
+        self.ledgers.as_ref().map(all).unwrap_or_default()
     }
 
     /// The token that operators carry, and the demo's own load.
@@ -258,11 +296,14 @@ impl Fleet {
         Ok(())
     }
 
-    /// Mends what is broken and stops the routers, all at once. The backends end with the fleet.
+    /// Mends what is broken and stops the routers, all at once; their ledgers go. The backends end with the fleet.
     pub(super) async fn shutdown(&self) {
         self.breakages.end().await;
         let nodes = std::mem::take(&mut *self.nodes());
         futures_util::future::join_all(nodes.into_iter().flatten().map(Node::shutdown)).await;
+        if let Some(ledgers) = &self.ledgers {
+            ledgers.delete();
+        }
     }
 }
 

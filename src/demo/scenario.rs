@@ -6,6 +6,7 @@
 use llm_router_logic::backend::Kind;
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 /// The name under which every backend serves its model, so that one request can go anywhere.
@@ -148,6 +149,9 @@ const WORLD: &str = "quota: {budget: {usd: 2, period: day}}\n\
     key: session\n    \
     arms: [{name: control, weight: 50}, {name: small, weight: 50, model: tinyllama-1.1b-chat}]\n";
 
+/// Most a region's ledger takes on disk.
+const LEDGER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// Where a region's router finds what it needs; everything on loopback.
 pub(super) struct Addresses<'a> {
     /// HTTP port, 0 for any.
@@ -158,6 +162,8 @@ pub(super) struct Addresses<'a> {
     pub(super) url: &'a dyn Fn(&str) -> String,
     /// Token of the admin listener; empty = no such listener.
     pub(super) admin_token: &'a str,
+    /// Where its ledger is kept; `None` = nowhere.
+    pub(super) ledger: Option<&'a Path>,
 }
 
 /// The configuration file of the router in `PLACES[index]`.
@@ -182,6 +188,11 @@ pub(super) fn config(index: usize, at: &Addresses<'_>) -> String {
         let _ = writeln!(text, "admin: {{listen: \"127.0.0.1:0\", token: {}}}", at.admin_token);
     }
     text.push_str(WORLD);
+    if let Some(ledger) = at.ledger {
+        // A demonstration never waits for a disk, and leaves little on one that is killed.
+        let path = serde_json::json!(ledger);
+        let _ = writeln!(text, "ledger: {{path: {path}, posture: observe, maxBytes: {LEDGER_BYTES_MAX}}}");
+    }
     text.push_str("clusters:\n");
     for cluster in &CLUSTERS {
         let _ = writeln!(
@@ -218,14 +229,19 @@ mod tests {
     use super::*;
     use crate::config::{Loaded, load_str};
     use std::collections::BTreeSet;
-    use std::path::Path;
 
     fn loaded(index: usize) -> Loaded {
         let gossip: Vec<SocketAddr> = (0..3).map(|n| SocketAddr::from(([127, 0, 0, 1], 7000 + n))).collect();
         let url = |_: &str| "http://127.0.0.1:9".to_owned();
         let text = config(
             index,
-            &Addresses { port: 8080, gossip: &gossip, url: &url, admin_token: "a-token-of-the-tests" },
+            &Addresses {
+                port: 8080,
+                gossip: &gossip,
+                url: &url,
+                admin_token: "a-token-of-the-tests",
+                ledger: Some(Path::new("/tmp/a \"b\".sqlite")),
+            },
         );
         load_str(&text, Path::new("."), &|_| None).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
     }
@@ -236,6 +252,7 @@ mod tests {
         for (index, place) in PLACES.iter().enumerate() {
             let Loaded { config, warnings } = loaded(index);
             assert!(warnings.is_empty(), "{}: {}", place.region, warnings.len());
+            assert_eq!(config.ledger.unwrap().path, Path::new("/tmp/a \"b\".sqlite"));
             assert_eq!(config.node.region.as_str(), place.region);
             assert_eq!(config.gossip.unwrap().seeds.len(), 2);
             assert_eq!(config.backends.len(), 9);

@@ -8,6 +8,7 @@ use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +61,12 @@ impl Sample {
 }
 
 /// Where to look and what to try.
-pub(super) fn welcome(addresses: &[SocketAddr], admin: Option<&Admin>, duration: Option<Duration>) -> String {
+pub(super) fn welcome(
+    addresses: &[SocketAddr],
+    admin: Option<&Admin>,
+    ledgers: &[PathBuf],
+    duration: Option<Duration>,
+) -> String {
     let mut text = String::from(
         "\nEverything here is SIMULATED: six clusters and three providers in this process. No paid call is \
          possible.\n\n  region               dashboard and API\n",
@@ -98,6 +104,17 @@ pub(super) fn welcome(addresses: &[SocketAddr], admin: Option<&Admin>, duration:
     text.push_str("\nTry in another terminal:\n");
     for (what, command) in tries {
         let _ = writeln!(text, "  # {what}\n  {command}");
+    }
+    if !ledgers.is_empty() {
+        let files: Vec<String> = ledgers.iter().map(|file| format!("--ledger {}", file.display())).collect();
+        let _ = writeln!(
+            text,
+            "  # what it all cost and saved, gross and net; the ledgers are gone with the demo\n  \
+             llm-router ledger report {} --by backend,model\n  \
+             llm-router ledger report {} --by day",
+            files.join(" "),
+            files.join(" ")
+        );
     }
     let end = duration
         .map_or_else(|| "Ctrl-C stops.".to_owned(), |time| format!("Stops after {time:?}, or on Ctrl-C."));
@@ -244,7 +261,9 @@ mod tests {
         let addresses: Vec<SocketAddr> =
             (8080..8083).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
         let admin = Admin { addr: SocketAddr::from(([127, 0, 0, 1], 9)), token: "t".to_owned() };
-        let text = welcome(&addresses, Some(&admin), Some(Duration::from_secs(60)));
+        let text =
+            welcome(&addresses, Some(&admin), &["/tmp/d/aws.sqlite".into()], Some(Duration::from_secs(60)));
+        assert!(text.contains("ledger report --ledger /tmp/d/aws.sqlite --by day"), "{text}");
         assert!(text.contains("SIMULATED"));
         for part in [
             "aws    us-west-2     http://127.0.0.1:8080/",

@@ -3,7 +3,7 @@
 use super::App;
 use crate::decisions::Decision;
 use crate::ui::data::{
-    DECISIONS_LIMIT, Totals, UiArm, UiBackend, UiBudget, UiData, UiDecision, UiMember, UiPeerFact,
+    DECISIONS_LIMIT, Savings, Totals, UiArm, UiBackend, UiBudget, UiData, UiDecision, UiMember, UiPeerFact,
 };
 use crate::ui::history::Sample;
 use axum::Json;
@@ -42,6 +42,7 @@ pub(super) async fn data(State(app): State<App>) -> Json<UiData> {
         staged: app.staged,
         uptime_s: now.micros() / 1_000_000,
         now_unix_ms: millis(unix),
+        savings: Savings { fleet: book.fleet_days.clone(), this_router: book.days.clone() },
         totals: totals(&book, backends.iter().map(|b| b.in_flight).sum()),
         clusters_active: count(true, false),
         clusters_total: count(true, true),

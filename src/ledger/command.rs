@@ -2,10 +2,11 @@
 
 use super::read::{Filter, Grouping, Reader};
 use super::report::{Report, unreadable};
-use super::{day, export, reconcile, verify};
+use super::{export, reconcile, verify};
 use crate::cli::{EXIT_USAGE, examples};
 use crate::config;
 use clap::{Args, Subcommand};
+use llm_router_logic::cost::day;
 use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};

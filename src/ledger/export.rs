@@ -4,7 +4,7 @@
 //! `/v1/organization/costs`), of Anthropic's (`/v1/organizations/usage_report/messages`,
 //! `/v1/organizations/cost_report`), the CSV files their consoles export, and a plain CSV of one's own.
 
-use super::day;
+use llm_router_logic::cost::day;
 use llm_router_logic::money::Money;
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -1,9 +1,10 @@
 //! Reading a ledger, also while a router writes it: sums by what one asks for.
 
-use super::{day, store::signed};
+use super::store::signed;
 use llm_router_actors::ports::Spent;
+use llm_router_logic::cost::day;
 use llm_router_logic::money::Money;
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -125,9 +126,20 @@ impl Reader {
     /// In SQLite's words.
     pub(super) fn open(path: &Path) -> rusqlite::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY)?;
-        Ok(Self { connection })
+        let open = |name: &Path, flags| {
+            let connection = Connection::open_with_flags(name, flags)?;
+            connection.busy_timeout(BUSY)?;
+            // Opening alone does not look at the file.
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+            Ok(Self { connection })
+        };
+        open(path, flags).or_else(|error: rusqlite::Error| match at_rest(path) {
+            // On a read-only disk there is no place for a reader's marks; where nobody writes none is needed.
+            Some(name) if is_refused(&error) => {
+                open(Path::new(&name), flags | OpenFlags::SQLITE_OPEN_URI).map_err(|_| error)
+            }
+            _ => Err(error),
+        })
     }
 
     pub(super) fn connection(&self) -> &Connection {
@@ -262,4 +274,23 @@ impl Reader {
         }
         Ok(spent)
     }
+}
+
+/// Whether SQLite was not let do what a reader beside a writer needs.
+fn is_refused(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied)
+    )
+}
+
+/// The name that opens the file at `path` as one that nobody changes; `None` where its log holds something, or
+/// there is no such file.
+fn at_rest(path: &Path) -> Option<String> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let is_empty = std::fs::metadata(log).map_or(true, |log| log.len() == 0);
+    let path = path.canonicalize().ok()?;
+    let name = path.to_str()?.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    is_empty.then(|| format!("file:{name}?immutable=1"))
 }

@@ -27,6 +27,12 @@ impl Report {
         for path in paths {
             report.add(path, filter).map_err(|error| unreadable(path, &error))?;
         }
+        if report.is_by_day() {
+            // A day on which machines stood idle and nobody asked is a day too.
+            for (day, _) in report.machines.keys() {
+                report.rows.entry(vec![day.clone()]).or_default();
+            }
+        }
         Ok(report)
     }
 
@@ -41,6 +47,11 @@ impl Report {
             *entry = (*entry).max(paid);
         }
         Ok(())
+    }
+
+    /// Whether each row is a day, so that what machines cost that day can stand beside it.
+    fn is_by_day(&self) -> bool {
+        self.by == [Grouping::Day]
     }
 
     fn total(&self) -> Sums {
@@ -71,8 +82,8 @@ impl Report {
             let mut row: Map<String, Value> =
                 named.map(|(by, name)| (by.as_str().to_owned(), json!(name))).collect();
             row.extend(sums_json(sums));
-            if let ([Grouping::Day], [day]) = (self.by.as_slice(), names.as_slice()) {
-                let (idle, net) = self.net(sums, Some(day));
+            if self.is_by_day() {
+                let (idle, net) = self.net(sums, names.first().map(String::as_str));
                 row.insert("idle_usd".into(), json!(idle));
                 row.insert("net_savings_usd".into(), json!(net));
             }
@@ -88,11 +99,18 @@ impl Report {
     pub(super) fn csv(&self) -> String {
         let mut text = String::new();
         let names = self.by.iter().map(|by| by.as_str());
-        let columns: Vec<&str> = names.chain(COLUMNS.iter().map(|column| column.0)).collect();
+        let mut columns: Vec<&str> = names.chain(COLUMNS.iter().map(|column| column.0)).collect();
+        if self.is_by_day() {
+            columns.extend(["idle_usd", "net_savings_usd"]);
+        }
         let _ = writeln!(text, "{}", columns.join(","));
         for (names, sums) in &self.rows {
             let cells = names.iter().map(|name| quoted(name));
-            let cells: Vec<String> = cells.chain(COLUMNS.iter().map(|column| (column.1)(sums))).collect();
+            let mut cells: Vec<String> = cells.chain(COLUMNS.iter().map(|column| (column.1)(sums))).collect();
+            if self.is_by_day() {
+                let (idle, net) = self.net(sums, names.first().map(String::as_str));
+                cells.extend([idle.to_string(), net.to_string()]);
+            }
             let _ = writeln!(text, "{}", cells.join(","));
         }
         text
@@ -114,9 +132,10 @@ impl Report {
             "external $",
             "gross saving $",
         ];
-        table.set_header(self.by.iter().map(|by| by.as_str()).chain(shown));
-        let cells = |sums: &Sums| {
-            [
+        let by_day: &[&str] = if self.is_by_day() { &["idle $", "net saving $"] } else { &[] };
+        table.set_header(self.by.iter().map(|by| by.as_str()).chain(shown).chain(by_day.iter().copied()));
+        let cells = |sums: &Sums, day: Option<&str>| {
+            let mut cells = vec![
                 grouped(sums.requests),
                 grouped(sums.errors),
                 grouped(sums.estimated),
@@ -127,15 +146,21 @@ impl Report {
                 dollars(sums.cost),
                 dollars(sums.external),
                 dollars(sums.gross),
-            ]
+            ];
+            if self.is_by_day() {
+                let (idle, net) = self.net(sums, day);
+                cells.extend([dollars(idle), dollars(net)]);
+            }
+            cells
         };
         for (names, sums) in &self.rows {
+            let day = names.first().map(String::as_str);
             let names = names.iter().map(|name| if name.is_empty() { "-".to_owned() } else { name.clone() });
-            table.add_row(names.chain(cells(sums)));
+            table.add_row(names.chain(cells(sums, day)));
         }
         let total = self.total();
         let label = (0..self.by.len()).map(|at| if at == 0 { "total".to_owned() } else { String::new() });
-        table.add_row(label.chain(cells(&total)));
+        table.add_row(label.chain(cells(&total, None)));
         for column in table.column_iter_mut().skip(self.by.len()) {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -108,6 +108,7 @@ fn views() -> String {
     format!(
         "DROP VIEW IF EXISTS requests;
 DROP VIEW IF EXISTS daily;
+DROP VIEW IF EXISTS machine_days;
 CREATE VIEW requests AS SELECT
     i.id, i.request, i.attempt, strftime('%Y-%m-%dT%H:%M:%fZ', i.at_ms / 1000.0, 'unixepoch') AS at,
     i.node, i.region, i.tenant, i.key, i.experiment, i.asked, i.backend, i.model, i.external, i.stream,
@@ -124,7 +125,9 @@ CREATE VIEW daily AS SELECT
     unpriced, input + cached_read + cache_write + cache_write_1h AS input_tokens,
     output + reasoning + image AS output_tokens, cost_pico / 1e12 AS cost_usd,
     external_pico / 1e12 AS external_usd, gross_pico / 1e12 AS gross_savings_usd
-FROM days;",
+FROM days;
+CREATE VIEW machine_days AS SELECT
+    day, cluster, millis / 3600000.0 AS hours, cost_pico / 1e12 AS cost_usd FROM machines;",
         flags.join(", ")
     )
 }

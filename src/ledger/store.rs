@@ -1,7 +1,8 @@
 //! The open ledger: batches in, as transactions that are durable when they return.
 
-use super::{day, failure, schema};
+use super::{failure, schema};
 use llm_router_actors::ports::{LedgerError, LedgerStore, Tended};
+use llm_router_logic::cost::day;
 use llm_router_logic::cost::entry::{Basis, Charge, Entry, Flags, Intent, MachineTime, Outcome};
 use llm_router_logic::money::Money;
 use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior, params};

@@ -1,7 +1,8 @@
 use super::read::{Filter, Grouping, Reader, Sums};
 use super::report::Report;
-use super::{SqliteLedger, day, export, reconcile, verify};
+use super::{SqliteLedger, export, reconcile, verify};
 use llm_router_actors::ports::{LedgerError, LedgerStorage};
+use llm_router_logic::cost::day;
 use llm_router_logic::cost::entry::{Basis, Charge, Entry, Flags, Intent, MachineTime, Outcome};
 use llm_router_logic::cost::price::TokenPrice;
 use llm_router_logic::cost::usage::Usage;
@@ -321,6 +322,21 @@ fn the_report_tells_gross_and_net_apart() {
     assert_eq!(pico(&report["rows"][0]["net_savings_usd"]), gross - 997_000);
     assert_eq!(report["total"]["cost_pico_usd"], json!(2_853_000));
     assert_eq!(report["total"]["requests"], json!(2));
+
+    let by_day = read(&[Grouping::Day]);
+    let csv = by_day.csv();
+    let (head, row) = (csv.lines().next().unwrap(), csv.lines().nth(1).unwrap());
+    assert!(head.ends_with(",gross_savings_usd,idle_usd,net_savings_usd"), "{head}");
+    assert!(
+        row.ends_with(&format!(
+            ",{},{},{}",
+            Money::from_pico(gross.into()),
+            Money::from_pico(997_000),
+            Money::from_pico((gross - 997_000).into())
+        )),
+        "{row}"
+    );
+    assert!(by_day.table().contains("net saving $"), "{}", by_day.table());
 
     let by_backend = read(&[Grouping::Backend, Grouping::Model]);
     assert_eq!(

@@ -5,6 +5,7 @@
 //! [`DECISIONS_LIMIT`] decisions, one entry per configured backend, one per router.
 
 use llm_router_logic::backend::Kind;
+use llm_router_logic::cost::savings::DayFigures;
 use llm_router_logic::ids::{BackendId, NodeId, Region};
 use llm_router_logic::money::Money;
 use llm_router_logic::report::Health;
@@ -33,6 +34,9 @@ pub struct UiData {
     pub now_unix_ms: u64,
     /// Sums since this router started.
     pub totals: Totals,
+    /// What was saved on each of the last days, gross and net.
+    #[serde(default)]
+    pub savings: Savings,
     /// Clusters that are healthy now, as this router sees them.
     pub clusters_active: u32,
     /// Clusters configured.
@@ -125,6 +129,16 @@ pub struct UiArm {
     pub spend_usd: f64,
     /// Mean time to first token in milliseconds.
     pub ttft_avg_ms: Option<f64>,
+}
+
+/// The last days, at most eight, the newest first. Each has `gross_savings_usd` and `net_savings_usd`, which
+/// is gross less `idle_usd`; the two are never added to each other.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Savings {
+    /// All routers together, a cluster that several of them use counted once.
+    pub fleet: Vec<DayFigures>,
+    /// This router alone.
+    pub this_router: Vec<DayFigures>,
 }
 
 /// A router of the cluster.

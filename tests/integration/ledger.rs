@@ -326,6 +326,9 @@ async fn a_relayed_request_is_booked_by_the_node_its_client_called_and_by_no_oth
         lay_down(place.directory.path(), name, &authority, authority.pem());
         let yaml = place.node(name, "fleet", port, seed);
         let yaml = yaml.replace("identity: {", "relay: {listen: \"127.0.0.1:0\"}, identity: {");
+        // Facts of the fleet's days go out with each reading.
+        let yaml =
+            yaml.replace("healthCheckInterval: 2s", "healthCheckInterval: 2s, metricsUpdateInterval: 2s");
         let more = format!("{yaml}\n{}", section(&path_of(name)));
         routers.push(Router::start_unready(&file(&more, &private, "")).await);
     }
@@ -363,6 +366,30 @@ async fn a_relayed_request_is_booked_by_the_node_its_client_called_and_by_no_oth
     assert_eq!(all, (books.input_tokens - before.input_tokens, books.output_tokens - before.output_tokens));
     assert_eq!(booked(a, 60).await["total"]["output_tokens"], tokens(&of_a).1);
     assert_eq!(booked(b, 20).await["total"]["output_tokens"], tokens(&of_b).1);
+    // The fleet's day, as each of them tells it: all requests, and the cluster paid for once.
+    for router in [a, b] {
+        eventually("the fleet's figures", async || {
+            let day = router.admin("/admin/spend").await["fleet_days"][0].clone();
+            (&day["routers"], &day["requests"]) == (&json!(2), &json!(80))
+        })
+        .await;
+        let spend = router.admin("/admin/spend").await;
+        let usd = |day: &Value, key: &str| day[key].as_f64().unwrap();
+        let (fleet, own) = (&spend["fleet_days"][0], &spend["days"][0]);
+        let charged: i64 =
+            [&of_a[..], &of_b[..]].concat().iter().map(|row| row["cost_pico"].as_i64().unwrap()).sum();
+        assert!((usd(fleet, "cost_usd") * 1e12 - charged as f64).abs() < 1.0, "{fleet}");
+        // Both pay for it by the hour; it counts as long as the one that saw it longest says.
+        let mut most: f64 = 0.0;
+        for node in [a, b] {
+            most = most.max(usd(&node.admin("/admin/spend").await["days"][0], "machine_usd"));
+        }
+        assert!(usd(own, "machine_usd") > 0.0 && usd(fleet, "machine_usd") >= usd(own, "machine_usd"));
+        assert!(usd(fleet, "machine_usd") <= most, "{fleet} {own}");
+        let net = usd(fleet, "gross_savings_usd") - usd(fleet, "idle_usd");
+        assert!((usd(fleet, "net_savings_usd") - net).abs() < 1e-9);
+        assert!(router.metric("llm_router_fleet_net_savings_today_usd").await.is_some());
+    }
     for router in routers {
         router.node.shutdown().await;
     }

@@ -81,12 +81,12 @@ def free_ports(count):
     return ports
 
 
-def configure(directory, port, mock, ledger, posture="degraded"):
+def configure(directory, port, mock, ledger, posture="degraded", patience="60s"):
     path = directory / "router.yaml"
     path.write_text(
         f"""
 server: {{host: 127.0.0.1, port: {port}}}
-ledger: {{path: "{ledger}", commitTimeout: 60s, posture: {posture}}}
+ledger: {{path: "{ledger}", commitTimeout: {patience}, posture: {posture}}}
 externalProviders:
   - {{name: openai, type: openai, apiKey: k, baseURL: "{mock}",
      models: [{{name: gpt, price: {{input: 1, output: 2}}}}]}}
@@ -182,6 +182,7 @@ def load(url, stop, done):
             time.sleep(0.01)
 
 
+@pytest.mark.timeout(60 + 20 * ROUNDS)
 def test_kill_9_under_load_loses_nothing_settled_and_counts_nothing_twice(processes, tmp_path):
     """All requests have the same tokens, so that every sum tells a number of requests.
 
@@ -335,4 +336,157 @@ def test_a_file_that_may_not_grow_refuses_and_stays_whole(processes, tmp_path):
     # The limit is gone with the process: the next one goes on from what was written.
     serve(processes, config, port)
     assert chat(url).status_code == 200
+    assert json.loads(ledger_command("verify", "--config", str(config), "--json"))["whole"] is True
+
+
+def test_a_read_only_disk_refuses_paid_backends_until_it_can_be_written(processes, tmp_path, small_disk):
+    mock_port, port = free_ports(2)
+    mock = processes.mock(mock_port)
+    config = configure(tmp_path, port, mock, small_disk / "ledger.sqlite")
+    router = serve(processes, config, port)
+    url = f"http://127.0.0.1:{port}"
+    assert chat(url).status_code == 200
+    settled(config, 1)
+    # A file held open for writing keeps a file system from turning read-only here, so the router starts on one.
+    router.send_signal(signal.SIGTERM)
+    assert router.wait(30) == 0
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    router = serve(processes, config, port)
+    received = httpx.get(f"{mock}/mock/books").json()["received"]
+    assert refuses(url) and refuses(url)
+    assert httpx.get(f"{mock}/mock/books").json()["received"] == received, "nothing paid was begun"
+    assert httpx.get(f"{url}/livez").status_code == 200
+    assert report(config)["total"]["requests"] == 1, "it can be read all the same"
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    end = time.monotonic() + 20
+    while (status := chat(url).status_code) != 200 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert status == 200
+    router.send_signal(signal.SIGTERM)
+    assert router.wait(30) == 0
+    assert json.loads(ledger_command("verify", "--config", str(config), "--json"))["whole"] is True
+
+
+def test_sqlite3_open_on_the_file_by_hand_holds_nobody_up(processes, tmp_path):
+    mock_port, port = free_ports(2)
+    mock = processes.mock(mock_port)
+    ledger = tmp_path / "ledger.sqlite"
+    config = configure(tmp_path, port, mock, ledger)
+    serve(processes, config, port)
+    url = f"http://127.0.0.1:{port}"
+    assert chat(url).status_code == 200
+    settled(config, 1)
+    # A person who reads, and leaves the transaction open.
+    reader = sqlite3.connect(ledger, isolation_level=None)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM requests").fetchone() == (1,)
+    for n in range(20):
+        assert chat(url, stream=n % 2 == 0).status_code == 200
+    assert settled(config, 21)["total"]["requests"] == 21
+    assert reader.execute("SELECT count(*) FROM requests").fetchone() == (1,), "as of when it began to read"
+    reader.execute("ROLLBACK")
+    # A person who writes, and is slow: requests wait, none is refused.
+    writer = sqlite3.connect(ledger, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(chat(url).status_code))
+    waiting.start()
+    waiting.join(1)
+    assert not answers, "its intent is not on disk"
+    writer.execute("ROLLBACK")
+    waiting.join(10)
+    assert answers == [200]
+    assert settled(config, 22)["total"]["requests"] == 22
+    # Views with dollars, for people.
+    cost, external = reader.execute("SELECT sum(cost_usd), sum(external_usd) FROM requests").fetchone()
+    assert 0 < cost == pytest.approx(external)
+    assert reader.execute("SELECT sum(cost_usd) FROM daily").fetchone()[0] == pytest.approx(cost)
+    assert reader.execute("SELECT count(*) FROM machine_days").fetchone() == (0,)
+    for connection in (reader, writer):
+        connection.close()
+
+
+def test_a_disk_that_is_too_slow_refuses_in_time_and_what_it_took_in_is_written(processes, tmp_path):
+    """A lock held by another writer is a disk that takes that long, as the router sees it."""
+    mock_port, port = free_ports(2)
+    mock = processes.mock(mock_port)
+    ledger = tmp_path / "ledger.sqlite"
+    config = configure(tmp_path, port, mock, ledger, patience="500ms")
+    serve(processes, config, port)
+    url = f"http://127.0.0.1:{port}"
+    assert chat(url).status_code == 200
+    settled(config, 1)
+    slow = sqlite3.connect(ledger, isolation_level=None)
+    slow.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    assert refuses(url)
+    assert time.monotonic() - began < 4
+    slow.execute("ROLLBACK")
+    slow.close()
+    end = time.monotonic() + 20
+    while (status := chat(url).status_code) != 200 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert status == 200
+    # The refused one has its row: the mock worked for it.
+    end = time.monotonic() + 10
+    while (told := report(config)["total"])["errors"] < 1 and time.monotonic() < end:
+        time.sleep(0.05)
+    books = httpx.get(f"{mock}/mock/books").json()
+    assert told["errors"] >= 1 and told["attempts"] >= books["received"]
+    assert json.loads(ledger_command("verify", "--config", str(config), "--json"))["whole"] is True
+
+
+def test_a_price_changed_by_a_reload_charges_what_comes_after_it_and_each_charge_names_its_table(processes, tmp_path):
+    mock_port, port = free_ports(2)
+    mock = processes.mock(mock_port)
+    ledger = tmp_path / "ledger.sqlite"
+    config = configure(tmp_path, port, mock, ledger)
+    table = tmp_path / "prices.json"
+    row = {"kind": "openai", "model": "gpt", "input": 3, "output": 4, "source": "a test", "date": "2026-11-23"}
+    router = serve(processes, config, port)
+    url = f"http://127.0.0.1:{port}"
+
+    def reload_until(expected):
+        """Asks until an answer is charged so; each one before is charged by the old price."""
+        router.send_signal(signal.SIGHUP)
+        end = time.monotonic() + 15
+        while time.monotonic() < end:
+            answer = chat(url)
+            usage = answer.json()["usage"]
+            told = answer.headers["x-llm-router-cost-usd"]
+            cost = usage["prompt_tokens"] * expected[0] + usage["completion_tokens"] * expected[1]
+            if told != "unpriced" and round(float(told) * 1e12) == cost * 10**6:
+                return
+            time.sleep(0.1)
+        raise AssertionError(told)
+
+    reload_until((1, 2))
+    text = config.read_text()
+    # A file of prices of one's own, then a price in the configuration, which wins over it.
+    table.write_text(json.dumps({"models": [row]}))
+    config.write_text(text.replace(", price: {input: 1, output: 2}", "") + f'pricesFile: "{table}"\n')
+    reload_until((3, 4))
+    config.write_text(text.replace("{input: 1, output: 2}", "{input: 5, output: 6}") + f'pricesFile: "{table}"\n')
+    reload_until((5, 6))
+    # Nobody knows a price: told, counted, flagged, and charged as unknown, not as nothing.
+    config.write_text(text.replace(", price: {input: 1, output: 2}", ""))
+    router.send_signal(signal.SIGHUP)
+    end = time.monotonic() + 15
+    while chat(url).headers["x-llm-router-cost-usd"] != "unpriced" and time.monotonic() < end:
+        time.sleep(0.1)
+    end = time.monotonic() + 10
+    while report(config)["total"]["unpriced"] < 1 and time.monotonic() < end:
+        time.sleep(0.05)
+    with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as file:
+        charged = file.execute(
+            "SELECT p.price, count(*) FROM requests r JOIN prices p USING (price_table, backend, model) GROUP BY 1"
+        ).fetchall()
+        nothing, unknown = file.execute(
+            "SELECT sum(price_table IS NULL AND NOT unpriced), sum(unpriced AND cost_usd IS NULL) FROM requests"
+        ).fetchone()
+        assert file.execute("SELECT count(DISTINCT price_table) FROM requests").fetchone() == (3,)
+    assert len(charged) == 3, charged
+    assert nothing == 0
+    assert unknown >= 1
+    assert "llm_router_unpriced_requests_total" in httpx.get(f"{url}/metrics").text
     assert json.loads(ledger_command("verify", "--config", str(config), "--json"))["whole"] is True

@@ -2,7 +2,8 @@
 
 use llm_router_logic::backend::BackendSpec;
 use prometheus::{
-    CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts,
+    Registry,
 };
 
 /// Upper bounds of relative error buckets.
@@ -39,6 +40,12 @@ pub struct States {
     pub shadow_spend_usd_total: CounterVec,
     /// `llm_router_shadow_ttft_seconds{shadow}`
     pub shadow_ttft_seconds: HistogramVec,
+    /// `llm_router_fleet_gross_savings_today_usd`
+    pub fleet_gross_savings_today_usd: Gauge,
+    /// `llm_router_fleet_idle_today_usd`
+    pub fleet_idle_today_usd: Gauge,
+    /// `llm_router_fleet_net_savings_today_usd`
+    pub fleet_net_savings_today_usd: Gauge,
     /// `llm_router_output_estimate_error_ratio`
     pub output_estimate_error_ratio: Histogram,
     /// `llm_router_cost_estimate_error_ratio`
@@ -55,6 +62,11 @@ impl States {
             }};
         }
         let opts = |name: &str, help: &str| Opts::new(format!("llm_router_{name}"), help);
+        let gauge = |name: &str, help: &str| -> Result<Gauge, prometheus::Error> {
+            let gauge = Gauge::with_opts(opts(name, help))?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             HistogramOpts::new(format!("llm_router_{name}"), help).buckets(buckets.to_vec())
         };
@@ -141,6 +153,18 @@ impl States {
                 histogram("shadow_ttft_seconds", "Time to first token of shadow copies.", &LATENCY_BUCKETS),
                 &["shadow"]
             ),
+            fleet_gross_savings_today_usd: gauge(
+                "fleet_gross_savings_today_usd",
+                "USD all routers saved today (UTC) against the best external alternative, idle machine hours not paid for.",
+            )?,
+            fleet_idle_today_usd: gauge(
+                "fleet_idle_today_usd",
+                "USD our clusters cost today (UTC) beyond what requests were charged for them; a cluster counts once.",
+            )?,
+            fleet_net_savings_today_usd: gauge(
+                "fleet_net_savings_today_usd",
+                "USD all routers saved today (UTC), idle machine hours paid for.",
+            )?,
             output_estimate_error_ratio: error(
                 "output_estimate_error_ratio",
                 "Relative error of the output tokens predicted before a request ran, against the usage reported.",

@@ -36,11 +36,15 @@ pub enum Topic {
     Revoked,
     /// What a node's own requests showed of a backend in trouble.
     Outage,
+    /// What a node's requests of a day cost and saved.
+    Savings,
+    /// What our clusters cost by the hour, as a node saw it.
+    Machine,
 }
 
 impl Topic {
     /// Every topic; one added above is added here.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Codec,
         Self::Presence,
         Self::Trial,
@@ -50,6 +54,8 @@ impl Topic {
         Self::Quota,
         Self::Revoked,
         Self::Outage,
+        Self::Savings,
+        Self::Machine,
     ];
 
     /// The first word of its keys. Two letters at least: single ones are the node's own.
@@ -64,6 +70,8 @@ impl Topic {
             Self::Quota => "quota",
             Self::Revoked => "revoked",
             Self::Outage => "outage",
+            Self::Savings => "savings",
+            Self::Machine => "machine",
         }
     }
 

@@ -1,11 +1,21 @@
-//! Days as the ledger writes them: `2026-11-23`, in UTC.
+//! Days as the books write them: `2026-11-23`, in UTC.
 
 const MS_PER_DAY: u64 = 86_400_000;
 
-/// The day of a moment in Unix milliseconds. Civil-from-days after Howard Hinnant, "chrono-Compatible
-/// Low-Level Date Algorithms".
-pub(super) fn of(unix_ms: u64) -> String {
-    let days = unix_ms / MS_PER_DAY + 719_468;
+/// The number of a moment's day since 1970-01-01.
+pub fn number(unix_ms: u64) -> u32 {
+    u32::try_from(unix_ms / MS_PER_DAY).unwrap_or(u32::MAX)
+}
+
+/// The day of a moment in Unix milliseconds.
+pub fn of(unix_ms: u64) -> String {
+    text(number(unix_ms))
+}
+
+/// A numbered day in words. Civil-from-days after Howard Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms".
+pub fn text(number: u32) -> String {
+    let days = u64::from(number) + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
@@ -17,12 +27,12 @@ pub(super) fn of(unix_ms: u64) -> String {
 }
 
 /// The first millisecond of the day after that of `unix_ms`.
-pub(super) fn next(unix_ms: u64) -> u64 {
+pub fn next(unix_ms: u64) -> u64 {
     (unix_ms / MS_PER_DAY + 1) * MS_PER_DAY
 }
 
 /// Whether `text` is written as a day.
-pub(super) fn is_day(text: &str) -> bool {
+pub fn is_day(text: &str) -> bool {
     text.len() == 10
         && text.bytes().enumerate().all(|(at, byte)| match at {
             4 | 7 => byte == b'-',
