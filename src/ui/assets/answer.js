@@ -15,7 +15,7 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 /** An answer's elements. `run(request, signal)` fills them and answers the whole text, or null where it failed. */
 export function createAnswer(scroller) {
   const text = document.createTextNode("");
-  const body = make("div", { class: "answer", "data-state": "waiting" }, make("p", { class: "answer-text" }, text));
+  const body = make("div", { class: "answer", "data-state": "waiting", ...(scroller ? {} : { tabindex: "0", role: "region", "aria-label": "Answer" }) }, make("p", { class: "answer-text" }, text));
   const cells = {};
   const facts = make("dl", { class: "route" });
   for (const [name, label] of Object.entries(FACTS)) {
