@@ -35,6 +35,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use llm_router_actors::Handle;
 use secrecy::SecretString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
@@ -82,6 +83,8 @@ pub struct Fixed {
     pub simulated: bool,
     /// Bearer token of the admin listener.
     pub admin_token: Option<SecretString>,
+    /// Where the ledger is; `None` = none is kept.
+    pub ledger: Option<PathBuf>,
     /// Places for readers of `/admin/events`.
     pub event_readers: Arc<Semaphore>,
 }
@@ -95,6 +98,7 @@ impl Fixed {
             cloud: config.node.cloud.clone(),
             simulated,
             admin_token: config.admin.as_ref().map(|admin| admin.token.clone()),
+            ledger: config.ledger.as_ref().map(|ledger| ledger.path.clone()),
             event_readers: events::places(),
         }
     }
@@ -126,6 +130,7 @@ pub fn router_with(app: App, staged: Router<App>) -> Router {
         .route_layer(from_fn(session::need_own_page))
         .route("/ui/data", get(page::data))
         .route("/ui/history", get(page::history))
+        .route("/ui/tenants", get(page::tenants))
         .route("/ui/decisions/{id}", get(admin::decision))
         .route_layer(from_fn_with_state(app.clone(), session::need_session));
     Router::new()

@@ -14,12 +14,14 @@ mod recover;
 mod report;
 mod schema;
 mod store;
+mod tenants;
 mod verify;
 
 #[cfg(test)]
 mod tests;
 
 pub use command::{LedgerCommand, run};
+pub use tenants::{TenantSums, by_tenant};
 
 use read::Reader;
 

@@ -1,13 +1,17 @@
 //! Fills the live page's data from the view, the books and the decisions.
 
 use super::App;
+use super::admin::told;
 use crate::decisions::Decision;
+use crate::ledger;
 use crate::ui::data::{
     DECISIONS_LIMIT, Savings, Totals, UiArm, UiBackend, UiBudget, UiData, UiDecision, UiMember, UiPeerFact,
 };
 use crate::ui::history::Sample;
 use axum::Json;
 use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
 use llm_router_actors::handle::Book;
 use llm_router_actors::metrics::Metrics;
 use llm_router_actors::snapshot::Snapshot;
@@ -87,6 +91,20 @@ pub(super) async fn history(
     Query(After { after }): Query<After>,
 ) -> Json<Vec<Sample>> {
     Json(app.history.after(after))
+}
+
+/// Tenants listed, the dearest first.
+const TENANTS_LISTED: usize = 50;
+
+/// `GET /ui/tenants`: what the ledger says of each tenant; `null` where none is kept.
+pub(super) async fn tenants(State(app): State<App>) -> Response {
+    let Some(path) = app.fixed.ledger.clone() else { return Json(None::<()>).into_response() };
+    let read = move || ledger::by_tenant(&path, TENANTS_LISTED);
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(tenants)) => Json(tenants).into_response(),
+        Ok(Err(error)) => told(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        Err(_) => told(StatusCode::INTERNAL_SERVER_ERROR, "the ledger could not be read"),
+    }
 }
 
 fn budgets(app: &App) -> Vec<UiBudget> {

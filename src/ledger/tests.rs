@@ -103,6 +103,11 @@ fn what_is_written_is_there_and_adds_up() {
     assert_eq!(sums.gross, Money::from_pico(10 * (10_000_000 - 2_850_000)));
     assert_eq!(problems(&path), Vec::<String>::new());
     let by_tenant = Reader::open(&path).unwrap().rows(&[Grouping::Tenant], &Filter::default()).unwrap();
+    let shown = super::by_tenant(&path, 10).unwrap();
+    assert_eq!(shown.iter().map(|one| one.requests).sum::<u64>(), total(&path).requests);
+    assert_eq!(shown.iter().map(|one| one.cost_usd).sum::<Money>(), total(&path).cost);
+    assert_eq!(shown.len(), by_tenant.len());
+    assert!(super::by_tenant(&path, 0).unwrap().is_empty());
     assert_eq!(by_tenant[&vec!["odd".to_owned()]].requests, 5);
     // As a person with sqlite3 sees it.
     let view: (String, String, f64, bool, String) = Connection::open(&path)

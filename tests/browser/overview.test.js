@@ -84,6 +84,14 @@ test("share, money, budget, arms and members are those of the API", async () => 
   assert.equal(await page.locator("#members .badge[data-health=healthy]").count(), 3);
 });
 
+test("the ledger by tenant is what the API says", async () => {
+  const tenants = await demo.get("/ui/tenants");
+  await eventually(async () => {
+    const rows = await page.locator("#tenants tr").count();
+    return tenants === null ? (await textOf(page, "#tenants-empty")).includes("No ledger is kept") : rows > 0;
+  }, 30_000, "the panel says what is in the books, or that there are none");
+});
+
 test("the charts draw what /ui/history tells", async () => {
   const samples = await demo.get("/ui/history?after=0");
   assert.ok(samples.length > 2);
@@ -184,14 +192,14 @@ test("a thousand decisions a second do not stall it", async (t) => {
     new PerformanceObserver((list) => list.getEntries().forEach((one) => (globalThis.longest = Math.max(globalThis.longest, one.duration)))).observe({ type: "longtask" });
   });
   const from = round;
-  await eventually(() => round > from + 6, 20_000, "figures go on coming");
+  await eventually(() => round > from + 4, 60_000, "figures go on coming");
   assert.match(await textOf(shown, "#decisions-note"), /newest 50 of 1,000/);
   assert.equal(await shown.locator("#decisions tr").count(), 50);
   const longest = await shown.evaluate(() => globalThis.longest);
   t.diagnostic(`longest task ${Math.round(longest)} ms`);
   // How long is the machine's affair where everything else runs too; that it goes on is not.
   const seen = round;
-  await eventually(() => round > seen + 2, 20_000, "it still asks");
+  await eventually(() => round > seen + 2, 60_000, "it still asks");
   await shown.context().close();
 });
 

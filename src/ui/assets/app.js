@@ -16,7 +16,7 @@ import { askForPassword, startLogin } from "./login.js";
 import { offerRegions, startPlayground, tellPlayground } from "./playground.js";
 import { poll } from "./poll.js";
 import { startRecord } from "./record.js";
-import { drawTenants } from "./tenants.js";
+import { startTenants } from "./tenants.js";
 import { tonesOf } from "./tones.js";
 import { isShown, startViews } from "./views.js";
 
@@ -62,6 +62,7 @@ function drawBanner(state, ms) {
 startViews();
 startDecisions();
 startRecord();
+startTenants();
 startPlayground();
 const askNow = poll("/ui/data", {
   staleMs: STALE_MS,
@@ -77,7 +78,6 @@ const askNow = poll("/ui/data", {
     drawShare(data, tones);
     drawMoney(data);
     drawArms(data);
-    drawTenants(data);
     drawMembers(data);
     drawDecisions(data, tones);
   },
