@@ -123,7 +123,7 @@ test("a decision opens its record: why, what the others would have cost, who was
   assert.equal(await page.locator("#record .candidates tbody tr").count(), record.candidates.length);
   assert.match(await textOf(page, "#record .record-why"), new RegExp(record.backend));
   for (const { backend } of record.candidates) assert.ok((await textOf(page, "#record .candidates")).includes(backend));
-  assert.match(await textOf(page, "#record-body"), /Refused[\s\S]*model not served/);
+  assert.match(await textOf(page, "#record-body"), /Refused[\s\S]*not serve/);
   await shoot(page, "record", false);
   await page.keyboard.press("Escape");
   assert.equal(await page.locator("#record[open]").count(), 0);
