@@ -194,8 +194,8 @@ fn decided(context: &Context, mut span: Span, section: &Section, record: &Decisi
     for (backend, why) in record.refused.iter().take(TOLD_MAX) {
         let told = vec![
             text("llm_router.backend", backend.as_str()),
-            text("llm_router.why", why.code()),
-            text("llm_router.why.told", &why.to_string()),
+            text("llm_router.why", why.refusal.code()),
+            text("llm_router.why.told", &why.text),
         ];
         span.event(context, "refused", section.ended, told);
     }
