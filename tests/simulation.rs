@@ -19,6 +19,8 @@ mod history;
 mod network;
 #[path = "simulation/randomness.rs"]
 mod randomness;
+#[path = "simulation/relays.rs"]
+mod relays;
 #[path = "simulation/schedule.rs"]
 mod schedule;
 #[path = "simulation/sim.rs"]

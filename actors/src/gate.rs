@@ -104,6 +104,8 @@ pub enum NotAdmitted {
     Displaced,
     /// The breaker is half-open and its one trial is under way.
     TrialTaken,
+    /// Probes found the backend dead since the plan was made.
+    Dead,
 }
 
 impl NotAdmitted {
@@ -116,6 +118,7 @@ impl NotAdmitted {
             Self::TimedOut(_) => "timed_out",
             Self::Displaced => "displaced",
             Self::TrialTaken => "trial_taken",
+            Self::Dead => "dead",
         }
     }
 }
@@ -129,6 +132,7 @@ impl fmt::Display for NotAdmitted {
             Self::TimedOut(waited) => write!(f, "had no free slot within {waited:.1?}"),
             Self::Displaced => f.write_str("is busy and its queue is full of this tenant's requests"),
             Self::TrialTaken => f.write_str("is being tried after an outage"),
+            Self::Dead => f.write_str("was found dead meanwhile"),
         }
     }
 }

@@ -22,6 +22,7 @@ use arc_swap::ArcSwap;
 use llm_router_logic::gossip::presence::Presence;
 use llm_router_logic::guard::restart::Restarts;
 use llm_router_logic::ids::{BackendId, NodeId};
+use llm_router_logic::report::Health;
 use llm_router_logic::route::{PreparedView, Step};
 use llm_router_logic::standing::Standing;
 use llm_router_logic::view::{BackendView, ClusterView, Member};
@@ -350,6 +351,13 @@ impl Handle {
         };
         door.actor.send(backend::Msg::Asked);
         let (now, id) = (self.shared.clock.now(), &backend.spec.id);
+        // An attempt may come long after its plan: after another one's silence, or a wait.
+        let newest = self.shared.published.load();
+        let newest = newest.view.backends.get(index).filter(|newest| newest.spec.id == *id);
+        let own = newest.and_then(|newest| newest.own.as_ref());
+        if own.is_some_and(|own| own.report.health == Health::Unhealthy) {
+            return Err(NotAdmitted::Dead);
+        }
         let (model, tokens) = (ask.model.to_owned(), ask.tokens);
         ask.trial &= backend.own.as_ref().is_some_and(|own| own.on_trial(&model, now));
         if backend.spec.scale_to_zero.is_some() {

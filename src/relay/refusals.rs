@@ -22,7 +22,10 @@ impl Refusals {
         match refused {
             NotAdmitted::Closed(until) => self.closed = soonest(self.closed, until.since(now)),
             NotAdmitted::QueueFull(wait) | NotAdmitted::TooLate(wait) => self.busy = soonest(self.busy, wait),
-            NotAdmitted::TimedOut(_) | NotAdmitted::Displaced | NotAdmitted::TrialTaken => {
+            NotAdmitted::TimedOut(_)
+            | NotAdmitted::Displaced
+            | NotAdmitted::TrialTaken
+            | NotAdmitted::Dead => {
                 self.busy = soonest(self.busy, Duration::ZERO);
             }
         }

@@ -1,6 +1,7 @@
 //! The invariants, each a function of the history alone, each proven by a history that breaks it.
 
 use crate::history::{End, Event};
+use llm_router_logic::report::Health;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -148,7 +149,9 @@ fn difference(views: &BTreeMap<usize, &Event>) -> Option<String> {
             }
             for (backend, health) in own.iter().enumerate() {
                 let heard = said.iter().find(|(by, of, _)| by == speaker && *of == backend);
-                if heard.map(|(_, _, health)| health) != Some(health) {
+                // A backend that is not looked at is not spoken of.
+                let said = heard.map_or(Health::Unknown, |(_, _, health)| *health);
+                if said != *health {
                     return Some(format!(
                         "`{speaker}` takes backend {backend} for {health:?}, `{listener}` heard {heard:?}"
                     ));
@@ -192,7 +195,6 @@ fn relayed_once(events: &Recorded) -> Vec<String> {
 mod sim {
     use super::*;
     use crate::history::Piece;
-    use llm_router_logic::report::Health;
 
     const SECOND: Duration = Duration::from_secs(1);
 

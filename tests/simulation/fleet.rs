@@ -3,6 +3,7 @@
 use crate::history::{Event, History};
 use crate::network::{Host, Network, gossip_address};
 use crate::randomness::Draws;
+use crate::relays;
 use axum::Router;
 use llm_router::config::{self, Config};
 use llm_router::http::router;
@@ -11,6 +12,7 @@ use llm_router::node::{Core, World};
 use llm_router_actors::metrics::Metrics;
 use llm_router_actors::topology::GossipSettings;
 use llm_router_logic::backend::Kind;
+use llm_router_logic::gossip::quota::{Beat, Claims};
 use llm_router_logic::report::Health;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,6 +26,8 @@ const CLOUDS: [&str; 3] = ["aws", "gcp", "azure"];
 /// Backends: so many clusters, then so many providers.
 pub(crate) const CLUSTERS: usize = 4;
 pub(crate) const PROVIDERS: usize = 2;
+/// The cluster that only routers of its own region reach: the others go through them.
+const PRIVATE: usize = 1;
 
 /// All routers, and what they share.
 #[derive(Clone)]
@@ -34,6 +38,8 @@ pub(crate) struct Fleet {
     seed: u64,
     started: Instant,
     nodes: Arc<Mutex<BTreeMap<usize, Running>>>,
+    /// Totals as they were noted last.
+    totals: Arc<Mutex<BTreeMap<(usize, u64, String), u64>>>,
 }
 
 struct Running {
@@ -47,7 +53,15 @@ impl Fleet {
         let history = History::start();
         let backends = (0..CLUSTERS + PROVIDERS).map(fresh_backend).collect();
         let network = Network::new(seed, backends, size, history.clone());
-        Self { network, history, size, seed, started: Instant::now(), nodes: Arc::default() }
+        Self {
+            network,
+            history,
+            size,
+            seed,
+            started: Instant::now(),
+            nodes: Arc::default(),
+            totals: Arc::default(),
+        }
     }
 
     /// The routes of a running node.
@@ -81,6 +95,7 @@ impl Fleet {
         };
         let core = Core::start(&self.settings(node), world).await.unwrap();
         self.network.set_handle(node, Some(core.app.handle.clone()));
+        relays::open(&self.network, node, &format!("sim{}-{node}", self.seed), &core);
         let routes = router(core.app.clone());
         self.nodes.lock().unwrap().insert(node, Running { core, routes, generation });
     }
@@ -90,6 +105,7 @@ impl Fleet {
     pub(crate) async fn kill(&self, node: usize) {
         self.network.kill(Host::Node(node));
         self.network.set_handle(node, None);
+        self.network.set_relay(node, None);
         let running = self.nodes.lock().unwrap().remove(&node);
         if let Some(running) = running {
             running.core.app.handle.shutdown().await;
@@ -101,6 +117,7 @@ impl Fleet {
         self.network.watch_views();
         for (node, running) in &*self.nodes.lock().unwrap() {
             let handle = &running.core.app.handle;
+            self.note_totals(*node, running);
             let snapshot = handle.snapshot();
             let view = &snapshot.view;
             let members = view.members.iter().filter(|member| member.live);
@@ -121,15 +138,39 @@ impl Fleet {
         }
     }
 
+    /// Notes the totals that `node` reads of its peers, where they changed.
+    fn note_totals(&self, node: usize, running: &Running) {
+        let facts = running.core.app.handle.facts();
+        let reader = running.generation;
+        let spent = facts.heard::<Claims>().into_iter().map(|heard| {
+            let name = format!("spent of {} in {} to {node} of {reader}", heard.name, heard.fact.period);
+            (heard.node, heard.generation, name, heard.fact.spent.cast_unsigned())
+        });
+        let beats = facts.heard::<Beat>().into_iter().map(|heard| {
+            let name = format!("beat {} to {node} of {reader}", heard.name);
+            (heard.node, heard.generation, name, heard.fact.beat)
+        });
+        let mut told = self.totals.lock().unwrap();
+        for (speaker, generation, name, value) in spent.chain(beats) {
+            let Some(speaker) = speaker.as_str().rsplit('-').next().and_then(|n| n.parse().ok()) else {
+                continue;
+            };
+            if told.insert((speaker, generation, name.clone()), value) != Some(value) {
+                self.history.note(Event::Total { node: speaker, generation, name, value });
+            }
+        }
+    }
+
     fn settings(&self, node: usize) -> Config {
         let (region, cloud) = (REGIONS[node % 3], CLOUDS[node % 3]);
         let cluster = |n: usize| {
             format!(
                 "  - {{name: cluster-{n}, endpoint: \"http://backend-{n}.example\", region: {}, provider: {}, \
-                 costPerHour: 0.{}, authType: none, slots: 4}}\n",
+                 costPerHour: 0.{}, authType: none, slots: 4{}}}\n",
                 REGIONS[n % 3],
                 CLOUDS[n % 3],
-                n + 1
+                n + 1,
+                if n == PRIVATE { format!(", reachedFrom: [{}]", REGIONS[n % 3]) } else { String::new() },
             )
         };
         let provider = |n: usize| {
@@ -145,6 +186,7 @@ impl Fleet {
             "server: {{host: 127.0.0.1, port: 0}}\n\
              node: {{name: sim{}-{node}, region: {region}, cloud: {cloud}}}\n\
              router: {{healthCheckInterval: 2s, stickinessWindow: 0s}}\n\
+             quota: {{budget: {{usd: 1000, mode: soft, period: month}}}}\n\
              timeouts: {{connect: 1s, firstByte: 5s, idle: 3s, total: 20s}}\n\
              clusters:\n{clusters}externalProviders:\n{providers}",
             self.seed

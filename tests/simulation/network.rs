@@ -7,6 +7,7 @@ use crate::clients::tagged;
 use crate::history::{Event, History};
 use crate::randomness::Draws;
 use async_trait::async_trait;
+use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -78,6 +79,8 @@ struct State {
     sockets: BTreeMap<usize, mpsc::Sender<(SocketAddr, Vec<u8>)>>,
     backends: Vec<InProcess>,
     handles: BTreeMap<usize, Handle>,
+    /// What each node's relay answers with.
+    relays: BTreeMap<usize, Router>,
     /// Since when each node has taken each backend for unhealthy.
     unwell_since: BTreeMap<(usize, usize), Instant>,
     next_attempt: u64,
@@ -100,6 +103,7 @@ impl Network {
             sockets: BTreeMap::new(),
             backends,
             handles: BTreeMap::new(),
+            relays: BTreeMap::new(),
             unwell_since: BTreeMap::new(),
             next_attempt: 1,
         };
@@ -309,9 +313,8 @@ impl Carrier for Wire {
 
 impl Network {
     async fn exchange(&self, node: usize, request: Request<Bytes>) -> Result<Response<Body>, CarryError> {
-        let from = Host::Node(node);
         let backend = backend_of(&request).ok_or_else(|| CarryError::Connect("no such host".into()))?;
-        let to = Host::Backend(backend);
+        let (from, to) = (Host::Node(node), Host::Backend(backend));
         let node_life = self.life(from);
         self.thawed(from).await;
         if self.life(from) != node_life || !self.is_running(from) {
@@ -319,6 +322,23 @@ impl Network {
             return std::future::pending().await;
         }
         let attempt = self.note_attempt(node, backend, request.body());
+        let crossing = self.cross(from, to).await?;
+        let (network, mock) = (self.clone(), self.backend(backend));
+        let answered = async move {
+            network.thawed(to).await;
+            let broken = |_| CarryError::Broken("connection closed".into());
+            mock.call(request.map(Body::from)).await.map_err(broken)
+        };
+        crossing.answer(self, answered, Some(attempt)).await
+    }
+
+    /// A request's way from one process to another that is there.
+    pub(crate) async fn cross(&self, from: Host, to: Host) -> Result<Crossing, CarryError> {
+        let from_life = self.life(from);
+        self.thawed(from).await;
+        if self.life(from) != from_life || !self.is_running(from) {
+            return std::future::pending().await;
+        }
         let Some(delay) = self.way(from, to) else {
             sleep(CONNECT_TIMEOUT).await;
             return Err(CarryError::Connect("timed out".into()));
@@ -327,32 +347,23 @@ impl Network {
         if !self.is_running(to) {
             return Err(CarryError::Connect("connection refused".into()));
         }
-        let life = self.life(to);
-        let mock = self.backend(backend);
-        let answered = async {
-            self.thawed(to).await;
-            mock.call(request.map(Body::from)).await
-        };
-        let response = tokio::select! {
-            biased;
-            () = self.gone(to, life) => return Err(CarryError::Broken("connection reset".into())),
-            response = answered => response.map_err(|_| CarryError::Broken("connection closed".into()))?,
-        };
-        match self.way(to, from) {
-            Some(delay) => sleep(delay).await,
-            None => return std::future::pending().await,
+        Ok(Crossing { from, to, life: self.life(to) })
+    }
+
+    pub(crate) fn note(&self, event: Event) {
+        self.history.note(event);
+    }
+
+    pub(crate) fn set_relay(&self, node: usize, routes: Option<Router>) {
+        let mut state = self.state();
+        match routes {
+            Some(routes) => drop(state.relays.insert(node, routes)),
+            None => drop(state.relays.remove(&node)),
         }
-        let (head, body) = response.into_parts();
-        let incoming = Incoming { network: self.clone(), from, to, life, attempt, nth: 0, body };
-        let body = stream::unfold(Some(incoming), |incoming| async move {
-            let mut incoming = incoming?;
-            match incoming.next().await {
-                Some(Ok(bytes)) => Some((Ok(bytes), Some(incoming))),
-                Some(Err(error)) => Some((Err(error), None)),
-                None => None,
-            }
-        });
-        Ok(Response::from_parts(head, Body::from_stream(body.boxed())))
+    }
+
+    pub(crate) fn relay_of(&self, node: usize) -> Option<Router> {
+        self.state().relays.get(&node).cloned()
     }
 
     fn note_attempt(&self, node: usize, backend: usize, body: &Bytes) -> u64 {
@@ -374,13 +385,53 @@ impl Network {
     }
 }
 
+/// A request that has come to the process it was sent to.
+pub(crate) struct Crossing {
+    from: Host,
+    to: Host,
+    life: u64,
+}
+
+impl Crossing {
+    /// The answer's way back; the text of a backend's is marked with its `attempt`.
+    pub(crate) async fn answer(
+        self,
+        network: &Network,
+        answered: impl Future<Output = Result<Response<Body>, CarryError>>,
+        attempt: Option<u64>,
+    ) -> Result<Response<Body>, CarryError> {
+        let Self { from, to, life } = self;
+        let response = tokio::select! {
+            biased;
+            () = network.gone(to, life) => return Err(CarryError::Broken("connection reset".into())),
+            response = answered => response?,
+        };
+        network.thawed(to).await;
+        match network.way(to, from) {
+            Some(delay) => sleep(delay).await,
+            None => return std::future::pending().await,
+        }
+        let (head, body) = response.into_parts();
+        let incoming = Incoming { network: network.clone(), from, to, life, attempt, nth: 0, body };
+        let body = stream::unfold(Some(incoming), |incoming| async move {
+            let mut incoming = incoming?;
+            match incoming.next().await {
+                Some(Ok(bytes)) => Some((Ok(bytes), Some(incoming))),
+                Some(Err(error)) => Some((Err(error), None)),
+                None => None,
+            }
+        });
+        Ok(Response::from_parts(head, Body::from_stream(body.boxed())))
+    }
+}
+
 /// The body of an answer on its way to a node.
 struct Incoming {
     network: Network,
     from: Host,
     to: Host,
     life: u64,
-    attempt: u64,
+    attempt: Option<u64>,
     nth: u64,
     body: Body,
 }
@@ -402,7 +453,10 @@ impl Incoming {
         match frame {
             Ok(frame) => {
                 let bytes = frame.into_data().unwrap_or_default();
-                Some(Ok(tagged(&bytes, self.attempt, &mut self.nth)))
+                Some(Ok(match self.attempt {
+                    Some(attempt) => tagged(&bytes, attempt, &mut self.nth),
+                    None => bytes,
+                }))
             }
             Err(error) => Some(Err(std::io::Error::other(error))),
         }

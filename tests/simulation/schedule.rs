@@ -38,6 +38,14 @@ pub(crate) enum Fault {
     LyingBackend(usize),
     RateLimit(usize),
     CutStreams(usize),
+    /// Bills a thousand times what it used.
+    LyingUsage(usize),
+    /// A node loses a backend and one of the peers that could relay there.
+    RelayLink {
+        node: usize,
+        peer: usize,
+        backend: usize,
+    },
 }
 
 /// A fault with its time.
@@ -67,7 +75,7 @@ fn draw(draws: &mut Draws, nodes: usize) -> Fault {
     let node = draws.below(nodes as u64) as usize;
     let peer = (node + 1 + draws.below(nodes as u64 - 1) as usize) % nodes;
     let backend = draws.below((CLUSTERS + PROVIDERS) as u64) as usize;
-    match draws.below(14) {
+    match draws.below(17) {
         0 => Fault::KillNode(node),
         1 => Fault::RestartStorm { node, times: draws.between(2, 5) },
         2 => Fault::FreezeNode(node),
@@ -81,6 +89,8 @@ fn draw(draws: &mut Draws, nodes: usize) -> Fault {
         10 => Fault::SlowBackend(backend),
         11 => Fault::LyingBackend(backend),
         12 => Fault::RateLimit(backend),
+        13 => Fault::LyingUsage(backend),
+        14 | 15 => Fault::RelayLink { node, peer, backend },
         _ => Fault::CutStreams(backend),
     }
 }
@@ -102,6 +112,11 @@ pub(crate) async fn inflict(fleet: Fleet, planned: Planned) {
     let both = |a: usize, b: usize, cut: bool| {
         network.set_link(Host::Node(a), Host::Node(b), |link| link.cut = cut);
         network.set_link(Host::Node(b), Host::Node(a), |link| link.cut = cut);
+    };
+    let unreached = |node: usize, backend: usize, cut: bool| {
+        let (node, backend) = (Host::Node(node), Host::Backend(backend));
+        network.set_link(node, backend, |link| link.cut = cut);
+        network.set_link(backend, node, |link| link.cut = cut);
     };
     match &fault {
         Fault::KillNode(node) => {
@@ -136,14 +151,19 @@ pub(crate) async fn inflict(fleet: Fleet, planned: Planned) {
             both(*a, *b, false);
         }
         Fault::BackendLink { node, backend } => {
-            let (node, backend) = (Host::Node(*node), Host::Backend(*backend));
-            for (from, to) in [(node, backend), (backend, node)] {
-                network.set_link(from, to, |link| link.cut = true);
-            }
+            unreached(*node, *backend, true);
             sleep(length).await;
-            for (from, to) in [(node, backend), (backend, node)] {
-                network.set_link(from, to, |link| link.cut = false);
-            }
+            unreached(*node, *backend, false);
+        }
+        Fault::RelayLink { node, peer, backend } => {
+            unreached(*node, *backend, true);
+            both(*node, *peer, true);
+            sleep(length).await;
+            unreached(*node, *backend, false);
+            both(*node, *peer, false);
+        }
+        Fault::LyingUsage(backend) => {
+            twisted(*backend, Action::WrongUsage { factor: Some(1_000.0), missing: None }).await;
         }
         Fault::BadNetwork => {
             let all =
