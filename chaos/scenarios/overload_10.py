@@ -23,6 +23,9 @@ def run(stage: Stage) -> None:
     calm = stage.load(rate=capacity / 3, max_tokens=TOKENS, stream_share=1)
     stage.rest(10)
     calm.end()
+    # What a place really serves: one request after another, each as long as it takes alone.
+    alone = percentile([r.last.ended_at - r.last.started for r in calm.requests if r.last.outcome == ANSWERED], 50)
+    capacity = len(clusters) * SLOTS / alone
     unloaded = percentile([r.last.ttft for r in calm.requests if r.last.ttft], 99)
     stage.note("10 times the capacity")
     load = stage.load(rate=capacity * TIMES, max_tokens=TOKENS, stream_share=1)
@@ -40,11 +43,14 @@ def run(stage: Stage) -> None:
     queued = max(mock.books()["peak_queued"] for mock in clusters)
     stage.figure("most requests that ever waited at a backend, beyond its slots", queued)
     waits = [
-        router.metric("llm_router_queue_wait_seconds_sum") / max(1, router.metric("llm_router_queue_wait_seconds_count"))
+        router.metric("llm_router_queue_wait_seconds_sum")
+        / max(1, router.metric("llm_router_queue_wait_seconds_count"))
         for router in stage.routers
     ]
     stage.figure("mean wait for a place in the routers", round(max(waits), 3), "s")
     refused = [r.last for r in requests if r.last.outcome != ANSWERED]
+    middle = percentile([a.ttft for a in good if a.ttft], 50)
+    stage.figure("TTFT median of what was admitted", round(middle, 3), "s")
     late = percentile([a.ended_at - a.started for a in refused], 99)
     stage.figure("time to a refusal, p99", round(late, 3), "s")
     kinds = sorted({f"{a.status} {a.error}" for a in refused})
