@@ -443,7 +443,8 @@ def test_a_price_changed_by_a_reload_charges_what_comes_after_it_and_each_charge
     ledger = tmp_path / "ledger.sqlite"
     config = configure(tmp_path, port, mock, ledger)
     table = tmp_path / "prices.json"
-    row = {"kind": "openai", "model": "gpt", "input": 3, "output": 4, "capabilities": ["chat"], "source": "a test", "date": "2026-11-23"}
+    row = {"kind": "openai", "model": "gpt", "input": 3, "output": 4, "capabilities": ["chat"]}
+    row |= {"source": "a test", "date": "2026-11-23"}
     router = serve(processes, config, port)
     url = f"http://127.0.0.1:{port}"
 
