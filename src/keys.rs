@@ -5,6 +5,7 @@
 
 mod command;
 pub mod file;
+pub mod revocation;
 
 pub use command::{KeysCommand, run};
 
@@ -14,9 +15,11 @@ use llm_router_logic::api_key::Digest;
 use llm_router_logic::ids::{KeyId, TenantId};
 use llm_router_logic::tenant::{Allowed, Principal, Rights};
 use secrecy::ExposeSecret;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 /// Why a key opens nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +47,16 @@ impl KeyRefused {
 }
 
 /// Every key there is, by its hash.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Keyring {
-    secret: Vec<u8>,
+    secret: Zeroizing<Vec<u8>>,
     by_digest: HashMap<Digest, Entry>,
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyring").field("keys", &self.len()).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -68,6 +77,7 @@ impl Keyring {
             .secret
             .as_ref()
             .map_or_else(|| fallback_secret.to_vec(), |secret| secret.expose_secret().as_bytes().to_vec());
+        let secret = Zeroizing::new(secret);
         let tenants: BTreeMap<&TenantId, &Allowed> =
             access.tenants.iter().map(|tenant| (&tenant.id, &tenant.allowed)).collect();
         let principal = |id: &KeyId, grant: &Grant| {
@@ -96,6 +106,16 @@ impl Keyring {
             by_digest.insert(record.digest, entry);
         }
         Self { secret, by_digest }
+    }
+
+    /// Closes the keys with these tags, whatever else is said of them.
+    pub fn revoke(&mut self, tags: &BTreeSet<u64>) {
+        self.by_digest.values_mut().for_each(|entry| entry.revoked |= tags.contains(&entry.digest.tag()));
+    }
+
+    /// Every key's tag and owner.
+    pub fn tags(&self) -> impl Iterator<Item = (u64, &Principal)> {
+        self.by_digest.values().map(|entry| (entry.digest.tag(), &*entry.principal))
     }
 
     /// How many keys there are, revoked and expired ones included.

@@ -207,6 +207,46 @@ mod tests {
         assert_eq!(week("2026-11-23T00:00:00Z").0, week("2026-11-29T23:59:59Z").0);
     }
 
+    /// Zones whose clocks jump at midnight, by half an hour, or over a whole day, among others.
+    const ZONES: [&str; 9] = [
+        "UTC",
+        "Europe/Berlin",
+        "America/New_York",
+        "America/Sao_Paulo",
+        "America/Havana",
+        "Africa/Cairo",
+        "Australia/Lord_Howe",
+        "Pacific/Apia",
+        "Asia/Kolkata",
+    ];
+
+    proptest::proptest! {
+        /// Whatever clocks do: every second lies in one period, periods follow each other without a gap, and
+        /// each has an id of its own that grows.
+        #[test]
+        fn periods_follow_each_other_without_gap_or_overlap(
+            zone in proptest::sample::select(&ZONES[..]),
+            kind in proptest::sample::select(&[BudgetPeriod::Day, BudgetPeriod::Week, BudgetPeriod::Month][..]),
+            unix in 86_400_u64 * 40..4_000_000_000,
+        ) {
+            let zone = TimeZone::get(zone).unwrap();
+            let period = period_at(kind, &zone, unix);
+            proptest::prop_assert!(period.starts <= unix && unix < period.ends, "{period:?}");
+            proptest::prop_assert_eq!(period_at(kind, &zone, period.starts), period);
+            proptest::prop_assert_eq!(period_at(kind, &zone, period.ends - 1), period);
+            let next = period_at(kind, &zone, period.ends);
+            proptest::prop_assert_eq!(next.starts, period.ends);
+            proptest::prop_assert!(next.id > period.id);
+            let hours = (period.ends - period.starts) / 3_600;
+            let usual = match kind {
+                BudgetPeriod::Day => 22..=50,
+                BudgetPeriod::Week => 143..=170,
+                BudgetPeriod::Month => 28 * 24 - 25..=31 * 24 + 2,
+            };
+            proptest::prop_assert!(usual.contains(&hours), "{hours} hours");
+        }
+    }
+
     #[tokio::test]
     async fn what_is_noted_is_read_again() {
         let directory = tempfile::tempdir().unwrap();

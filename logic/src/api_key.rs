@@ -6,7 +6,7 @@
 
 use crate::ids::KeyId;
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use std::fmt;
 
 /// What every key of ours starts with.
@@ -50,6 +50,12 @@ impl Digest {
             *byte = pair[0] << 4 | pair[1];
         }
         Some(Self(bytes))
+    }
+
+    /// What names it among routers: 64 bits that follow from it and that it does not follow from.
+    pub fn tag(&self) -> u64 {
+        let digest = Sha256::new().chain_update(b"llm-router revoked key\n").chain_update(self.0).finalize();
+        digest.iter().take(8).fold(0, |tag, byte| tag << 8 | u64::from(*byte))
     }
 
     /// Its bytes, for a comparison in constant time.

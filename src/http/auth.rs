@@ -6,26 +6,32 @@
 use super::App;
 use crate::config::{Access, Backend, Config, Quota};
 use crate::keys::file::Record;
+use crate::keys::revocation::Revocations;
 use crate::keys::{self, KeyRefused, Keyring};
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName};
 use llm_router_actors::Handle;
 use llm_router_logic::fault::{ApiError, ErrorKind};
+use llm_router_logic::gossip::fact::Topic;
+use llm_router_logic::gossip::quota::Revoked;
 use llm_router_logic::ids::TenantId;
 use llm_router_logic::tenant::Principal;
+use llm_router_logic::webhook::Told;
 use llm_router_logic::wire::Dialect;
 use secrecy::{ExposeSecret, SecretString};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 /// The tenant of the page's playground, for who has its password.
 pub(super) const PLAYGROUND: &str = "playground";
 /// How often the file of keys is looked at.
-const FILE_INTERVAL: Duration = Duration::from_millis(400);
+const FILE_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest key looked up.
 const KEY_BYTES_MAX: usize = 512;
 
@@ -38,7 +44,7 @@ pub struct Auth {
     ring: ArcSwap<Option<Keyring>>,
     settings: Mutex<Settings>,
     /// Secret of hashes that are in no file.
-    own_secret: [u8; 32],
+    own_secret: Zeroizing<[u8; 32]>,
     handle: Handle,
 }
 
@@ -50,6 +56,11 @@ struct Settings {
     seen: Option<Stamp>,
     /// What was last read from the file of keys.
     records: Vec<Record>,
+    revocations: Revocations,
+    /// Keys whose revocation was noticed; `None` before the first reading, of which nothing is news.
+    noticed: Option<BTreeSet<u64>>,
+    /// Parts of the list of revoked keys that peers are told.
+    told: usize,
 }
 
 /// What tells one version of the file of keys from the next.
@@ -64,7 +75,7 @@ impl Auth {
     /// The keys of `config`, its file of keys read, and the budgets and limits that follow from them told to the
     /// quota. `random` keys the hashes of keys that are in no file.
     pub fn new(config: &Config, random: [u64; 4], handle: Handle) -> Self {
-        let mut own_secret = [0; 32];
+        let mut own_secret = Zeroizing::new([0; 32]);
         for (bytes, word) in own_secret.chunks_exact_mut(8).zip(random) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
@@ -87,13 +98,24 @@ impl Auth {
             quota: config.quota.clone(),
             backends: config.backends.clone(),
             records: std::mem::take(&mut settings.records),
+            revocations: std::mem::take(&mut settings.revocations),
+            noticed: settings.noticed.take(),
+            told: settings.told,
         };
         self.read(&mut settings);
     }
 
-    /// Reads the file of keys again wherever it changed, until `stop`.
+    /// Reads the file of keys again wherever it changed, and hears which keys peers know to be revoked, until
+    /// `stop`.
     pub async fn follow_file(&self, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(FILE_INTERVAL)).await.is_some() {
+        let mut changes = self.handle.facts().changes(Topic::Revoked);
+        loop {
+            self.hear();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Ok(()) = changes.changed() => continue,
+                () = tokio::time::sleep(FILE_INTERVAL) => {}
+            }
             let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
             let now = stamp(&settings.access);
             // A file that is gone is being replaced, or was removed by mistake: its keys hold on.
@@ -101,6 +123,21 @@ impl Auth {
                 settings.seen = now;
                 self.read(&mut settings);
             }
+        }
+    }
+
+    /// Closes what peers, dead ones included, know to be revoked.
+    fn hear(&self) {
+        let heard = self.handle.facts().heard::<Revoked>();
+        if heard.is_empty() {
+            return;
+        }
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let own: BTreeSet<u64> =
+            self.ring.load().iter().flat_map(Keyring::tags).map(|(tag, _)| tag).collect();
+        let told = heard.into_iter().flat_map(|heard| heard.fact.keys);
+        if settings.revocations.hear(told, &own) {
+            self.put_in_force(&mut settings);
         }
     }
 
@@ -117,13 +154,41 @@ impl Auth {
                 reads.with_label_values(&["refused"]).inc();
             }
         }
+        let Settings { records, revocations, .. } = settings;
+        revocations.read(records);
+        self.put_in_force(settings);
         let Settings { access, quota, backends, records, .. } = settings;
-        let ring = access.keys.is_some().then(|| Keyring::new(access, records, &self.own_secret));
-        if let Some(ring) = &ring {
+        self.handle.quotas().configure(crate::quota::spec(quota, access, records, backends));
+    }
+
+    /// Makes the keys anew, closes the revoked ones, and tells of them.
+    fn put_in_force(&self, settings: &mut Settings) {
+        let Settings { access, records, revocations, noticed, told, .. } = settings;
+        let mut ring = access.keys.is_some().then(|| Keyring::new(access, records, &*self.own_secret));
+        if let Some(ring) = &mut ring {
+            ring.revoke(revocations.tags());
             tracing::info!(keys = ring.len(), "the keys in force");
+            let closed = ring.tags().filter(|(tag, _)| revocations.tags().contains(tag));
+            let mut now = BTreeSet::new();
+            for (tag, principal) in closed {
+                now.insert(tag);
+                if noticed.as_ref().is_some_and(|noticed| !noticed.contains(&tag)) {
+                    let (key, tenant) = (principal.key.clone().unwrap_or_default(), principal.tenant.clone());
+                    tracing::warn!(%key, %tenant, "a key was revoked");
+                    self.handle.webhooks().tell(Told::KeyRevoked { key, tenant });
+                }
+            }
+            noticed.get_or_insert_default().extend(now);
         }
         self.ring.store(Arc::new(ring));
-        self.handle.quotas().configure(crate::quota::spec(quota, access, records, backends));
+        // The keys are closed here before anybody hears of it. What is refused is counted there.
+        let facts = self.handle.facts();
+        let parts = revocations.told(records);
+        for (nth, part) in parts.iter().enumerate() {
+            let _ = facts.publish(&nth.to_string(), part);
+        }
+        (parts.len()..*told).for_each(|nth| facts.withdraw(Topic::Revoked, &nth.to_string()));
+        *told = parts.len();
     }
 
     /// Whether clients must carry a key.

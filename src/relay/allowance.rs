@@ -43,6 +43,8 @@ pub(super) struct Allowance {
     pending: Option<Reservation>,
     /// Set aside for the attempt under way.
     running: Option<Reservation>,
+    /// Set aside for the other one of two at the same time.
+    hedge: Option<Reservation>,
 }
 
 impl Allowance {
@@ -61,11 +63,6 @@ impl Allowance {
             Ok(admission) => Ok(Self { drawn: Some(drawn), admission: Some(admission), ..Self::default() }),
             Err(denied) => Err((told(&denied), headers(&drawn, call.dialect))),
         }
-    }
-
-    /// Whether any budget applies.
-    pub(super) fn has_budget(&self) -> bool {
-        self.drawn.as_ref().is_some_and(|drawn| drawn.counts(false))
     }
 
     /// What is left at providers; `None` = no budget applies.
@@ -90,14 +87,55 @@ impl Allowance {
         step: &Step,
     ) -> Result<(), ApiError> {
         self.pending = None;
+        self.pending = self.set_aside(call, snapshot, request, step)?;
+        Ok(())
+    }
+
+    /// Sets aside what `step` may cost at worst beside the attempt under way: both may be charged.
+    ///
+    /// # Errors
+    /// Where there is not enough left for both.
+    pub(super) fn reserve_hedge(
+        &mut self,
+        call: &Call,
+        snapshot: &Snapshot,
+        request: &Request,
+        step: &Step,
+    ) -> Result<(), ApiError> {
+        self.hedge = self.set_aside(call, snapshot, request, step)?;
+        Ok(())
+    }
+
+    fn set_aside(
+        &self,
+        call: &Call,
+        snapshot: &Snapshot,
+        request: &Request,
+        step: &Step,
+    ) -> Result<Option<Reservation>, ApiError> {
         let cluster = snapshot.view.backends[step.index].spec.is_cluster();
         let Some(drawn) = self.drawn.as_ref().filter(|drawn| drawn.counts(cluster)) else {
-            return Ok(());
+            return Ok(None);
         };
         let worst = worst_case(call, snapshot, request, step, drawn.is_hard())?;
-        let reservation = drawn.reserve(worst, cluster).map_err(|denied| told(&denied))?;
-        self.pending = Some(reservation);
-        Ok(())
+        drawn.reserve(worst, cluster).map(Some).map_err(|denied| told(&denied))
+    }
+
+    /// The hedge goes on as the attempt under way, and that one is to be settled as the hedge.
+    pub(super) fn swap(&mut self) {
+        std::mem::swap(&mut self.running, &mut self.hedge);
+    }
+
+    /// The other one of two attempts ended, as [`Self::settle`] says of the one under way.
+    pub(super) fn settle_hedge(&mut self, cost: Option<Money>) {
+        if let Some(reservation) = self.hedge.take() {
+            reservation.settle(cost);
+        }
+    }
+
+    /// The hedge that was set aside for is not made.
+    pub(super) fn release_hedge(&mut self) {
+        self.hedge = None;
     }
 
     /// The attempt that was set aside for begins.

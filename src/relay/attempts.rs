@@ -112,15 +112,11 @@ impl Relay {
             // A strict ledger wants each attempt on disk before it is sent: none is sent in a hurry.
             let mut rival =
                 candidates.rival().filter(|_| attempts < retries.attempts_max && !strict).cloned();
-            // Money is set aside for one attempt at a time: where a budget applies there is no second beside it.
-            if tally.allowance.has_budget() {
-                rival = None;
-            }
             rival = rival.filter(|rival| self.unbookable(snapshot, rival).is_none());
             let hedged_at = rival.as_ref().map(|rival| rival.index);
             let mut lease = lease;
             lease.sent(request.input_tokens);
-            let course = Course { call, snapshot, tokens, deadline };
+            let course = Course { call, request, snapshot, tokens, deadline };
             let raced = self.race(&course, step, lease, outgoing, &mut rival, tally).await;
             if let Some(index) = hedged_at.filter(|_| rival.is_none()) {
                 candidates.used.push(index);

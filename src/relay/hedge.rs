@@ -14,6 +14,7 @@ use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::fault::Fault;
 use llm_router_logic::guard::hedge::HedgeBudget;
 use llm_router_logic::money::Money;
+use llm_router_logic::request::Request;
 use llm_router_logic::route::Step;
 use llm_router_logic::time::Moment;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -67,6 +68,7 @@ impl Finish {
 /// What two attempts share.
 pub(super) struct Course<'a> {
     pub(super) call: &'a Call,
+    pub(super) request: &'a Request,
     pub(super) snapshot: &'a Snapshot,
     pub(super) tokens: u32,
     pub(super) deadline: Moment,
@@ -201,6 +203,12 @@ impl Relay {
             refuse("spend_share");
             return None;
         }
+        let Course { call, request, snapshot, .. } = course;
+        if locked(tally).allowance.reserve_hedge(call, snapshot, request, next).is_err() {
+            refuse("budget");
+            self.hedges().settle(cost, Money::ZERO, now);
+            return None;
+        }
         let tenant = course.call.principal.tenant.as_str();
         let lease = self.handle.lease(course.snapshot, next, tenant, course.tokens, Duration::ZERO).await;
         let entered = match lease {
@@ -215,6 +223,7 @@ impl Relay {
         };
         let Some((lease, outgoing)) = entered else {
             refuse("no_place");
+            locked(tally).allowance.release_hedge();
             self.hedges().settle(cost, Money::ZERO, now);
             return None;
         };

@@ -181,3 +181,66 @@ fn a_listener_beyond_loopback_needs_keys_or_an_explicit_none() {
             .is_none()
     );
 }
+
+/// A UDP port that is free now.
+fn free_port() -> u16 {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// How `router` answers a request with [`KEY`].
+async fn opens(router: &Router) -> u16 {
+    let bearer = format!("Bearer {KEY}");
+    status(router, "/v1/chat/completions", &hello("m", false), &[("authorization", &bearer)]).await.0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_revoked_in_one_routers_file_is_closed_everywhere_in_two_seconds_and_for_good() {
+    let directory = tempfile::tempdir().unwrap();
+    let llama = upstream(fast(Kind::Llama, "m")).await;
+    let names = ["a", "b", "c", "d", "stranger"];
+    let paths = names.map(|name| directory.path().join(format!("{name}.yaml")));
+    let ports = names.map(|_| free_port());
+    let yaml = |nth: usize, seed: usize, cluster_id: &str| {
+        let (name, port, seed) = (names[nth], ports[nth], ports[seed]);
+        let gossip = format!(
+            "node: {{name: {name}, region: r-{name}}}\ngossip: {{clusterId: {cluster_id}, listen: \"127.0.0.1:{port}\", seeds: [\"127.0.0.1:{seed}\"]}}\n"
+        );
+        file(&(auth(&paths[nth]) + &gossip), &cluster("c1", &llama, 0.05), "")
+    };
+    for path in &paths {
+        write_keys(path, &[("aaaaaaaa", KEY, json!({})), ("bbbbbbbb", NARROW, json!({}))]);
+    }
+    let a = Router::start(&yaml(0, 1, "ours")).await;
+    let b = Router::start(&yaml(1, 0, "ours")).await;
+    let c = Router::start(&yaml(2, 0, "ours")).await;
+    let stranger = Router::start(&yaml(4, 0, "theirs")).await;
+    for router in [&a, &b, &c] {
+        router.wait_for("three members", |view| view["members"].as_array().unwrap().len() == 3).await;
+        assert_eq!(opens(router).await, 200);
+    }
+    let revoked = json!({"revoked": "2026-01-01T00:00:00Z"});
+    // Who is no member closes nothing.
+    write_keys(&paths[4], &[("aaaaaaaa", KEY, json!({})), ("bbbbbbbb", NARROW, revoked.clone())]);
+
+    write_keys(&paths[0], &[("aaaaaaaa", KEY, revoked), ("bbbbbbbb", NARROW, json!({}))]);
+    let written = std::time::Instant::now();
+    for router in [&a, &b, &c] {
+        eventually("the key to be closed", async || opens(router).await == 401).await;
+    }
+    assert!(written.elapsed() < std::time::Duration::from_secs(2), "{:?}", written.elapsed());
+    assert_eq!(opens(&stranger).await, 200, "nor is it told anything");
+
+    // Who said it first is gone; files that say otherwise open nothing; a newcomer is told by the others.
+    a.node.shutdown().await;
+    write_keys(&paths[1], &[("aaaaaaaa", KEY, json!({"models": ["m"]})), ("bbbbbbbb", NARROW, json!({}))]);
+    let d = Router::start(&yaml(3, 1, "ours")).await;
+    eventually("the newcomer to hear of it", async || opens(&d).await == 401).await;
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    for router in [&b, &c, &d] {
+        assert_eq!(opens(router).await, 401);
+        let bearer = format!("Bearer {NARROW}");
+        let headers = [("authorization", bearer.as_str())];
+        let other = status(router, "/v1/chat/completions", &hello("m", false), &headers).await.0;
+        assert_eq!(other, 200, "the other key is as good as before");
+    }
+}

@@ -1,8 +1,10 @@
 //! Budgets and rate limits through real sockets.
 
 use crate::fixture::{Router, cluster, eventually, fast, file, header, hello, json_body, provider, upstream};
+use llm_router::mock::{Action, Faults, Mock, Wait};
 use llm_router_logic::backend::Kind;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const KEY: &str = "a-key-of-these-tests-1";
 
@@ -141,5 +143,54 @@ async fn a_model_without_a_price_is_refused_where_a_budget_applies() {
     let refused = ask(&router, asking("mystery", 12)).await;
     assert_eq!(refused.status(), 400);
     assert_eq!(json_body(refused).await["error"]["code"], "unpriced");
+    router.node.shutdown().await;
+}
+
+/// What the mock has charged for, at $1 and $2 per million tokens.
+fn charged(mock: &Mock) -> f64 {
+    let books = mock.books();
+    2e-6 * books.output_tokens as f64 + 1e-6 * books.input_tokens as f64
+}
+
+#[tokio::test]
+async fn a_hedged_request_sets_aside_for_both_and_a_hard_budget_is_kept() {
+    let (cheap, dear) =
+        (upstream(fast(Kind::OpenAi, "gpt")).await, upstream(fast(Kind::OpenAi, "gpt")).await);
+    let directory = tempfile::tempdir().unwrap();
+    let yaml = format!(
+        "router: {{routingStrategy: cost, hedging: {{enabled: true, maxSpendShare: 1.0}}}}\n{}quota: {{stateFile: \"{}\"}}\n",
+        access(", budget: {usd: 0.01, mode: hard}", ""),
+        directory.path().join("quota.json").display()
+    );
+    let providers = provider("cheap", &cheap, "gpt") + &provider("dear", &dear, "gpt");
+    let router = Router::start(&file(&yaml, "", &providers)).await;
+    shared(&router).await;
+    for _ in 0..10 {
+        ask(&router, asking("gpt", 12)).await.bytes().await.unwrap();
+    }
+    let slow = Action::Slow { ttft: Some(Wait(Duration::from_millis(700))), tokens_per_second: None };
+    for mock in [&cheap, &dear] {
+        mock.set_faults(Faults::always(slow.clone()).unwrap());
+    }
+    let hedged = async || {
+        let text = router.client.get(format!("http://{}/metrics", router.node.admin_addr().unwrap()));
+        let text = text.bearer_auth(crate::fixture::TOKEN).send().await.unwrap().text().await.unwrap();
+        text.lines().any(|line| line.starts_with("llm_router_hedges_total{"))
+    };
+    eventually("the budget to be used up", async || {
+        let asked = futures_util::future::join_all((0..8).map(|_| ask(&router, asking("gpt", 12)))).await;
+        asked.iter().any(|response| response.status() == 429)
+    })
+    .await;
+    assert!(hedged().await, "a budget is no reason not to hedge");
+    eventually("all to be settled", async || {
+        let budget = &router.admin("/admin/limits").await["budgets"][0];
+        budget["reserved_usd"].as_f64() == Some(0.0)
+    })
+    .await;
+    let spent = router.admin("/admin/limits").await["budgets"][0]["spent_usd"].as_f64().unwrap();
+    assert!(spent > 0.0 && spent <= 0.01, "{spent}");
+    let charged = charged(&cheap) + charged(&dear);
+    assert!(charged <= 0.01, "{charged}");
     router.node.shutdown().await;
 }

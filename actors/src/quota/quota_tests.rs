@@ -251,12 +251,79 @@ async fn a_soft_budget_stays_within_the_bound_it_states_and_five_percent() {
                 fleet.advance().await;
                 spending.step(&fleet, &everywhere, 1);
                 highest = highest.max(spending.total());
+                let over = Money::from_pico(i128::from(spending.total() - limit)).as_usd();
+                assert!(over <= printed(&fleet, "fleet"), "{count} nodes at {second} s: {over}");
             }
         }
         let status = &fleet.nodes[0].quotas.budgets()[0];
         assert!(status.overshoot > Money::ZERO && pico(status.overshoot) <= limit / 20, "{status:?}");
         assert!(highest <= limit + pico(status.overshoot), "{count} nodes: {highest}");
         assert!(spending.spent >= limit * 95 / 100, "{count} nodes: {}", spending.spent);
+    }
+}
+
+/// The smallest of the bounds that the metric of each node states now.
+fn printed(fleet: &Fleet, scope: &str) -> f64 {
+    let stated =
+        fleet.nodes.iter().filter(|node| node.alive).map(|node| {
+            node.quotas.inner.metrics.budget_overshoot_bound_usd.with_label_values(&[scope]).get()
+        });
+    stated.fold(f64::INFINITY, f64::min)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_soft_budget_stays_within_its_bound_when_nodes_die() {
+    for count in [3, 9] {
+        let limit = 100 * DOLLAR;
+        let mut fleet =
+            Fleet::new(count, &[scope("fleet", Some(budget(100, Mode::Soft)), LimitSpec::default())]);
+        let mut spending = Spending::new();
+        let everywhere: Vec<usize> = (0..count).collect();
+        for second in 0..120_usize {
+            if second >= 4 && second.is_multiple_of(4) && second / 4 < count {
+                fleet.nodes[second / 4].alive = false;
+            }
+            for _ in 0..20 {
+                fleet.advance().await;
+                spending.step(&fleet, &everywhere, 1);
+                let over = Money::from_pico(i128::from(spending.total() - limit)).as_usd();
+                assert!(over <= printed(&fleet, "fleet"), "{count} nodes at {second} s: {over}");
+            }
+        }
+        assert!(spending.spent > 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_a_minute_are_shared_and_never_exceeded() {
+    let limits = LimitSpec { tokens_per_minute: Some(60_000), ..LimitSpec::default() };
+    let mut fleet = Fleet::new(3, &[scope("account:p1", None, limits), scope("key:k", None, limits)]);
+    fleet.seconds(3).await;
+    let mut taken: Vec<(Moment, u64)> = Vec::new();
+    for (phase, (on, seconds)) in
+        [(&[0][..], 180_u64), (&[1][..], 180), (&[0, 1, 2][..], 180)].into_iter().enumerate()
+    {
+        fleet.partition(phase == 2);
+        for _ in 0..seconds * 20 {
+            fleet.advance().await;
+            for &at in on {
+                if let Ok(admission) = fleet.drawn(at).admit(100) {
+                    taken.push((fleet.now(), 100));
+                    admission.end(Some(100));
+                }
+            }
+        }
+        let now = fleet.now();
+        let recent = taken.iter().filter(|(at, _)| now.since(*at) < Duration::from_secs(120));
+        let recent: u64 = recent.map(|(_, tokens)| tokens).sum();
+        let least = if phase == 2 { 60_000 } else { 114_000 };
+        assert!(recent >= least, "phase {phase}: {recent} tokens in two minutes");
+    }
+    for (nth, (end, _)) in taken.iter().enumerate() {
+        let within =
+            taken[..=nth].iter().rev().take_while(|(at, _)| end.since(*at) < Duration::from_secs(60));
+        let within: u64 = within.map(|(_, tokens)| tokens).sum();
+        assert!(within <= 60_000, "{within} tokens within 60 s");
     }
 }
 

@@ -4,7 +4,7 @@
 //! beat first. What a beat acknowledges has then been read.
 
 use crate::gossip::fact::{Fact, Topic};
-use crate::ids::{KeyId, NodeId};
+use crate::ids::NodeId;
 use serde::{Deserialize, Serialize};
 
 /// Acknowledgements that fit one fact; more go into further ones.
@@ -46,11 +46,15 @@ impl Fact for Beat {
     const VERSION: u8 = 1;
 }
 
-/// Keys that were revoked lately, so that every router refuses them before its file of keys says so.
+/// Revoked keys that fit one fact; more go into further ones.
+pub const REVOKED_MAX: usize = 20;
+
+/// Keys that were revoked, so that every router refuses them before its file of keys says so. A key once told is
+/// never open again: there is no way to say so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revoked {
-    /// The keys.
-    pub keys: Vec<KeyId>,
+    /// The keys, each as [`Digest::tag`](crate::api_key::Digest::tag).
+    pub keys: Vec<u64>,
 }
 
 impl Fact for Revoked {
@@ -89,7 +93,7 @@ mod tests {
         assert_eq!(Claims::read(&Payload::of(&claims).unwrap()), Ok(claims));
         let beat = Beat { beat: u64::MAX, seen: vec![(u32::MAX, u64::MAX); SEEN_MAX] };
         assert_eq!(Beat::read(&Payload::of(&beat).unwrap()), Ok(beat));
-        let revoked = Revoked { keys: vec![KeyId::new("x".repeat(8)); 16] };
+        let revoked = Revoked { keys: vec![u64::MAX; REVOKED_MAX] };
         assert_eq!(Revoked::read(&Payload::of(&revoked).unwrap()), Ok(revoked));
     }
 }

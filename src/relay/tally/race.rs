@@ -84,6 +84,7 @@ impl Tally {
         }
         if swap {
             std::mem::swap(&mut self.account, &mut self.hedge);
+            self.allowance.swap();
         } else if count >= 2 {
             self.record.attempts.swap(count - 2, count - 1);
         }
@@ -98,6 +99,7 @@ impl Tally {
     pub(super) fn settle_hedge(&mut self, account: Account, outcome: Ended) -> Option<Money> {
         let end = End { outcome, status: 0, is_last: false, now: self.now() };
         let charged = self.settle_account(account, end);
+        self.allowance.settle_hedge(charged.cost);
         self.spent = self.spent.zip(charged.cost).map(|(spent, cost)| spent + cost);
         let cost = charged.cost?;
         self.sources.handle.metrics().hedge_cost_usd_total.inc_by(cost.as_usd());

@@ -70,7 +70,9 @@ impl Tally {
 
     pub(super) fn settle(&mut self, end: End) -> Option<Charged> {
         let account = self.account.take()?;
-        Some(self.settle_account(account, end))
+        let charged = self.settle_account(account, end);
+        self.allowance.settle(charged.cost);
+        Some(charged)
     }
 
     pub(super) fn settle_account(&mut self, mut account: Account, end: End) -> Charged {
@@ -83,7 +85,6 @@ impl Tally {
         let fallback = self.record.attempts.iter().any(|attempt| attempt.fault.is_some());
         let handle = &self.sources.handle;
         let (charged, settlement) = account.settle(end, handle.journal(), fallback, alternative);
-        self.allowance.settle(charged.cost);
         if end.is_last {
             self.record.external_cost = settlement.external_cost;
         }
