@@ -19,7 +19,7 @@ impl Scene {
         let clock = Clock::start();
         let metrics = Metrics::new().unwrap();
         let facts = Facts::new(metrics.clone(), Address::vacant());
-        let gate = Gate::new(clock, None, None, &GuardPolicy::default());
+        let gate = Gate::new(clock, false, None, None, &GuardPolicy::default());
         let outages = Outages::new("p".into(), facts.clone(), metrics);
         Self { clock, gate, facts, outages, breakers: BTreeMap::new() }
     }

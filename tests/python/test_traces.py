@@ -21,6 +21,15 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CLIENT_SPAN = "00f067aa0ba902b7"
 PARENT = {"traceparent": f"00-{TRACE}-{CLIENT_SPAN}-01", "tracestate": "vendor=of-the-client"}
 SECRET = "what-the-client-wrote"
+# What rotel calls the parts of a span.
+FIELDS = {
+    "Trace ID": "trace",
+    "Parent ID": "parent",
+    "ID": "id",
+    "Name": "name",
+    "Kind": "kind",
+    "Status code": "status",
+}
 EXPORTED_WITHIN = 15.0
 GOSSIP_WITHIN = 20.0
 
@@ -65,10 +74,8 @@ class Receiver(Process):
                     spans[-1].attributes[attribute[1]] = attribute[2]
             elif spans and line.startswith("     -> Name"):
                 spans[-1].events.append(line.rsplit(" ", 1)[-1])
-            elif spans and (name := {"Trace ID": "trace", "Parent ID": "parent", "ID": "id"}.get(key)):
-                setattr(spans[-1], name, value)
-            elif spans and (name := {"Name": "name", "Kind": "kind", "Status code": "status"}.get(key)):
-                setattr(spans[-1], name, value)
+            elif spans and key in FIELDS:
+                setattr(spans[-1], FIELDS[key], value)
         return spans
 
     def trace(self, least: int) -> list[Span]:
