@@ -27,7 +27,8 @@ pub(crate) fn open(network: &Network, node: usize, name: &str, core: &Core) {
     let wire = PeerWire { network: network.clone(), node, name: NodeId::new(name) };
     core.outbound.call_peers_with(Arc::new(Caller::new(Arc::new(wire))));
     let (handle, outbound) = (core.app.handle.clone(), Arc::clone(&core.outbound));
-    let routes = service::router(Service { handle, outbound, max_body_bytes: BODY_MAX });
+    let tracer = Arc::clone(&core.app.tracer);
+    let routes = service::router(Service { handle, outbound, tracer, max_body_bytes: BODY_MAX });
     network.set_relay(node, Some(routes));
     core.app.handle.tell_relay(&format!("node-{node}.relay:7947")).unwrap();
 }
