@@ -26,10 +26,10 @@ pub use duration::parse_duration;
 pub use problem::{Problem, Problems, Warning};
 pub use schema::schema;
 pub use settings::{
-    Access, Admin, Auth, Backend, Budget, BudgetPeriod, Config, Connection, Demo, Export, FixedKey, Gossip,
-    Grant, Idempotency, Keys, LogFormat, Node, Propagate, Protocol, Quota, Sampler, Server, Shadow, Share,
-    SidecarConfig, Simulated, Simulation, SmartMocking, Telemetry, Tenant, Timeouts, Traces, WakeHook,
-    Webhook,
+    Access, Admin, Auth, Backend, Budget, BudgetPeriod, Cache, CacheScope, Config, Connection, Demo, Export,
+    FixedKey, Gossip, Grant, Idempotency, Keys, LogFormat, Node, Propagate, Protocol, Quota, Sampler, Server,
+    Shadow, Share, SidecarConfig, Simulated, Simulation, SmartMocking, Telemetry, Tenant, Timeouts, Traces,
+    WakeHook, Webhook,
 };
 
 use problem::Findings;

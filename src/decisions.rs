@@ -187,6 +187,10 @@ pub enum AnsweredFrom {
     IdempotencyKey,
     /// The running generation of its idempotency key.
     RunningKey,
+    /// The response cache.
+    Cache,
+    /// The running generation of an equal request.
+    RunningAnswer,
 }
 
 /// What else bore on a decision; what did not is left out.

@@ -6,20 +6,16 @@
 
 mod register;
 
-use crate::cache::answer::{Answer, kept};
-use crate::cache::flight::{Flight, Generated, Landed, Reader, Room, launch};
+use crate::cache::flight::{Flight, Landed, Room, launch};
 use crate::config::Idempotency as Settings;
 use crate::decisions::AnsweredFrom;
 use crate::relay::{Call, Failed, Relay};
-use axum::body::Body;
 use axum::response::Response;
-use http::header::AGE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use llm_router_actors::clock::Clock;
 use llm_router_actors::metrics::Metrics;
 use llm_router_logic::cache_key::{Digest256, digest_of, fingerprint};
 use llm_router_logic::fault::{ApiError, ErrorKind};
-use llm_router_logic::time::Moment;
 use register::{Begin, Bounds, Register};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -104,7 +100,7 @@ impl Idempotency {
         let mut register = self.register();
         let forgotten = match landed {
             Landed::Kept(answer) => register.keep(key, turn, Some(Arc::clone(answer)), now),
-            Landed::TooLarge => register.keep(key, turn, None, now),
+            Landed::TooLarge(_) => register.keep(key, turn, None, now),
             Landed::Broken | Landed::Failed(_) | Landed::Abandoned => {
                 register.free(key, turn);
                 0
@@ -207,82 +203,10 @@ impl Relay {
             )),
         }
     }
-
-    /// The response of whoever a generation was started for.
-    pub(crate) async fn first(&self, mut reader: Reader) -> Result<Response, Failed> {
-        // The generation keeps the deadline: it began with it.
-        let head = reader.head().await.map_err(|failed| Failed::clone(&failed))?;
-        let body = if head.streams {
-            Body::from_stream(reader.into_stream(self.keep_alive(&head.headers), |_| {}))
-        } else {
-            Body::from(reader.whole().await)
-        };
-        let mut response = Response::new(body);
-        *response.status_mut() = head.status;
-        *response.headers_mut() = head.headers.clone();
-        Ok(response)
-    }
-
-    /// The response of whoever goes along with a generation started for somebody else.
-    pub(crate) async fn along(
-        &self,
-        call: &Call,
-        mut reader: Reader,
-        from: AnsweredFrom,
-        started: Moment,
-    ) -> Result<Response, Failed> {
-        let head = tokio::time::timeout(self.patience(call), reader.head()).await;
-        let head = match head {
-            Ok(head) => head.map_err(|failed| Failed { headers: Vec::new(), ..Failed::clone(&failed) })?,
-            Err(_) => return Err(Failed::of(too_late())),
-        };
-        let mut repeat = self.repeat(call, from, head.decision(), started).map_err(|failed| *failed)?;
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = head.status;
-        *response.headers_mut() = kept(&head.headers);
-        repeat.mark(&mut response);
-        *response.body_mut() = if head.streams {
-            let ended = move |landed: Option<Landed>| repeat.ended(landed.as_ref());
-            Body::from_stream(reader.into_stream(self.keep_alive(&head.headers), ended))
-        } else {
-            let bytes = reader.whole().await;
-            repeat.ended(reader.landed().as_ref());
-            Body::from(bytes)
-        };
-        Ok(response)
-    }
-
-    /// The response of whoever gets an answer that is kept.
-    pub(crate) fn again(
-        &self,
-        call: &Call,
-        answer: &Answer,
-        age: Duration,
-        from: AnsweredFrom,
-        started: Moment,
-    ) -> Result<Response, Box<Failed>> {
-        let mut repeat = self.repeat(call, from, answer.decision.clone(), started)?;
-        let mut response = answer.response();
-        response.headers_mut().insert(AGE, HeaderValue::from(age.as_secs()));
-        repeat.mark(&mut response);
-        repeat.served();
-        Ok(response)
-    }
-
-    /// What is generated for `call`, with who tells its end.
-    pub(crate) async fn generate(self: Arc<Self>, mut call: Call) -> Result<Generated, Failed> {
-        let completion = Arc::clone(call.completion.get_or_insert_default());
-        let response = self.relay(call).await?;
-        Ok(Generated { response, completion })
-    }
 }
 
 /// A key's name among all: whose it is and what it is called.
 fn named(call: &Call, key: &str) -> Digest256 {
     let principal = &call.principal;
     digest_of(&[principal.tenant.as_str(), principal.key.as_ref().map_or("", |id| id.as_str()), key])
-}
-
-fn too_late() -> ApiError {
-    ApiError::new(ErrorKind::Timeout, "the request's deadline passed").with_code("deadline_exceeded")
 }

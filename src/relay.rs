@@ -23,6 +23,7 @@ mod tally;
 pub(crate) mod trial;
 mod warmth;
 
+use crate::cache::ResponseCache;
 pub use crate::cache::answer::Completion;
 use crate::config::{Config, Shadow, Timeouts};
 use crate::decisions::{Circumstances, Decisions};
@@ -51,12 +52,12 @@ use llm_router_logic::tenant::Principal;
 use llm_router_logic::time::{Moment, millis};
 use llm_router_logic::wire::{Dialect, Inbound, Inspected, Operation};
 use moka::sync::Cache;
+pub(crate) use repeat::Repeat;
 pub(crate) use running::KEEP_ALIVE;
 use running::{Patience, Running};
 use shadow::Shadows;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-pub use tally::hit::Hit;
 use tally::{Sources, Tally};
 use tokio::sync::Semaphore;
 use warmth::Decided;
@@ -122,6 +123,7 @@ pub struct Relay {
     shadows: Shadows,
     keys: Arc<Idempotency>,
     tracer: Option<Arc<Tracer>>,
+    cache: Option<Arc<ResponseCache>>,
 }
 
 impl Relay {
@@ -138,6 +140,7 @@ impl Relay {
         let keys = Idempotency::new(&Default::default(), handle.clock(), handle.metrics().clone());
         Self {
             keys,
+            cache: None,
             handle,
             outbound,
             decisions,
@@ -176,6 +179,7 @@ impl Relay {
         relay.shadows = self.shadows.with(&[]);
         relay.keys = Arc::clone(&self.keys);
         relay.tracer.clone_from(&self.tracer);
+        relay.cache.clone_from(&self.cache);
         relay
     }
 
@@ -196,8 +200,10 @@ impl Relay {
 
     /// The same relay, giving answers again as `config` says.
     #[must_use]
-    pub fn keeping(self, config: &Config) -> Self {
+    pub fn keeping(mut self, config: &Config) -> Self {
         self.keys.reconfigure(&config.idempotency);
+        let (clock, metrics) = (self.handle.clock(), self.metrics().clone());
+        self.cache = ResponseCache::renewed(self.cache.take(), config.cache.as_ref(), clock, &metrics);
         self
     }
 
@@ -207,7 +213,8 @@ impl Relay {
     /// What to tell the client where nothing could serve it; everything is booked.
     pub async fn answer(self: &Arc<Self>, call: Call) -> Result<Response, Failed> {
         match self.keys.key(&call.headers).map(|key| key.map(str::to_owned)) {
-            Ok(None) => self.relay(call).await,
+            Ok(None) if self.cache.is_none() => self.relay(call).await,
+            Ok(None) => Arc::clone(self).generate(call).await.map(|generated| generated.response),
             Ok(Some(key)) => self.once(call, &self.keys, &key).await,
             Err(error) => {
                 let status = error.status.to_string();
@@ -356,6 +363,23 @@ impl Relay {
                 response.headers_mut().insert(HeaderName::from_static(name), value);
             }
         }
+    }
+
+    pub(crate) fn cache(&self) -> Option<Arc<ResponseCache>> {
+        self.cache.clone()
+    }
+
+    /// Arms of experiments `call` is in.
+    pub(crate) fn arms_of(&self, call: &Call) -> Vec<String> {
+        if self.experiments.is_empty() {
+            return Vec::new();
+        }
+        self.in_arms(call, self.request(call, None)).arms
+    }
+
+    /// Whether `backend` is still one of ours.
+    pub(crate) fn has_backend(&self, backend: &str) -> bool {
+        self.handle.topology().backends.iter().any(|spec| spec.id.as_str() == backend)
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

@@ -5,6 +5,8 @@
 mod actors;
 #[path = "integration/auth.rs"]
 mod auth;
+#[path = "integration/cache.rs"]
+mod cache;
 #[path = "integration/certified.rs"]
 mod certified;
 #[path = "integration/decision.rs"]

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::money::Money;
+use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Headers of an answer that still hold when it is given again. The others are of one request: its decision,
 /// its cost, its limits.
@@ -29,10 +31,14 @@ const OVERHEAD_BYTES: usize = 1024;
 pub struct Completion(OnceLock<Whole>);
 
 /// An answer that ended as it should, with its reason to finish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Whole {
     /// What it cost; `None` = unpriced.
     pub(crate) cost: Option<Money>,
+    /// The tokens it took.
+    pub(crate) usage: Usage,
+    /// The model that gave it.
+    pub(crate) model: Arc<str>,
     /// Whether it has any content.
     pub(crate) has_content: bool,
 }
@@ -46,7 +52,7 @@ impl Completion {
 
     /// What was told.
     pub(crate) fn told(&self) -> Option<Whole> {
-        self.0.get().copied()
+        self.0.get().cloned()
     }
 }
 
@@ -71,6 +77,11 @@ impl Answer {
     /// What it takes in memory, in bytes.
     pub(crate) fn weight(&self) -> usize {
         self.body.len() + OVERHEAD_BYTES
+    }
+
+    /// The backend that gave it.
+    pub(crate) fn backend(&self) -> String {
+        text(&self.headers, "x-llm-router-backend")
     }
 
     /// It as a response.

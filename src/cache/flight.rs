@@ -82,13 +82,24 @@ pub(crate) enum Landed {
     /// Complete, and whole enough to be kept.
     Kept(Arc<Answer>),
     /// Complete, and too large to be kept.
-    TooLarge,
+    TooLarge(Whole),
     /// It broke off after its first byte.
     Broken,
     /// Nothing came of it.
     Failed(Arc<Failed>),
     /// Nobody waited any more.
     Abandoned,
+}
+
+impl Landed {
+    /// What a complete answer came to.
+    pub(crate) fn whole(&self) -> Option<&Whole> {
+        match self {
+            Self::Kept(answer) => Some(&answer.whole),
+            Self::TooLarge(whole) => Some(whole),
+            Self::Broken | Self::Failed(_) | Self::Abandoned => None,
+        }
+    }
 }
 
 /// One running generation.
@@ -254,7 +265,7 @@ impl Flight {
     fn whole(&self, head: &Head, whole: Whole) -> Landed {
         let state = self.state();
         if state.is_cut {
-            return Landed::TooLarge;
+            return Landed::TooLarge(whole);
         }
         Landed::Kept(Arc::new(Answer {
             status: head.status,
@@ -366,28 +377,49 @@ impl Reader {
         joined(chunks.iter(), bytes)
     }
 
-    /// The bytes as they come, with `ended` told at the end. `keep_alive` = after this long without any, a sign
-    /// of life.
+    /// Whether all there is has been read.
+    fn is_at_end(&self) -> bool {
+        let state = self.flight.state();
+        let all = state.first + state.chunks.len() as u64;
+        state.readers.iter().any(|(name, next)| *name == self.name && *next >= all)
+    }
+
+    /// The bytes as they come; `ended` is told how it ended if this one read it to the end. `keep_alive` = after
+    /// this long without any, a sign of life.
     pub(crate) fn into_stream(
         self,
         keep_alive: Option<Duration>,
-        ended: impl FnOnce(Option<Landed>) + Send + 'static,
+        ended: impl FnOnce(&Landed) + Send + 'static,
     ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
-        stream::unfold((self, Some(ended)), move |(mut reader, mut ended)| async move {
+        let following = Following { reader: self, ended: Some(ended) };
+        stream::unfold(following, move |mut following| async move {
             let bytes = match keep_alive {
-                None => reader.next().await,
-                Some(after) => match tokio::time::timeout(after, reader.next()).await {
+                None => following.reader.next().await,
+                Some(after) => match tokio::time::timeout(after, following.reader.next()).await {
                     Ok(bytes) => bytes,
                     Err(_) => Some(Bytes::from_static(KEEP_ALIVE)),
                 },
             };
-            if bytes.is_none()
-                && let Some(ended) = ended.take()
-            {
-                ended(reader.landed());
-            }
-            Some((Ok(bytes?), (reader, ended)))
+            Some((Ok(bytes?), following))
         })
+    }
+}
+
+/// A reader whose bytes go to a client. The client may hang up once it has all of them, before it is told that
+/// there are no more: that is an end as any other.
+struct Following<E: FnOnce(&Landed)> {
+    reader: Reader,
+    ended: Option<E>,
+}
+
+impl<E: FnOnce(&Landed)> Drop for Following<E> {
+    fn drop(&mut self) {
+        if let Some(landed) = self.reader.landed()
+            && self.reader.is_at_end()
+            && let Some(ended) = self.ended.take()
+        {
+            ended(&landed);
+        }
     }
 }
 

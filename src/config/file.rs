@@ -11,7 +11,7 @@ mod telemetry;
 mod webhook;
 
 use crate::config::duration::{Millis, Span};
-pub(super) use answers::IdempotencyFile;
+pub(super) use answers::{CacheFile, IdempotencyFile};
 pub(super) use guard::{BreakerFile, HedgingFile, RetriesFile};
 pub(super) use network::{LinkFile, NetworkFile};
 use schemars::JsonSchema;
@@ -63,6 +63,8 @@ pub(super) struct File {
     pub ledger: Option<LedgerFile>,
     /// What is remembered of the `Idempotency-Key` of requests.
     pub idempotency: Option<IdempotencyFile>,
+    /// Answers given again to requests that ask for the same; without this section none are.
+    pub cache: Option<CacheFile>,
     /// A/B experiments: requests are split into arms by a stable hash of a key.
     pub experiments: Option<Vec<Option<ExperimentFile>>>,
     /// Copies of requests that are sent elsewhere in the background and never reach the client.

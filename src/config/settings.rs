@@ -17,7 +17,7 @@ use llm_router_logic::money::Money;
 use llm_router_logic::route::Policy;
 use llm_router_logic::route::experiment::{Experiment, Scope};
 use llm_router_logic::sim::Behaviour;
-use llm_router_logic::tenant::Allowed;
+use llm_router_logic::tenant::{Allowed, Principal};
 use secrecy::{ExposeSecret, SecretString};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -61,6 +61,8 @@ pub struct Config {
     pub ledger: Option<Ledger>,
     /// What is remembered of idempotency keys.
     pub idempotency: Idempotency,
+    /// The response cache; `None` = off.
+    pub cache: Option<Cache>,
     /// A/B experiments.
     pub experiments: Vec<Experiment>,
     /// What is copied elsewhere in the background.
@@ -377,6 +379,46 @@ pub struct Idempotency {
     pub max_entry_bytes: usize,
     /// Bytes of a key.
     pub max_key_bytes: usize,
+}
+
+/// The response cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// How long an answer is given again.
+    pub ttl: Duration,
+    /// Bytes of all kept answers, and again of all that run.
+    pub max_bytes: usize,
+    /// Bytes of one answer.
+    pub max_entry_bytes: usize,
+    /// Whether answers drawn at random are kept too.
+    pub include_sampled: bool,
+    /// Among whom an answer is shared.
+    pub scope: CacheScope,
+}
+
+/// Among whom an answer is shared, provided they have the same rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheScope {
+    /// All keys of a tenant.
+    Tenant,
+    /// Nobody but the key it was generated for.
+    Key,
+    /// All tenants.
+    All,
+}
+
+impl CacheScope {
+    /// The words of it for a cache key.
+    pub(crate) fn words(self, principal: &Principal, rights: String) -> Vec<String> {
+        let key = || principal.key.as_ref().map(ToString::to_string).unwrap_or_default();
+        let mut words = match self {
+            Self::Tenant => vec!["tenant".to_owned(), principal.tenant.to_string()],
+            Self::Key => vec!["key".to_owned(), principal.tenant.to_string(), key()],
+            Self::All => vec!["all".to_owned()],
+        };
+        words.push(rights);
+        words
+    }
 }
 
 impl Default for Idempotency {

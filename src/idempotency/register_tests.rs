@@ -4,6 +4,7 @@ use super::*;
 use crate::cache::answer::Whole;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use llm_router_logic::cost::usage::Usage;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ fn answer(text: &str) -> Arc<Answer> {
         body: Bytes::copy_from_slice(text.as_bytes()),
         streams: false,
         decision: String::new(),
-        whole: Whole { cost: None, has_content: true },
+        whole: Whole { cost: None, usage: Usage::default(), model: "m".into(), has_content: true },
     })
 }
 

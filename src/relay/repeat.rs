@@ -1,13 +1,16 @@
 //! A request that gets an answer made for another one: admitted, recorded and booked like any other, at no cost.
 //!
-//! Owns what such a request comes to. It counts as a request against the rate limits, since they protect the
+//! Owns what such a request comes to. No backend worked: it has no tokens, and what a kept answer spared stands in
+//! the ledger as the raw usage and the price at the best external alternative. A repeat under an idempotency key
+//! spares nothing: nobody would have paid twice. It counts as a request against the rate limits, since they protect the
 //! router too, and has no tokens; no budget is asked, since it costs nothing. Where the answer comes from is
 //! known by [`crate::cache`] and [`crate::idempotency`].
 
 use super::account::unix_ms;
 use super::allowance::Allowance;
+use super::tally::settlement::basis;
 use super::{Call, Failed, Relay};
-use crate::cache::flight::Landed;
+use crate::cache::answer::Whole;
 use crate::decisions::{AnsweredFrom, Circumstances, Decision, Decisions, Outcome};
 use axum::response::Response;
 use http::{HeaderName, HeaderValue};
@@ -17,12 +20,15 @@ use llm_router_logic::cost::entry::{Basis, Charge, Flags, Intent, Outcome as End
 use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::guard::ejection::Ejection;
 use llm_router_logic::money::Money;
-use llm_router_logic::request::ANY_MODEL;
+use llm_router_logic::request::{ANY_MODEL, Request};
+use llm_router_logic::route::plan;
 use llm_router_logic::time::{Moment, millis};
 use std::sync::Arc;
 
 /// The label of such requests in place of a backend's.
 const LABEL: &str = "cache";
+/// Stands where a backend's name stands in the ledger: no backend can be called so.
+const KEPT_ANSWERS: &str = "(cache)";
 
 /// An open account of such a request. Dropped while open, it books a client that went away.
 pub(crate) struct Repeat {
@@ -30,6 +36,9 @@ pub(crate) struct Repeat {
     decisions: Arc<Decisions>,
     allowance: Allowance,
     record: Decision,
+    request: Request,
+    /// The answer's own tokens, where it spared them.
+    spared: Option<Usage>,
     tenant: String,
     key: String,
     stream: bool,
@@ -51,18 +60,21 @@ impl Relay {
         started: Moment,
     ) -> Result<Repeat, Box<Failed>> {
         let handle = self.handle.clone();
-        let mut request = self.request(call, None);
+        let in_arms = self.in_arms(call, self.request(call, None));
+        let mut request = in_arms.request;
+        let tokens = (request.input_tokens, request.output_tokens);
         (request.input_tokens, request.output_tokens) = (0, 0);
         let allowance = Allowance::admit(&handle, call, &request).map_err(|(error, headers)| {
             let refused = &handle.metrics().requests_total;
             refused.with_label_values(&["none", &error.status.to_string()]).inc();
             Box::new(Failed { error, decision: String::new(), headers })
         })?;
+        (request.input_tokens, request.output_tokens) = tokens;
         let limits = allowance.headers(call.dialect);
         let record = Decision {
             id: format!("d-{:016x}", handle.draw()),
             unix_ms: unix_ms(),
-            model: request.model.unwrap_or_else(|| ANY_MODEL.to_owned()),
+            model: request.model.clone().unwrap_or_else(|| ANY_MODEL.to_owned()),
             strategy: request.hints.strategy.unwrap_or(handle.snapshot().policy.strategy),
             backend: None,
             backend_model: None,
@@ -87,6 +99,8 @@ impl Relay {
             ejection: Ejection::default(),
             not_looked_at: Vec::new(),
             circumstances: Circumstances {
+                cached: true,
+                experiments: in_arms.arms,
                 answered_from: Some(from),
                 answer_of: Some(of),
                 ..Circumstances::default()
@@ -98,6 +112,8 @@ impl Relay {
             decisions: Arc::clone(&self.decisions),
             allowance,
             record,
+            request,
+            spared: None,
             tenant: principal.tenant.to_string(),
             key: principal.key.as_ref().map(ToString::to_string).unwrap_or_default(),
             stream: call.inspected.stream,
@@ -129,20 +145,40 @@ impl Repeat {
         self.record.status = response.status().as_u16();
     }
 
-    /// The answer was given as it is.
-    pub(crate) fn served(mut self) {
+    /// The whole answer was given.
+    pub(crate) fn served(mut self, whole: &Whole) {
+        self.record.backend_model = Some(Arc::clone(&whole.model));
+        let from_cache = matches!(
+            self.record.circumstances.answered_from,
+            Some(AnsweredFrom::Cache | AnsweredFrom::RunningAnswer)
+        );
+        if from_cache {
+            self.spared = Some(whole.usage);
+            if let Some(cost) = whole.cost {
+                self.handle.metrics().answers.cache_saved_usd_total.inc_by(cost.as_usd().max(0.0));
+            }
+        }
         self.book(Outcome::Served, self.record.status);
     }
 
-    /// The answer it shared ended so; `None` = not yet.
-    pub(crate) fn ended(mut self, landed: Option<&Landed>) {
-        match landed {
-            Some(Landed::Kept(_) | Landed::TooLarge) => self.book(Outcome::Served, self.record.status),
-            _ => {
-                self.record.error = Some("the answer it shared broke off".to_owned());
-                self.book(Outcome::Failed, 502);
-            }
+    /// The answer it shared ended; `None` = it broke off.
+    pub(crate) fn ended(mut self, whole: Option<&Whole>) {
+        if let Some(whole) = whole {
+            return self.served(whole);
         }
+        self.record.error = Some("the answer it shared broke off".to_owned());
+        self.book(Outcome::Failed, 502);
+    }
+
+    /// What the answer's tokens would cost now at the best external alternative.
+    fn external_cost(&self) -> Option<Money> {
+        let usage = self.spared.as_ref()?;
+        let (snapshot, now) = (self.handle.snapshot(), self.handle.clock().now());
+        let draw = self.handle.draw();
+        let plan = plan(&snapshot.view, &*snapshot, &self.request, &snapshot.policy, draw, now);
+        let externals =
+            plan.steps.iter().filter(|step| !snapshot.view.backends[step.index].spec.is_cluster());
+        externals.filter_map(|step| basis(&snapshot, step).charge(usage, false)).min()
     }
 
     fn book(&mut self, outcome: Outcome, status: u16) {
@@ -158,6 +194,7 @@ impl Repeat {
         self.record.outcome = outcome;
         self.record.status = status;
         self.record.duration_ms = millis(duration);
+        self.record.external_cost = self.external_cost();
         self.journal(ended, status);
         self.allowance.end(0);
         let metrics = self.handle.metrics();
@@ -174,7 +211,7 @@ impl Repeat {
             fallback: false,
             usage: Usage::default(),
             cost: Some(Money::ZERO),
-            external_cost: None,
+            external_cost: self.record.external_cost,
             ttft: None,
             duration,
             shadow: false,
@@ -195,10 +232,10 @@ impl Repeat {
             region: topology.region.to_string(),
             tenant: self.tenant.clone(),
             key: self.key.clone(),
-            experiment: String::new(),
+            experiment: record.circumstances.experiments.join(","),
             asked: record.model.clone(),
-            backend: String::new(),
-            model: String::new(),
+            backend: KEPT_ANSWERS.to_owned(),
+            model: record.backend_model.as_deref().unwrap_or_default().to_owned(),
             external: false,
             stream: self.stream,
             input_tokens: 0,
@@ -213,9 +250,9 @@ impl Repeat {
             fault: String::new(),
             is_last: true,
             usage: Usage::default(),
-            raw_usage: None,
+            raw_usage: self.spared.as_ref().and_then(|usage| serde_json::to_string(usage).ok()),
             cost: Some(Money::ZERO),
-            external_cost: None,
+            external_cost: record.external_cost,
             flags: Flags::CACHED.with_if(Flags::DISCONNECTED, outcome == Ended::Cancelled),
             ttft_ms: None,
             duration_ms: record.duration_ms,

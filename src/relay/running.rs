@@ -187,7 +187,12 @@ impl Running {
         lease.succeed(self.begun.reply.usage());
         let cost = tally.served();
         if let Some(completion) = &self.completion {
-            completion.tell(Whole { cost, has_content: self.begun.reply.has_read_content() });
+            completion.tell(Whole {
+                cost,
+                usage: self.begun.reply.usage().unwrap_or_default(),
+                model: Arc::clone(&self.step.model),
+                has_content: self.begun.reply.has_read_content(),
+            });
         }
         cost
     }

@@ -1,10 +1,9 @@
 //! What one request came to: its decision record, metrics and settlement, booked exactly once.
 //!
 //! How its attempts are settled stands in [`settlement`], what becomes of two at the same time in [`race`],
-//! what metrics compare in [`figures`], the decision record in [`record`], a kept answer in [`hit`].
+//! what metrics compare in [`figures`], the decision record in [`record`].
 
 mod figures;
-pub(super) mod hit;
 mod race;
 pub(super) mod record;
 pub(super) mod settlement;

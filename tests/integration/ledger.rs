@@ -8,13 +8,7 @@ use crate::fixture::{
 use futures_util::StreamExt;
 use llm_router::certs::Authority;
 use llm_router::mock::{Action, Faults, Mock, Wait};
-use llm_router::outbound::Outbound;
-use llm_router::relay::{Call, Hit, Relay};
 use llm_router_logic::backend::Kind;
-use llm_router_logic::capability::Capabilities;
-use llm_router_logic::cost::usage::Usage;
-use llm_router_logic::request::{Hints, Request};
-use llm_router_logic::wire::{Dialect, Inbound, Operation, inspect};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -248,60 +242,6 @@ async fn without_a_place_to_write_paid_backends_refuse_and_our_own_go_on() {
     assert!(settings(&file(&open, &clusters, &providers)).ledger.is_some());
     let router = Router::start(&file(&open, &clusters, &providers)).await;
     assert_eq!(router.chat(hello("gpt", false), &[]).await.status(), 200);
-    router.node.shutdown().await;
-}
-
-#[tokio::test]
-async fn a_kept_answer_costs_nothing_and_has_a_row_that_says_so() {
-    let (_directory, path) = scratch();
-    let openai = upstream(fast(Kind::OpenAi, "gpt")).await;
-    let router = Router::start(&file(&section(&path), "", &provider("p1", &openai, "gpt"))).await;
-    let handle = router.node.handle();
-    let timeouts = settings(&file("", "", &provider("p1", &openai, "gpt"))).timeouts;
-    let outbound = Arc::new(Outbound::new(&[], timeouts).unwrap());
-    let relay = Relay::new(handle.clone(), outbound, Arc::default(), timeouts, Duration::ZERO);
-    let body = bytes::Bytes::from(hello("gpt", false).to_string());
-    let inspected = inspect(&Inbound::new(Dialect::OpenAi, Operation::Chat, &body)).unwrap();
-    let call = Call {
-        principal: Arc::default(),
-        dialect: Dialect::OpenAi,
-        operation: Operation::Chat,
-        path: None,
-        body,
-        inspected,
-        hints: Hints::default(),
-        needs: Capabilities::default(),
-        session: None,
-        headers: http::HeaderMap::new(),
-        completion: None,
-        trace: None,
-    };
-    let request =
-        Request { model: Some("gpt".to_owned()), input_tokens: 7, output_tokens: 5, ..Request::default() };
-    let hit = Hit { model: "gpt".into(), usage: Usage { input: 7, output: 5, ..Usage::default() } };
-    let started = handle.clock().now();
-    let id = relay.book_hit(&call, &request, &["trial=b".to_owned()], &hit, started);
-    let rows = settled(&router, &path, 1).await;
-    let row = &rows[0];
-    assert_eq!((row["request"].as_str(), row["backend"].as_str()), (Some(&*id), Some("(cache)")));
-    assert_eq!(
-        (&row["cached"], &row["cost_pico"], &row["outcome"]),
-        (&json!(1), &json!(0), &json!("served"))
-    );
-    // No backend worked: no tokens. What it spared is told, at $1 and $2 per million tokens.
-    assert_eq!(
-        (&row["input"], &row["output"], &row["experiment"]),
-        (&json!(0), &json!(0), &json!("trial=b"))
-    );
-    assert_eq!((row["external_usd"].as_f64().unwrap() * 1e12).round(), 17_000_000.0);
-    assert!(row["raw_usage"].as_str().unwrap().contains("\"output\":5"));
-    let spend = booked(&router, 1).await;
-    assert_eq!(
-        (spend["total"]["cost_usd"].as_f64(), spend["total"]["gross_savings_usd"].as_f64()),
-        (Some(0.0), Some(0.000_017))
-    );
-    assert_eq!(llm_router::ledger::verify(&path).unwrap(), Vec::<String>::new());
-    assert_eq!(openai.books().received, 0);
     router.node.shutdown().await;
 }
 

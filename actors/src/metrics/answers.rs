@@ -1,6 +1,6 @@
 //! Metrics of answers that are given again.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Counter, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// These metrics, registered with the others.
 #[derive(Clone, Debug)]
@@ -13,6 +13,16 @@ pub struct Answers {
     pub idempotency_bytes: IntGauge,
     /// `llm_router_idempotency_forgotten_total`
     pub idempotency_forgotten_total: IntCounter,
+    /// `llm_router_cache_requests_total{result}`
+    pub cache_requests_total: IntCounterVec,
+    /// `llm_router_cache_entries`
+    pub cache_entries: IntGauge,
+    /// `llm_router_cache_bytes`
+    pub cache_bytes: IntGauge,
+    /// `llm_router_cache_evicted_total`
+    pub cache_evicted_total: IntCounter,
+    /// `llm_router_cache_saved_usd_total`
+    pub cache_saved_usd_total: Counter,
 }
 
 impl Answers {
@@ -41,6 +51,26 @@ impl Answers {
             idempotency_forgotten_total: register!(IntCounter::with_opts(opts(
                 "idempotency_forgotten_total",
                 "Answers of idempotency keys forgotten before their time, for want of room."
+            ))),
+            cache_requests_total: register!(IntCounterVec::new(
+                opts("cache_requests_total", "Requests by what the response cache did for them."),
+                &["result"]
+            )),
+            cache_entries: register!(IntGauge::with_opts(opts(
+                "cache_entries",
+                "Answers the response cache keeps on this node."
+            ))),
+            cache_bytes: register!(IntGauge::with_opts(opts(
+                "cache_bytes",
+                "Bytes of answers the response cache keeps on this node."
+            ))),
+            cache_evicted_total: register!(IntCounter::with_opts(opts(
+                "cache_evicted_total",
+                "Answers that went before their time to make room in the response cache."
+            ))),
+            cache_saved_usd_total: register!(Counter::with_opts(opts(
+                "cache_saved_usd_total",
+                "USD that the answers given again by the response cache had cost when they were generated."
             ))),
         })
     }

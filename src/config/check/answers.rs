@@ -1,9 +1,9 @@
 //! The sections on answers that are given again.
 
 use super::Check;
-use crate::config::file::IdempotencyFile;
+use crate::config::file::{CacheFile, IdempotencyFile};
 use crate::config::path::Path;
-use crate::config::settings::Idempotency;
+use crate::config::settings::{Cache, CacheScope, Idempotency};
 use std::time::Duration;
 
 /// Longest key that may be configured: more than any header needs.
@@ -11,7 +11,39 @@ const KEY_BYTES_MAX: usize = 4096;
 /// A shorter time would forget an answer before its client can ask again.
 const TTL_LEAST: Duration = Duration::from_millis(1);
 
+const CACHE_TTL: Duration = Duration::from_secs(5 * 60);
+const CACHE_BYTES: usize = 256 * 1024 * 1024;
+const CACHE_ENTRY_BYTES: usize = 1024 * 1024;
+
 impl Check<'_> {
+    pub(super) fn cache(&mut self, file: &CacheFile) -> Option<Cache> {
+        let at = Path::default().key("cache");
+        let scope = match file.scope.as_deref() {
+            None | Some("tenant") => CacheScope::Tenant,
+            Some("key") => CacheScope::Key,
+            Some("all") => CacheScope::All,
+            Some(other) => {
+                let why = format!("expected `tenant`, `key` or `all`, found `{other}`");
+                self.findings.problem(&at.key("scope"), why);
+                CacheScope::Tenant
+            }
+        };
+        let settings = Cache {
+            ttl: self.duration(&at.key("ttl"), file.ttl, CACHE_TTL, TTL_LEAST),
+            max_bytes: self.bytes(&at.key("maxBytes"), file.max_bytes, CACHE_BYTES),
+            max_entry_bytes: self.bytes(&at.key("maxEntryBytes"), file.max_entry_bytes, CACHE_ENTRY_BYTES),
+            include_sampled: file.include_sampled.unwrap_or(false),
+            scope,
+        };
+        if settings.max_entry_bytes > settings.max_bytes {
+            self.findings.problem(
+                &at.key("maxEntryBytes"),
+                format!("is more than all may have together, `maxBytes` of `{}`", settings.max_bytes),
+            );
+        }
+        file.enabled.unwrap_or(true).then_some(settings)
+    }
+
     pub(super) fn idempotency(&mut self, file: &IdempotencyFile) -> Idempotency {
         let at = Path::default().key("idempotency");
         let usual = Idempotency::default();

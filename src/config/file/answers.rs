@@ -25,3 +25,28 @@ pub(in crate::config) struct IdempotencyFile {
     #[schemars(range(min = 1, max = 4096))]
     pub max_key_bytes: Option<usize>,
 }
+
+/// Answers given again to requests that ask for the same.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(deny_unknown_fields)]
+pub(in crate::config) struct CacheFile {
+    /// Whether it is on. Default true where this section is.
+    pub enabled: Option<bool>,
+    /// How long an answer is given again. Default `5m`.
+    pub ttl: Option<Span>,
+    /// Bytes of all answers kept, and again of all that run; what was used least goes first. Default 268435456
+    /// (256 MiB).
+    #[schemars(range(min = 1))]
+    pub max_bytes: Option<usize>,
+    /// A larger answer is not kept, and one to a larger request is not looked for. Default 1048576 (1 MiB).
+    #[schemars(range(min = 1))]
+    pub max_entry_bytes: Option<usize>,
+    /// Whether answers drawn at random (without `temperature` 0) are given again too. Default false: only where
+    /// the client sends `x-llm-router-cache: on`.
+    pub include_sampled: Option<bool>,
+    /// Among whom an answer is shared: the keys of a `tenant`, one `key` alone, or `all` tenants; always only
+    /// among those with the same rights. Default `tenant`.
+    #[schemars(extend("enum" = ["tenant", "key", "all", null]))]
+    pub scope: Option<String>,
+}
