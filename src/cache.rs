@@ -1,14 +1,15 @@
 //! Answers that several clients get of one generation, and the response cache.
 //!
 //! Owns a generation that runs for whoever waits for it ([`flight`]), what is left of it ([`answer`]), who gets
-//! it in which response ([`share`]), and the cache: the kept answers of this node ([`store`]) and which of the
-//! running generations an equal request may go along with. Which requests are equal is said by
+//! it in which response ([`share`]), and the cache: the kept answers of this node ([`store`]) and of the region
+//! ([`shared`]), and which of the running generations an equal request may go along with. Which requests are equal is said by
 //! `logic::cache_key`; repeats under one key are [`crate::idempotency`]'s.
 
 pub(crate) mod answer;
 pub(crate) mod flight;
 mod respond;
 mod share;
+mod shared;
 mod store;
 mod wish;
 
@@ -18,6 +19,8 @@ use flight::{Flight, Landed, Reader, Room};
 use llm_router_actors::clock::Clock;
 use llm_router_actors::metrics::Metrics;
 use llm_router_logic::cache_key::Digest256;
+use llm_router_logic::time::Moment;
+use shared::Shared;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -31,6 +34,8 @@ const FLIGHTS_MAX: usize = 65_536;
 pub(crate) struct ResponseCache {
     settings: Settings,
     store: Store,
+    /// The answers of the region's routers.
+    shared: Option<Shared>,
     flights: Mutex<Flights>,
     room: Arc<Room>,
     clock: Clock,
@@ -73,6 +78,10 @@ impl ResponseCache {
         }
         let settings = settings?.clone();
         Some(Arc::new(Self {
+            shared: settings
+                .redis
+                .as_ref()
+                .and_then(|redis| Shared::new(redis, settings.ttl, settings.max_entry_bytes, clock, metrics)),
             store: Store::new(&settings, metrics),
             flights: Mutex::default(),
             room: Room::new(settings.max_entry_bytes, settings.max_bytes),
@@ -91,9 +100,17 @@ impl ResponseCache {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A kept answer that `wish` takes, and its age.
-    fn find(&self, key: &Digest256, wish: Wish) -> Option<(Arc<Answer>, Duration)> {
-        self.store.find(key, self.clock.now()).filter(|(_, age)| wish.takes(*age))
+    /// A kept answer that `wish` takes, and its age: of this node, else of the region.
+    async fn find(&self, key: &Digest256, wish: Wish) -> Option<(Arc<Answer>, Duration)> {
+        if let Some((answer, age)) = self.store.find(key, self.clock.now()) {
+            return wish.takes(age).then_some((answer, age));
+        }
+        let (answer, age) = self.shared.as_ref()?.find(key).await?;
+        if self.store.takes(&answer) {
+            let at = Moment::ZERO + self.clock.now().since(Moment::ZERO).saturating_sub(age);
+            self.store.put(*key, Arc::clone(&answer), at, &self.metrics);
+        }
+        wish.takes(age).then_some((answer, age))
     }
 
     /// A place at the generation of `key`; `launch` starts one, given its turn. `anew` = not at one that runs.
@@ -125,6 +142,9 @@ impl ResponseCache {
             && self.store.takes(answer)
         {
             self.store.put(key, Arc::clone(answer), self.clock.now(), &self.metrics);
+            if let Some(shared) = &self.shared {
+                shared.put(key, Arc::clone(answer));
+            }
         }
         let mut flights = self.flights();
         if flights.running.get(&key).is_some_and(|(running, _)| *running == turn) {

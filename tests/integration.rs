@@ -7,6 +7,8 @@ mod actors;
 mod auth;
 #[path = "integration/cache.rs"]
 mod cache;
+#[path = "integration/cache_redis.rs"]
+mod cache_redis;
 #[path = "integration/certified.rs"]
 mod certified;
 #[path = "integration/decision.rs"]

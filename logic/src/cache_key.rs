@@ -11,11 +11,13 @@ mod canonical;
 #[cfg(test)]
 #[path = "cache_key/proof.rs"]
 mod proof;
+mod seal;
 
 use crate::request::ANY_MODEL;
 use crate::wire::json::{Shallow, elements};
 use crate::wire::{Dialect, Inbound, Inspected, Operation};
 use canonical::NotJson;
+pub use seal::{SEALED_EXTRA, Seal};
 use sha2::{Digest, Sha256};
 
 /// A SHA-256.

@@ -55,7 +55,7 @@ impl Relay {
         };
         let completion = Arc::clone(call.completion.get_or_insert_default());
         if !wish.refresh
-            && let Some((answer, age)) = cache.find(&key, wish)
+            && let Some((answer, age)) = cache.find(&key, wish).await
             && self.has_backend(&answer.backend())
         {
             cache.count("hit");

@@ -1,6 +1,6 @@
 //! The kept answers of this node.
 //!
-//! Owns their bounds: a time to live, bytes in all and bytes of one. What was used least goes first.
+//! Owns their bounds: a time to live, bytes in all and bytes of one. What was used longest ago goes first.
 
 use super::answer::Answer;
 use crate::config::Cache as Settings;
@@ -8,6 +8,7 @@ use llm_router_actors::metrics::Metrics;
 use llm_router_logic::cache_key::Digest256;
 use llm_router_logic::time::Moment;
 use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ impl Store {
         let counted = metrics.answers.clone();
         let answers = Cache::builder()
             .max_capacity(settings.max_bytes as u64)
+            .eviction_policy(EvictionPolicy::lru())
             .weigher(|_, stored: &Stored| u32::try_from(stored.answer.weight()).unwrap_or(u32::MAX))
             .time_to_live(settings.ttl)
             .eviction_listener(move |_, stored: Stored, cause| {

@@ -116,7 +116,7 @@ impl Check<'_> {
             timeouts: self.timeouts(&file.timeouts.unwrap_or_default()),
             backends,
             ledger: file.ledger.and_then(|ledger| self.ledger(ledger)),
-            cache: file.cache.and_then(|cache| self.cache(&cache)),
+            cache: file.cache.and_then(|cache| self.cache(cache)),
             idempotency: self.idempotency(&file.idempotency.unwrap_or_default()),
             experiments,
             shadows,

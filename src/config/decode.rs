@@ -16,7 +16,8 @@ use std::collections::BTreeSet;
 const WRONG_VALUES_MAX: usize = 200;
 
 /// Keys whose values are never shown.
-const SECRET_KEYS: [&str; 9] = [
+const SECRET_KEYS: [&str; 10] = [
+    "url",
     "apiKey",
     "sharedSecret",
     "password",

@@ -11,7 +11,7 @@ mod telemetry;
 mod webhook;
 
 use crate::config::duration::{Millis, Span};
-pub(super) use answers::{CacheFile, IdempotencyFile};
+pub(super) use answers::{CacheFile, IdempotencyFile, RedisFile};
 pub(super) use guard::{BreakerFile, HedgingFile, RetriesFile};
 pub(super) use network::{LinkFile, NetworkFile};
 use schemars::JsonSchema;

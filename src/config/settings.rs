@@ -394,7 +394,33 @@ pub struct Cache {
     pub include_sampled: bool,
     /// Among whom an answer is shared.
     pub scope: CacheScope,
+    /// Where a region's routers share them; `None` = nowhere.
+    pub redis: Option<Redis>,
 }
+
+/// A Redis in which routers share answers.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// Its address, which may hold a password.
+    pub url: SecretString,
+    /// What answers are sealed with.
+    pub secret: SecretString,
+    /// What the names of our values begin with.
+    pub key_prefix: String,
+    /// The longest a request waits for it.
+    pub lookup_timeout: Duration,
+}
+
+impl PartialEq for Redis {
+    fn eq(&self, other: &Self) -> bool {
+        let secrets =
+            |redis: &Self| (redis.url.expose_secret().to_owned(), redis.secret.expose_secret().to_owned());
+        secrets(self) == secrets(other)
+            && (&self.key_prefix, self.lookup_timeout) == (&other.key_prefix, other.lookup_timeout)
+    }
+}
+
+impl Eq for Redis {}
 
 /// Among whom an answer is shared, provided they have the same rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

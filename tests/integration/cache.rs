@@ -19,12 +19,12 @@ async fn cached(more: &str) -> (Mock, Router) {
 }
 
 /// A request whose answer is not drawn at random.
-fn asking(text: &str, stream: bool) -> Value {
+pub(crate) fn asking(text: &str, stream: bool) -> Value {
     json!({"model": MODEL, "temperature": 0, "stream": stream, "messages": [{"role": "user", "content": text}]})
 }
 
 /// The word for what the cache did, the status and the body.
-async fn told(response: reqwest::Response) -> (String, u16, String) {
+pub(crate) async fn told(response: reqwest::Response) -> (String, u16, String) {
     let word = header(&response, "x-llm-router-cache").to_owned();
     (word, response.status().as_u16(), response.text().await.unwrap())
 }
@@ -100,7 +100,10 @@ async fn a_hundred_equal_requests_at_once_are_one_generation() {
 
 #[tokio::test]
 async fn every_dialect_has_its_own_answers() {
-    let (mock, router) = cached("cache: {}").await;
+    let mock = upstream(fast(Kind::OpenAi, MODEL)).await;
+    let embeds =
+        provider("p1", &mock, MODEL).replace("defaultModel", "capabilities: [chat, embedding], defaultModel");
+    let router = Router::start(&file("cache: {}", "", &embeds)).await;
     let turn = json!([{"role": "user", "content": "hi"}]);
     let gemini = json!({"contents": [{"parts": [{"text": "hi"}]}], "generationConfig": {"temperature": 0}});
     let at = |path: &str| format!("/v1beta/models/{MODEL}:{path}");
@@ -269,7 +272,7 @@ async fn answers_expire_and_make_room_and_outlive_a_reload() {
 async fn a_hit_counts_as_a_request_and_needs_no_budget() {
     let key = "a-key-of-these-tests-1";
     let auth = format!(
-        "auth: {{keys: [{{id: k, tenant: team, key: {key}, limits: {{requestsPerMinute: 6}}}}]}}\n\
+        "auth: {{keys: [{{id: k, tenant: team, key: {key}, limits: {{requestsPerMinute: 12}}}}]}}\n\
          tenants: [{{name: team, budget: {{usd: 0.00012}}}}]\ncache: {{}}"
     );
     let (mock, router) = cached(&auth).await;
@@ -287,7 +290,7 @@ async fn a_hit_counts_as_a_request_and_needs_no_budget() {
     let mut generated = 0;
     while ask(&format!("{generated}")).await.status() == 200 {
         generated += 1;
-        assert!(generated < 6, "the budget does not end");
+        assert!(generated < 10, "the budget does not end");
     }
     let hit = ask("0").await;
     assert_eq!(
@@ -296,7 +299,7 @@ async fn a_hit_counts_as_a_request_and_needs_no_budget() {
         "no budget is asked"
     );
     let mut last = 200;
-    for _ in 0..6 {
+    for _ in 0..14 {
         last = ask("0").await.status().as_u16();
     }
     assert_eq!(last, 429, "hits count against the rate");

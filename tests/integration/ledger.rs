@@ -12,7 +12,6 @@ use llm_router_logic::backend::Kind;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A file's section.

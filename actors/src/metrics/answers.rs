@@ -23,6 +23,10 @@ pub struct Answers {
     pub cache_evicted_total: IntCounter,
     /// `llm_router_cache_saved_usd_total`
     pub cache_saved_usd_total: Counter,
+    /// `llm_router_cache_redis_total{result}`
+    pub cache_redis_total: IntCounterVec,
+    /// `llm_router_cache_redis_up`
+    pub cache_redis_up: IntGauge,
 }
 
 impl Answers {
@@ -67,6 +71,14 @@ impl Answers {
             cache_evicted_total: register!(IntCounter::with_opts(opts(
                 "cache_evicted_total",
                 "Answers that went before their time to make room in the response cache."
+            ))),
+            cache_redis_total: register!(IntCounterVec::new(
+                opts("cache_redis_total", "Looks into the shared Redis and writes to it, by result."),
+                &["result"]
+            )),
+            cache_redis_up: register!(IntGauge::with_opts(opts(
+                "cache_redis_up",
+                "1 while this node shares answers through Redis."
             ))),
             cache_saved_usd_total: register!(Counter::with_opts(opts(
                 "cache_saved_usd_total",
