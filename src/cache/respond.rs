@@ -15,7 +15,7 @@ use crate::relay::{Call, Failed, Relay};
 use axum::response::Response;
 use http::header::AGE;
 use http::{HeaderName, HeaderValue};
-use llm_router_logic::cache_key::{Circle, Digest256, cache_key};
+use llm_router_logic::cache_key::{Circle, Digest256, Uncacheable, cache_key};
 use llm_router_logic::time::Moment;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,7 +127,7 @@ impl Relay {
         class.extend(self.arms_of(call));
         let circle = Circle { among: cache.settings.scope.words(principal, rights), class };
         let sampled = cache.settings.include_sampled || wish.sampled;
-        cache_key(&call.inbound(), &call.inspected, &circle, sampled).map_err(|why| why.as_str())
+        cache_key(&call.inbound(), &call.inspected, &circle, sampled).map_err(Uncacheable::as_str)
     }
 }
 
