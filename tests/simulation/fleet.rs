@@ -39,8 +39,11 @@ pub(crate) struct Fleet {
     started: Instant,
     nodes: Arc<Mutex<BTreeMap<usize, Running>>>,
     /// Totals as they were noted last.
-    totals: Arc<Mutex<BTreeMap<(usize, u64, String), u64>>>,
+    totals: Arc<Mutex<BTreeMap<Published, u64>>>,
 }
+
+/// Whose total: the node, its generation, what it is of.
+type Published = (usize, u64, String);
 
 struct Running {
     core: Core,
