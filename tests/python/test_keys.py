@@ -62,7 +62,8 @@ def test_without_auth_only_loopback_is_served_with_a_warning_and_nothing_else_is
     assert "clients need no key" in router.output()
     assert router.chat("m").status_code == 200
     public = tmp_path / "public.json"
-    public.write_text(json.dumps({**file, "server": {"host": "0.0.0.0", "port": 0}}))
+    everywhere = {"host": "0.0.0.0", "port": 0}  # noqa: S104 - refused, that is the point
+    public.write_text(json.dumps({**file, "server": everywhere}))
     refused = command("serve", "--config", str(public), env=ENVIRONMENT)
     assert refused.returncode == 64
     assert "auth: missing" in refused.stderr

@@ -57,9 +57,11 @@ class Receiver:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def of(self, event: str) -> list[dict]:
+        """What came of one kind."""
         return [one for one in self.events if one["event"] == event]
 
     def close(self) -> None:
+        """Takes no more."""
         self.server.shutdown()
         self.server.server_close()
 
