@@ -5,10 +5,12 @@
 //! what cannot be read is counted in `llm_router_gossip_refused_total` and dropped.
 
 mod quic;
+mod seeds;
 mod udp;
 
 use crate::identity::IdentityError;
 pub use quic::Quic;
+pub use seeds::SystemResolver;
 use std::net::SocketAddr;
 pub use udp::LoopbackUdp;
 

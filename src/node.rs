@@ -7,7 +7,7 @@ mod relaying;
 pub use core::{Core, World};
 
 use crate::config::{self, Config, Problems};
-use crate::gossip_transport::{LoopbackUdp, Quic, TransportError};
+use crate::gossip_transport::{LoopbackUdp, Quic, SystemResolver, TransportError};
 use crate::http::server::{self, Limits};
 use crate::http::{App, Sessions, admin_router, router_with};
 use crate::identity::{Identity, NodeName};
@@ -235,11 +235,16 @@ impl Node {
         Ok(())
     }
 
-    /// Drains and ends the node: not ready at once, running requests end within the drain limit,
-    /// peers are told.
+    /// Drains and ends the node: not ready at once and peers told, new requests still taken for
+    /// `server.lameDuck`, then running ones end within the drain limit.
     pub async fn shutdown(self) {
         self.app.readiness.drain();
         self.app.handle.tell_leaving();
+        let lame_duck = self.running.lock().unwrap_or_else(PoisonError::into_inner).server.lame_duck;
+        if !lame_duck.is_zero() {
+            tracing::info!(?lame_duck, "not ready any more, and taking what still comes");
+            tokio::time::sleep(lame_duck).await;
+        }
         self.stop.cancel();
         self.app.relay.load().stop_shadows();
         for listener in self.listeners {
@@ -392,6 +397,7 @@ async fn gossip(
         listen: bound,
         advertise: gossip.advertise.unwrap_or(bound),
         seeds: gossip.seeds.clone(),
+        resolver: Arc::new(SystemResolver),
         interval: gossip.interval,
     };
     Ok(Some(((settings, transport), identity)))

@@ -6,6 +6,7 @@
 
 mod counted;
 mod own;
+mod seeds;
 
 use crate::address::Address;
 use crate::clock::Clock;
@@ -33,7 +34,9 @@ use llm_router_logic::time::Moment;
 use llm_router_logic::view::{Member, PeerFact};
 use own::OwnState;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use seeds::Names;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,6 +80,8 @@ pub(crate) enum Msg {
     Withdraw(BackendId),
     /// A peer's value changed.
     Heard { peer: ChitchatId, key: String, value: String },
+    /// What the seeds' names stand for, and why some could not be looked up.
+    Resolved(Vec<SocketAddr>, Option<String>),
     /// Look at the members.
     Tick,
     /// chitchat's task ended.
@@ -89,6 +94,7 @@ pub(crate) struct State {
     arguments: Arguments,
     chitchat: ChitchatHandle,
     own: OwnState,
+    names: Names,
     /// The version reports are written in.
     version: u8,
     members: Vec<Member>,
@@ -132,12 +138,13 @@ impl Actor for Gossip {
         let Arguments { settings, generation, node, region, clock, .. } = &arguments;
         // Time since the clock's start keeps generations growing over restarts of this actor.
         let generation = generation + clock.now().micros() / 1_000;
+        let (addresses, names) = seeds::split(&settings.seeds, Arc::clone(&settings.resolver));
         let config = ChitchatConfig {
             chitchat_id: ChitchatId::new(node.as_str(), generation, settings.advertise),
             cluster_id: settings.cluster_id.clone(),
             gossip_interval: settings.interval,
             listen_addr: settings.listen,
-            seed_nodes: settings.seeds.clone(),
+            seed_nodes: addresses,
             failure_detector_config: FailureDetectorConfig {
                 phi_threshold: PHI_THRESHOLD,
                 initial_interval: INITIAL_INTERVAL,
@@ -188,7 +195,7 @@ impl Actor for Gossip {
         let introduction = introduction(region);
         let own = OwnState::default();
         let (version, members, peers) = (codec::VERSION, Vec::new(), BTreeMap::new());
-        let mut state = State { arguments, chitchat, own, version, members, peers };
+        let mut state = State { arguments, chitchat, own, names, version, members, peers };
         state.set(&Key::Node, &introduction).await;
         // Small, and a name that may stand in a key: refused only where the board is full.
         let _ = state.arguments.facts.publish(Reads::NAME, &Reads::OURS);
@@ -216,9 +223,11 @@ impl Actor for Gossip {
             Msg::Tick => {
                 state.look_at_members().await;
                 state.arguments.fleet.tend();
+                state.names.look_up(&me, state.arguments.clock.now());
                 state.show();
                 me.send_after(TICK, || Msg::Tick);
             }
+            Msg::Resolved(addresses, failed) => state.resolved(&addresses, failed.as_deref())?,
             Msg::Terminated => return Err("the gossip task ended".into()),
             Msg::Poison => poison(),
         }
@@ -274,7 +283,8 @@ impl State {
         let node = NodeId::new(&*id.node_id);
         let peer = self.peers.entry(node.clone()).or_default();
         if id.generation_id < peer.generation {
-            return;
+            let refused = &self.arguments.metrics.gossip_refused_total;
+            return refused.with_label_values(&["old_incarnation"]).inc();
         }
         if id.generation_id > peer.generation {
             *peer = Peer { generation: id.generation_id, ..Peer::default() };
@@ -364,6 +374,18 @@ impl State {
             .collect();
         let peers = members.iter().filter(|member| member.live && !member.this_node);
         codec::version_for(peers.map(|peer| told.get(&peer.node).copied().unwrap_or(codec::VERSION_MIN)))
+    }
+
+    /// Greets whom the seeds' names stand for.
+    fn resolved(&mut self, addresses: &[SocketAddr], failed: Option<&str>) -> Result<(), ActorProcessingErr> {
+        let alone = !self.members.iter().any(|member| member.live && !member.this_node);
+        self.names.resolved(failed, alone, self.arguments.clock.now());
+        let Arguments { settings, metrics, .. } = &self.arguments;
+        metrics.gossip.seeds.set(i64::try_from(addresses.len()).unwrap_or(i64::MAX));
+        for address in addresses.iter().filter(|address| **address != settings.advertise) {
+            self.chitchat.gossip(*address)?;
+        }
+        Ok(())
     }
 
     /// Shows who is there, and how old what they say is.

@@ -12,6 +12,7 @@ mod webhook;
 
 use llm_router_logic::backend::BackendSpec;
 use llm_router_logic::report::Health;
+use prometheus::core::Collector as _;
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
@@ -534,6 +535,18 @@ impl Metrics {
             ))),
             registry,
         })
+    }
+
+    /// Dropped values and packets so far, by reason.
+    pub fn gossip_refusals(&self) -> Vec<(String, u64)> {
+        let families = self.gossip_refused_total.collect();
+        let counted = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
+        let read = counted.filter_map(|metric| {
+            let why = metric.get_label().first()?.value().to_owned();
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it counts")]
+            Some((why, metric.get_counter().get_value() as u64))
+        });
+        read.collect()
     }
 
     /// Shows `health` in the gauge that fits the backend.

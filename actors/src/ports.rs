@@ -9,6 +9,7 @@ use llm_router_logic::ids::BackendId;
 use llm_router_logic::money::Money;
 use llm_router_logic::time::Moment;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,6 +129,15 @@ pub struct Undelivered {
     pub why: String,
     /// When it asked to be tried again.
     pub retry_after: Option<Duration>,
+}
+
+/// How a seed's name is looked up.
+pub trait Resolve: std::fmt::Debug + Send + Sync + 'static {
+    /// The addresses that `seed`, a `host:port`, stands for now.
+    ///
+    /// # Errors
+    /// In words; it is asked again.
+    fn resolve(&self, seed: String) -> BoxFuture<'static, Result<Vec<SocketAddr>, String>>;
 }
 
 /// The one source of randomness: 64 bits a call.

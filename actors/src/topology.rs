@@ -1,5 +1,6 @@
 //! What a node is told to run: replaced as a whole by a reload.
 
+use crate::ports::Resolve;
 use llm_router_logic::backend::BackendSpec;
 use llm_router_logic::ids::{NodeId, Region};
 use llm_router_logic::route::Policy;
@@ -31,7 +32,7 @@ pub struct Topology {
 }
 
 /// How a node gossips.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct GossipSettings {
     /// Messages of other clusters are ignored.
     pub cluster_id: String,
@@ -39,8 +40,10 @@ pub struct GossipSettings {
     pub listen: SocketAddr,
     /// Address peers send to.
     pub advertise: SocketAddr,
-    /// `host:port` of nodes to start from; names are resolved again every minute.
+    /// `host:port` of nodes to start from; names are looked up again and again.
     pub seeds: Vec<String>,
+    /// How names are looked up.
+    pub resolver: Arc<dyn Resolve>,
     /// Time between rounds.
     pub interval: Duration,
 }

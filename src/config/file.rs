@@ -110,6 +110,9 @@ pub(super) struct ServerFile {
     pub max_body_bytes: Option<usize>,
     /// How long a stopping node waits for running requests. Default `30s`.
     pub drain_timeout: Option<Span>,
+    /// How long a stopping node, which is not ready any more, still takes new requests: as long as DNS or a
+    /// load balancer takes to lead clients elsewhere. Default `0s`.
+    pub lame_duck: Option<Span>,
 }
 
 /// How backends are chosen and watched.
@@ -505,7 +508,8 @@ pub(super) struct GossipFile {
     pub listen: Option<String>,
     /// Address peers reach it at, where that is another. Default: the one it listens on.
     pub advertise: Option<String>,
-    /// `host:port` of nodes to start from; names are looked up again every minute.
+    /// `host:port` of nodes to start from; names are looked up again every 15 seconds, twice a second while no peer
+    /// is known.
     pub seeds: Option<Vec<Option<String>>>,
     /// Pause between two rounds, `50ms` to `10s`. Default `200ms`.
     pub interval: Option<Span>,

@@ -112,6 +112,8 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// How long a stopping node waits for running requests.
     pub drain_timeout: Duration,
+    /// How long a stopping node, no longer ready, takes what still comes.
+    pub lame_duck: Duration,
 }
 
 /// Who this node is.

@@ -5,6 +5,7 @@
 //! as dropped. An answer goes back on the connection its question came on, so a peer behind a translated
 //! address is reached as well as one whose advertised address can be called.
 
+mod delta;
 mod frame;
 mod inbound;
 mod link;

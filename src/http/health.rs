@@ -37,6 +37,11 @@ impl Readiness {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Whether the node finishes what it has and ends then.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     /// `None` when ready, else why not.
     pub(super) fn why_not(&self, handle: &Handle) -> Option<&'static str> {
         if self.draining.load(Ordering::Acquire) {

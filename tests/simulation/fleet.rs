@@ -6,6 +6,7 @@ use crate::randomness::Draws;
 use crate::relays;
 use axum::Router;
 use llm_router::config::{self, Config};
+use llm_router::gossip_transport::SystemResolver;
 use llm_router::http::router;
 use llm_router::mock::{Faults, InProcess, MockConfig};
 use llm_router::node::{Core, World};
@@ -86,6 +87,7 @@ impl Fleet {
                 .filter(|peer| *peer != node)
                 .map(|n| gossip_address(n).to_string())
                 .collect(),
+            resolver: Arc::new(SystemResolver),
             interval: Duration::from_millis(200),
         };
         let world = World {

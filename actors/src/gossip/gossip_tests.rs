@@ -4,8 +4,11 @@
 use crate::clock::Clock;
 use crate::handle::{Handle, Setup};
 use crate::metrics::Metrics;
-use crate::ports::{Probe, Reading, Speed, Wake, WakeOrder};
+use crate::ports::{
+    GossipMessage, GossipSocket, GossipTransport, Probe, Reading, Resolve, Speed, Wake, WakeOrder,
+};
 use crate::topology::{GossipSettings, Topology};
+use async_trait::async_trait;
 use chitchat::transport::ChannelTransport;
 use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
 use futures_util::FutureExt;
@@ -17,10 +20,12 @@ use llm_router_logic::ids::{NodeId, Region};
 use llm_router_logic::report::{Health, Report};
 use llm_router_logic::route::Policy;
 use llm_router_logic::view::PeerFact;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -66,11 +71,22 @@ fn spec() -> Arc<BackendSpec> {
 
 /// A whole node at port 1, whose backend is looked at every `look`.
 async fn node(network: &ChannelTransport, look: Duration) -> Handle {
+    node_over(Arc::new(network.clone()), &address(2).to_string(), Answers::none(), look).await
+}
+
+/// The same over any transport, from any seed.
+async fn node_over(
+    transport: Arc<dyn GossipTransport>,
+    seed: &str,
+    resolver: Arc<Answers>,
+    look: Duration,
+) -> Handle {
     let settings = GossipSettings {
         cluster_id: "test".to_owned(),
         listen: address(1),
         advertise: address(1),
-        seeds: vec![address(2).to_string()],
+        seeds: vec![seed.to_owned()],
+        resolver,
         interval: INTERVAL,
     };
     let draw = AtomicU64::new(1);
@@ -88,7 +104,7 @@ async fn node(network: &ChannelTransport, look: Duration) -> Handle {
         },
         probe: Arc::new(Well),
         wake: Arc::new(Well),
-        gossip: Some((settings, Arc::new(network.clone()))),
+        gossip: Some((settings, transport)),
         ledger: None,
         draw: Arc::new(move || draw.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed)),
         metrics: Metrics::new().unwrap(),
@@ -101,17 +117,80 @@ async fn node(network: &ChannelTransport, look: Duration) -> Handle {
     .unwrap()
 }
 
+/// A resolver that gives the answers it was told, one after another, the last one for ever.
+#[derive(Debug, Default)]
+struct Answers(Mutex<VecDeque<Result<Vec<SocketAddr>, String>>>);
+
+impl Answers {
+    fn none() -> Arc<Self> {
+        Arc::default()
+    }
+}
+
+impl Resolve for Answers {
+    fn resolve(&self, seed: String) -> BoxFuture<'static, Result<Vec<SocketAddr>, String>> {
+        assert_eq!(seed, "peers.example:7946");
+        let mut answers = self.0.lock().unwrap();
+        let next = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
+        async { next.unwrap_or_else(|| Err("no such name".to_owned())) }.boxed()
+    }
+}
+
+/// A transport whose socket breaks when it is told to.
+struct Breakable {
+    network: ChannelTransport,
+    broken: Arc<Notify>,
+}
+
+struct BreakableSocket {
+    socket: Box<dyn GossipSocket>,
+    broken: Arc<Notify>,
+}
+
+#[async_trait]
+impl GossipTransport for Breakable {
+    async fn open(&self, listen: SocketAddr) -> anyhow::Result<Box<dyn GossipSocket>> {
+        let socket = self.network.open(listen).await?;
+        Ok(Box::new(BreakableSocket { socket, broken: Arc::clone(&self.broken) }))
+    }
+}
+
+#[async_trait]
+impl GossipSocket for BreakableSocket {
+    async fn send(&mut self, to: SocketAddr, message: GossipMessage) -> anyhow::Result<()> {
+        self.socket.send(to, message).await
+    }
+
+    async fn recv(&mut self) -> anyhow::Result<(SocketAddr, GossipMessage)> {
+        tokio::select! {
+            () = self.broken.notified() => anyhow::bail!("the socket is broken"),
+            heard = self.socket.recv() => heard,
+        }
+    }
+}
+
 /// A bare chitchat node.
 struct Stranger(ChitchatHandle);
 
 impl Stranger {
     async fn new(network: &ChannelTransport, name: &str, generation: u64, port: u16) -> Self {
+        Self::seeded(network, name, generation, port, vec![address(1).to_string()]).await
+    }
+
+    /// One that starts from `seeds`.
+    async fn seeded(
+        network: &ChannelTransport,
+        name: &str,
+        generation: u64,
+        port: u16,
+        seeds: Vec<String>,
+    ) -> Self {
         let config = ChitchatConfig {
             chitchat_id: ChitchatId::new(name, generation, address(port)),
             cluster_id: "test".to_owned(),
             gossip_interval: INTERVAL,
             listen_addr: address(port),
-            seed_nodes: vec![address(1).to_string()],
+            seed_nodes: seeds,
             failure_detector_config: FailureDetectorConfig {
                 initial_interval: Duration::from_secs(1),
                 ..FailureDetectorConfig::default()
@@ -257,7 +336,10 @@ async fn only_the_newest_incarnation_of_a_peer_counts() {
     eventually("the first's facts to go", async || fact(&node, "early", "peer").is_none()).await;
     // The old process still runs for a while and speaks.
     first.tell("b/early", &codec::encode_report(&Report::default(), 9, 2)).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    eventually("the old process to be heard, and not believed", async || {
+        refused(&node, "old_incarnation") > 0
+    })
+    .await;
     assert!(fact(&node, "early", "peer").is_none());
     let view = node.snapshot();
     let members: Vec<_> = view.view.members.iter().filter(|member| member.node.as_str() == "peer").collect();
@@ -328,6 +410,58 @@ async fn facts_of_a_peer_that_was_cut_off_are_known_when_it_is_back() {
         network.add_link(from, to).await;
     }
     eventually("it to be back, though its value never changed", async || heard() == [true]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_whose_name_leads_to_nobody_at_first_is_looked_up_until_it_leads_to_a_peer() {
+    let network = ChannelTransport::default();
+    let answers =
+        [Err("no such name".to_owned()), Ok(vec![address(99)]), Ok(Vec::new()), Ok(vec![address(2)])];
+    let resolver = Arc::new(Answers(Mutex::new(answers.into())));
+    // The peer knows of nobody: only the name leads them to each other.
+    let peer = Stranger::seeded(&network, "peer", 1, 2, Vec::new()).await;
+    peer.tell("b/one", &healthy()).await;
+    let transport = Arc::new(network.clone());
+    let node = node_over(transport, "peers.example:7946", resolver, Duration::from_secs(2)).await;
+    let started = Instant::now();
+    eventually("the peer behind the name", async || fact(&node, "one", "peer").is_some()).await;
+    assert!(started.elapsed() < Duration::from_secs(8), "after {:?}", started.elapsed());
+    assert_eq!(node.metrics().gossip.seeds.get(), 1);
+    assert!(node.metrics().gossip.rounds_total.get() > 0);
+    assert_eq!(node.metrics().gossip.members.with_label_values(&["live"]).get(), 2);
+    let age = node.metrics().gossip.fact_age_seconds.with_label_values(&["report"]);
+    let before = age.get();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(age.get() >= before + 1.5, "a report that is not told again grows old");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gossip_task_that_ends_is_started_again_and_everything_told_anew() {
+    let network = ChannelTransport::default();
+    let broken = Arc::new(Notify::new());
+    let transport = Arc::new(Breakable { network: network.clone(), broken: Arc::clone(&broken) });
+    let seed = address(2).to_string();
+    let node = node_over(transport, &seed, Answers::none(), Duration::from_secs(2)).await;
+    let peer = Stranger::new(&network, "peer", 1, 2).await;
+    peer.tell("b/one", &healthy()).await;
+    eventually("the first report", async || peer.reads("b/own").await.is_some()).await;
+    broken.notify_one();
+    let restarts = || node.metrics().actor_restarts_total.with_label_values(&["gossip"]).get();
+    eventually("a restart", async || restarts() == 1).await;
+    peer.tell("b/later", &healthy()).await;
+    eventually("the peer to be heard again", async || {
+        fact(&node, "later", "peer").is_some() && fact(&node, "one", "peer").is_some()
+    })
+    .await;
+    let incarnations = async || {
+        peer.0
+            .with_chitchat(|state| {
+                let reals = state.node_states().iter().filter(|(id, _)| *id.node_id == *"real");
+                reals.filter(|(_, told)| told.get("b/own").is_some()).count()
+            })
+            .await
+    };
+    eventually("everything to be told under a new incarnation", async || incarnations().await == 2).await;
 }
 
 /// The bytes of a value's text.

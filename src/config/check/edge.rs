@@ -52,6 +52,7 @@ impl Check<'_> {
                 Duration::from_secs(30),
                 Duration::ZERO,
             ),
+            lame_duck: self.duration(&at.key("lameDuck"), file.lame_duck, Duration::ZERO, Duration::ZERO),
         }
     }
 

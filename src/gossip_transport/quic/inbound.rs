@@ -1,5 +1,6 @@
 //! Callers and what they say: handshakes, then one reader per connection, both bounded.
 
+use super::delta;
 use super::frame::{self, FRAME_MAX};
 use super::link::Links;
 use super::{CONNECTION_AGE_MAX, LINGER, Proven, Shared};
@@ -120,6 +121,10 @@ async fn hear(shared: Arc<Shared>, proven: Proven, mut stream: RecvStream) {
     let Some(bytes) = frame::unpack(frame) else {
         return shared.count("malformed_frame");
     };
+    if let Err(why) = delta::judge(&bytes) {
+        tracing::debug!(node = %proven.name.node, why, "refused a peer's message");
+        return shared.count(why);
+    }
     let Ok(message) = GossipMessage::deserialize(&mut bytes.as_slice()) else {
         return shared.count("malformed_packet");
     };
