@@ -84,7 +84,7 @@ def test_the_build_gets_every_file_that_the_sources_embed() -> None:
     for path in _files():
         if not path.endswith(".rs") or not path.startswith(("src/", "logic/src/", "actors/src/")):
             continue
-        if re.search(r"(_test|/tests?|/tests/.*)\.rs$", path):
+        if re.search(r"(_tests?|/tests?|/tests/.*)\.rs$", path):
             continue
         source = (ROOT / path).read_text().partition("#[cfg(test)]\nmod ")[0]
         for named in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', source):
