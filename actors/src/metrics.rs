@@ -185,6 +185,16 @@ const COMMIT_BUCKETS: [f64; 9] = [1e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 2.5e-2, 0.1, 1
 /// Upper bounds of decision time buckets in seconds: 1 µs to 10 ms.
 const DECISION_BUCKETS: [f64; 9] = [1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 5e-4, 1e-3, 1e-2];
 
+/// Name and help of a metric of this program.
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(format!("llm_router_{name}"), help)
+}
+
+/// The same of a histogram, and its buckets.
+fn histogram(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
+    HistogramOpts::new(format!("llm_router_{name}"), help).buckets(buckets.to_vec())
+}
+
 impl Metrics {
     /// Registers all metrics in a new registry.
     ///
@@ -199,10 +209,6 @@ impl Metrics {
                 metric
             }};
         }
-        let opts = |name: &str, help: &str| Opts::new(format!("llm_router_{name}"), help);
-        let histogram = |name: &str, help: &str, buckets: &[f64]| {
-            HistogramOpts::new(format!("llm_router_{name}"), help).buckets(buckets.to_vec())
-        };
         Ok(Self {
             states: States::new(&registry)?,
             answers: Answers::new(&registry)?,

@@ -1,6 +1,7 @@
 //! Metrics of answers that are given again.
 
-use prometheus::{Counter, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use super::opts;
+use prometheus::{Counter, IntCounter, IntCounterVec, IntGauge, Registry};
 
 /// These metrics, registered with the others.
 #[derive(Clone, Debug)]
@@ -38,7 +39,6 @@ impl Answers {
                 metric
             }};
         }
-        let opts = |name: &str, help: &str| Opts::new(format!("llm_router_{name}"), help);
         Ok(Self {
             idempotent_requests_total: register!(IntCounterVec::new(
                 opts("idempotent_requests_total", "Requests with an Idempotency-Key by what became of them."),

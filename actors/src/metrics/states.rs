@@ -1,9 +1,9 @@
 //! Metrics of what a backend costs now and whether it is there, of experiments and of predictions.
 
+use super::{histogram, opts};
 use llm_router_logic::backend::BackendSpec;
 use prometheus::{
-    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts,
-    Registry,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGaugeVec, Registry,
 };
 
 /// Upper bounds of relative error buckets.
@@ -61,14 +61,10 @@ impl States {
                 metric
             }};
         }
-        let opts = |name: &str, help: &str| Opts::new(format!("llm_router_{name}"), help);
         let gauge = |name: &str, help: &str| -> Result<Gauge, prometheus::Error> {
             let gauge = Gauge::with_opts(opts(name, help))?;
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
-        };
-        let histogram = |name: &str, help: &str, buckets: &[f64]| {
-            HistogramOpts::new(format!("llm_router_{name}"), help).buckets(buckets.to_vec())
         };
         let error = |name: &str, help: &str| {
             let metric = Histogram::with_opts(histogram(name, help, &ERROR_BUCKETS))?;

@@ -1,7 +1,8 @@
 //! Metrics of tracing itself, and of the process.
 
+use super::opts;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 /// These metrics, registered with the others. The process's own come from the crate's collector:
 /// `process_cpu_seconds_total`, `process_open_fds`, `process_max_fds`, `process_resident_memory_bytes`,
@@ -27,7 +28,6 @@ impl Telemetry {
                 metric
             }};
         }
-        let opts = |name: &str, help: &str| Opts::new(format!("llm_router_{name}"), help);
         // Absent where the system has no /proc.
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let build =
