@@ -11,12 +11,12 @@ import re
 import shutil
 import socket
 import stat
-import struct
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .dns import cname
 from .fleet import API
 from .process import Process
 from .waiting import eventually
@@ -82,23 +82,9 @@ class GeoDns(Process):
 
     def ask(self, place: str, name: str) -> str:
         """The name the server answers with, over UDP; a reader of one CNAME and no more."""
-        question = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0"
-        query = struct.pack(">HHHHHH", 7, 0, 1, 0, 0, 0) + question + struct.pack(">HH", 5, 1)
         with self.stage.ground.socket(place, socket.SOCK_DGRAM) as line:
             line.settimeout(1)
-            line.sendto(query, (self.server, PORT))
-            answer = line.recv(4096)
-        if struct.unpack(">H", answer[6:8])[0] == 0:
-            return ""
-        at = 12 + len(question) + 4 + 2 + 10
-        labels = []
-        while (length := answer[at]) != 0:
-            if length >= 0xC0:
-                at = struct.unpack(">H", answer[at : at + 2])[0] & 0x3FFF
-                continue
-            labels.append(answer[at + 1 : at + 1 + length].decode())
-            at += 1 + length
-        return ".".join(labels)
+            return cname(line, (self.server, PORT), name)
 
     def _near(self, index: int) -> str:
         """Clients of a region's network, and the regions nearest to them first."""

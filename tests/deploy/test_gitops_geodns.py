@@ -7,12 +7,12 @@ import json
 import re
 import shutil
 import socket
-import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lab.dns import cname
 from live import eventually, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,23 +34,9 @@ def write(folder: Path, *more: str, outputs: Path | None = None) -> subprocess.C
 
 def ask(port: int, name: str) -> str:
     """The name a server answers with, over UDP; a reader of one CNAME and no more."""
-    question = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0"
-    query = struct.pack(">HHHHHH", 7, 0, 1, 0, 0, 0) + question + struct.pack(">HH", 5, 1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
         line.settimeout(2)
-        line.sendto(query, ("127.0.0.1", port))
-        answer = line.recv(4096)
-    if struct.unpack(">H", answer[6:8])[0] == 0:
-        return ""
-    at = 12 + len(question) + 4 + 2 + 10
-    labels = []
-    while (length := answer[at]) != 0:
-        if length >= 0xC0:
-            at = struct.unpack(">H", answer[at : at + 2])[0] & 0x3FFF
-            continue
-        labels.append(answer[at + 1 : at + 1 + length].decode())
-        at += 1 + length
-    return ".".join(labels)
+        return cname(line, ("127.0.0.1", port), name)
 
 
 @pytest.fixture
