@@ -8,6 +8,7 @@
 
 use super::account::unix_ms;
 use super::allowance::Allowance;
+use super::tally::record::blank_record;
 use super::tally::settlement::basis;
 use super::{Call, Failed, Relay};
 use crate::cache::answer::Whole;
@@ -18,9 +19,8 @@ use llm_router_actors::Handle;
 use llm_router_actors::handle::Settlement;
 use llm_router_logic::cost::entry::{Basis, Charge, Flags, Intent, Outcome as Ended};
 use llm_router_logic::cost::usage::Usage;
-use llm_router_logic::guard::ejection::Ejection;
 use llm_router_logic::money::Money;
-use llm_router_logic::request::{ANY_MODEL, Request};
+use llm_router_logic::request::Request;
 use llm_router_logic::route::plan;
 use llm_router_logic::time::{Moment, millis};
 use std::sync::Arc;
@@ -71,33 +71,10 @@ impl Relay {
         })?;
         (request.input_tokens, request.output_tokens) = tokens;
         let limits = allowance.headers(call.dialect);
+        let strategy = request.hints.strategy.unwrap_or(handle.snapshot().policy.strategy);
         let record = Decision {
-            id: format!("d-{:016x}", handle.draw()),
-            unix_ms: unix_ms(),
-            model: request.model.clone().unwrap_or_else(|| ANY_MODEL.to_owned()),
-            strategy: request.hints.strategy.unwrap_or(handle.snapshot().policy.strategy),
-            backend: None,
-            backend_model: None,
-            reason: None,
-            outcome: Outcome::Running,
-            status: 0,
-            error: None,
-            attempts: Vec::new(),
-            passed_over: Vec::new(),
-            stopped: None,
-            ttft_ms: None,
-            duration_ms: 0,
-            predicted_input_tokens: 0,
-            predicted_output_tokens: 0,
             predicted_cost: Some(Money::ZERO),
             cost: Some(Money::ZERO),
-            external_cost: None,
-            usage: Usage::default(),
-            usage_estimated: false,
-            candidates: Vec::new(),
-            refused: Vec::new(),
-            ejection: Ejection::default(),
-            not_looked_at: Vec::new(),
             circumstances: Circumstances {
                 cached: true,
                 experiments: in_arms.arms,
@@ -105,6 +82,7 @@ impl Relay {
                 answer_of: Some(of),
                 ..Circumstances::default()
             },
+            ..blank_record(&handle, &request, strategy)
         };
         let principal = &call.principal;
         Ok(Repeat {
