@@ -382,6 +382,11 @@ impl Handle {
         self.shared.shunned.failed(node);
     }
 
+    /// Whether it could not be reached some seconds ago. Known at once, before it is out of the view.
+    pub fn is_relay_shunned(&self, node: &NodeId) -> bool {
+        self.shared.shunned.is_shunned(node)
+    }
+
     /// Says something of a backend, to this node and through it to all. `false` where nobody of that name is
     /// configured here, or the node is too busy to listen.
     pub fn say(&self, backend: &BackendId, word: Word) -> bool {

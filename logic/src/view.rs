@@ -188,8 +188,14 @@ impl ClusterView {
         if backend.spec.is_reached_from(&self.region) && !lost {
             return None;
         }
+        self.ways(backend, now).next()
+    }
+
+    /// The peers through whose routers `backend` can be used, whether or not this node has a way of its own:
+    /// who lives, relays, and said lately that it reaches the backend well. Best first.
+    pub fn ways<'v>(&self, backend: &'v BackendView, now: Moment) -> impl Iterator<Item = &'v PeerFact> {
         let relays = |fact: &PeerFact| self.relay_of(&fact.node).is_some();
-        backend.reached_by(now).into_iter().find(|fact| relays(fact) && !fact.report.breaker_open)
+        backend.reached_by(now).into_iter().filter(move |fact| relays(fact) && !fact.report.breaker_open)
     }
 
     /// Where the router `node` takes requests of peers.

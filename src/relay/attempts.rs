@@ -10,14 +10,15 @@ use super::running::Begun;
 use super::tally::Tally;
 use super::{Call, Relay, fault};
 use crate::decisions::Stopped;
+use llm_router_actors::gate::NotAdmitted;
 use llm_router_actors::lease::Lease;
 use llm_router_actors::ledger::Journal;
 use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::fault::{ApiError, Fault};
 use llm_router_logic::guard::retry::RetryBudget;
-use llm_router_logic::ids::BackendId;
+use llm_router_logic::ids::{BackendId, NodeId};
 use llm_router_logic::request::Request;
-use llm_router_logic::route::{Plan, Reason, Step};
+use llm_router_logic::route::{Loads, Plan, Reason, Step};
 use llm_router_logic::time::Moment;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,11 +43,21 @@ impl Relay {
         let mut refusals = Refusals::default();
         let mut attempts = 0;
         let mut candidates = Candidates::new(&plan.steps);
-        while let Some((step, patience)) = candidates.next() {
+        while let Some((candidate, patience)) = candidates.next() {
+            let step = &*candidate;
             let left = clock.until(deadline);
             if left.is_zero() {
                 let error = failure.unwrap_or_else(|| fault::told(&Fault::Deadline, None));
                 return Err(stopped(tally, attempts, Stopped::Deadline, error));
+            }
+            // Another request may have found that way closed since the plan was made.
+            if let Some(peer) = step.via.as_ref().filter(|peer| self.handle.is_relay_shunned(peer)) {
+                tally.passed_over(
+                    step,
+                    format!("the relay of router `{peer}` could not be reached a moment ago"),
+                );
+                candidates.unconnected(step, |closed| self.around(snapshot, step, tokens, closed));
+                continue;
             }
             if let Some(error) = self.unbookable(snapshot, step) {
                 tally.passed_over(step, error.message.clone());
@@ -64,7 +75,10 @@ impl Relay {
                 Ok(lease) => lease,
                 Err(refused) => {
                     tally.passed_over(step, refused.to_string());
-                    candidates.refused(step, patience, refused, left);
+                    if refused == NotAdmitted::Dead {
+                        candidates.unconnected(step, |closed| self.around(snapshot, step, tokens, closed));
+                    }
+                    candidates.refused(candidate, patience, refused, left);
                     refusals.note(refused, clock.now());
                     continue;
                 }
@@ -137,6 +151,14 @@ impl Relay {
                     if !fault.may_retry() {
                         return Err(stopped(tally, attempts, Stopped::NotRetriable, told));
                     }
+                    // Nothing was sent: to go another way to that backend is no further attempt at it.
+                    let unconnected = matches!(fault, Fault::Connect(_));
+                    if unconnected
+                        && candidates
+                            .unconnected(&step, |closed| self.around(snapshot, &step, tokens, closed))
+                    {
+                        attempts -= 1;
+                    }
                     if attempts >= retries.attempts_max {
                         return Err(stopped(tally, attempts, Stopped::AttemptsMax, told));
                     }
@@ -149,6 +171,20 @@ impl Relay {
             fault::nothing_can_serve(call, request, plan, clock.now(), wait)
         });
         Err(stopped(tally, attempts, Stopped::NoCandidateLeft, error))
+    }
+
+    /// The backend of `step` through a peer that is not `closed`, where one reaches it well.
+    fn around(
+        &self,
+        snapshot: &Snapshot,
+        step: &Step,
+        tokens: u32,
+        closed: &dyn Fn(&NodeId) -> bool,
+    ) -> Option<Step> {
+        let now = self.handle.clock().now();
+        let load = snapshot.load(step.index, tokens, now);
+        let closed = |peer: &NodeId| closed(peer) || self.handle.is_relay_shunned(peer);
+        step.around(&snapshot.view, &load, &snapshot.policy, closed, now)
     }
 
     fn retries(&self) -> MutexGuard<'_, RetryBudget> {

@@ -161,6 +161,90 @@ async fn a_link_that_breaks_is_gone_around_and_used_again_when_it_is_back() {
     through.abort();
 }
 
+/// The decision record of the answer to `response`.
+async fn record(router: &Router, response: reqwest::Response) -> Value {
+    let decision = header(&response, "x-llm-router-decision").to_owned();
+    let _ = response.bytes().await;
+    router.admin(&format!("/admin/decisions/{decision}")).await
+}
+
+fn tried(record: &Value) -> Vec<&str> {
+    let attempts = record["attempts"].as_array().unwrap().iter();
+    attempts.map(|attempt| attempt["via"].as_str().unwrap_or("directly")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_cannot_be_reached_is_gone_around_through_the_next_one() {
+    let mock = upstream(fast(Kind::Llama, "tiny")).await;
+    let cluster = cluster("private", &mock, 0.05)
+        .replace("authType: none", "authType: none, reachedFrom: [region-b, region-c]")
+        .replace("region: r1", "region: region-b");
+    let place = Place::new();
+    let authority = Authority::new("fleet").unwrap();
+    for node in ["a", "b", "c"] {
+        lay_down(place.directory.path(), node, &authority, authority.pem());
+    }
+    let ports = [free_port(), free_port(), free_port()];
+    // B takes requests of peers at an address behind which there is nothing.
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let of_b = relaying(&place, "b", ports[1], ports[0]).replace(
+        "relay: {listen: \"127.0.0.1:0\"",
+        &format!("relay: {{listen: \"127.0.0.1:0\", advertise: \"{nowhere}\""),
+    );
+    let b = Router::start_unready(&file(&of_b, &cluster, "")).await;
+    let c = Router::start_unready(&file(&relaying(&place, "c", ports[2], ports[0]), &cluster, "")).await;
+    let a = Router::start_unready(&file(&relaying(&place, "a", ports[0], ports[1]), &cluster, "")).await;
+    all_live(&[&a, &b, &c]).await;
+    a.wait_for("both others to say that they reach it and relay", |view| {
+        let members = view["members"].as_array().unwrap().iter();
+        let relays = members.filter(|member| member["node"] != "a" && member["relay"].is_string()).count();
+        let facts = view["backends"][0]["peers"].as_array().unwrap().iter();
+        let reached =
+            facts.filter(|fact| fact["health"] == "healthy" && fact["tokens_per_second"].is_f64()).count();
+        relays == 2 && reached == 2
+    })
+    .await;
+    let before = mock.books().requests;
+
+    let answers = futures_util::future::join_all((0..4).map(|_| a.chat(hello("tiny", false), &[]))).await;
+    for answer in answers {
+        assert_eq!((answer.status().as_u16(), header(&answer, "x-llm-router-via")), (200, "c"));
+        let record = record(&a, answer).await;
+        let tried = tried(&record);
+        assert!(tried == ["b", "c"] || tried == ["c"], "{record}");
+    }
+    // What one request has found out, the next knows at once, whether or not a new view was made.
+    let next = a.chat(hello("tiny", true), &[]).await;
+    assert_eq!((next.status().as_u16(), header(&next, "x-llm-router-via")), (200, "c"));
+    let record = record(&a, next).await;
+    assert_eq!(tried(&record), ["c"], "{record}");
+    assert_eq!(mock.books().requests, before + 5, "each was asked for once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_finds_its_way_cut_goes_through_a_peer() {
+    let mock = upstream(fast(Kind::Llama, "tiny")).await;
+    let both = cluster("private", &mock, 0.05);
+    let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at_a = both.replace(&mock.url(), &format!("http://{}", door.local_addr().unwrap()));
+    let cluster_at = mock.addr();
+    let through = tokio::spawn(async move {
+        while let Ok((mut near, _)) = door.accept().await {
+            let mut far = tokio::net::TcpStream::connect(cluster_at).await.unwrap();
+            // A connection for one request each: none is left to go on when the door is shut.
+            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        }
+    });
+    let pair = Pair::start(&at_a, &both).await;
+    pair.ready().await;
+    pair.a.wait_for("A's own way", |view| view["backends"][0]["own"]["health"] == "healthy").await;
+    through.abort();
+    let _ = through.await;
+
+    let response = pair.a.chat(hello("tiny", false), &[]).await;
+    assert_eq!((response.status().as_u16(), header(&response, "x-llm-router-via")), (200, "b"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_cancels_the_upstream_behind_the_peer() {
     let mut config = fast(Kind::Llama, "tiny");

@@ -3,12 +3,36 @@
 //! The peer judges its own way there and its own places; here counts what it said of them, and what this
 //! node's own limits are. Its breaker is looked at before ([`via`](crate::view::ClusterView::via)).
 
-use crate::route::Policy;
+use crate::ids::NodeId;
 use crate::route::eligible::Refusal;
 use crate::route::plan::LocalLoad;
+use crate::route::{Policy, Step};
 use crate::time::{Moment, millis};
-use crate::view::{BackendView, PeerFact};
+use crate::view::{BackendView, ClusterView, PeerFact};
 use std::time::Duration;
+
+impl Step {
+    /// The same backend through another peer's router than [`Step::via`], where the step's own way led nowhere:
+    /// the best that `closed` does not speak against and that may take the request now.
+    #[must_use]
+    pub fn around(
+        &self,
+        view: &ClusterView,
+        load: &LocalLoad,
+        policy: &Policy,
+        closed: impl Fn(&NodeId) -> bool,
+        now: Moment,
+    ) -> Option<Self> {
+        let backend = view.backends.get(self.index)?;
+        let open = |fact: &&PeerFact| self.via.as_ref() != Some(&fact.node) && !closed(&fact.node);
+        let fact = view
+            .ways(backend, now)
+            .filter(open)
+            .find(|fact| admit(backend, fact, load, policy, now).is_ok())?;
+        let fact_age = now.since(fact.arrived_at);
+        Some(Self { via: Some(fact.node.clone()), fact_age, ..self.clone() })
+    }
+}
 
 /// Whether `backend` may take a request through the peer that said `fact`.
 ///
