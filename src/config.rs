@@ -27,9 +27,9 @@ pub use problem::{Problem, Problems, Warning};
 pub use schema::schema;
 pub use settings::{
     Access, Admin, Auth, Backend, Budget, BudgetPeriod, Cache, CacheScope, Config, Connection, Demo, Export,
-    FixedKey, Gossip, Grant, Idempotency, Keys, LogFormat, Node, Propagate, Protocol, Quota, Redis, Sampler,
-    Server, Shadow, Share, SidecarConfig, Simulated, Simulation, SmartMocking, Telemetry, Tenant, Timeouts,
-    Traces, WakeHook, Webhook,
+    ExportTls, FixedKey, Gossip, Grant, Idempotency, Keys, LogFormat, Node, Propagate, Protocol, Quota,
+    Redis, Sampler, Server, Shadow, Share, SidecarConfig, Simulated, Simulation, SmartMocking, Telemetry,
+    Tenant, Timeouts, Traces, WakeHook, Webhook,
 };
 
 use problem::Findings;

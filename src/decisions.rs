@@ -193,6 +193,18 @@ pub enum AnsweredFrom {
     RunningAnswer,
 }
 
+impl AnsweredFrom {
+    /// The word for it in records and traces.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::IdempotencyKey => "idempotency_key",
+            Self::RunningKey => "running_key",
+            Self::Cache => "cache",
+            Self::RunningAnswer => "running_answer",
+        }
+    }
+}
+
 /// What else bore on a decision; what did not is left out.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Circumstances {

@@ -29,7 +29,7 @@ use crate::config::{Config, Shadow, Timeouts};
 use crate::decisions::{Circumstances, Decisions};
 use crate::idempotency::Idempotency;
 use crate::outbound::Outbound;
-use crate::trace::{Context, Section, Tracer};
+use crate::trace::{Context, Section, Tracer, Trail};
 use allowance::Allowance;
 use axum::body::Body;
 use axum::response::Response;
@@ -323,6 +323,22 @@ impl Relay {
         Ok(response)
     }
 
+    /// What is noted of `call`, of which the decision `id` was made.
+    fn trail_of(&self, call: &Call, id: &str) -> Trail {
+        let (Some(tracer), Some(context)) = (&self.tracer, &call.trace) else { return Trail::default() };
+        context.decided(id);
+        let mut trail = tracer.trail(context);
+        trail.asked(call);
+        trail
+    }
+
+    /// The response cache knew `word` of `call`, which it was asked since `began`.
+    pub(crate) fn looked(&self, call: &Call, began: Moment, word: &'static str, why: Option<&'static str>) {
+        if let (Some(tracer), Some(context)) = (&self.tracer, &call.trace) {
+            tracer.looked(context, began, word, why);
+        }
+    }
+
     /// Begins to note what becomes of `call`, which was planned in the time `planning` and then may have `waited`
     /// for a cluster to wake.
     fn trace(
@@ -332,10 +348,7 @@ impl Relay {
         planning: (Moment, Moment),
         waited: Option<(&BackendId, Duration)>,
     ) {
-        let (Some(tracer), Some(context)) = (&self.tracer, &call.trace) else { return };
-        context.decided(tally.id());
-        let mut trail = tracer.trail(context);
-        trail.asked(call);
+        let mut trail = self.trail_of(call, tally.id());
         trail.section(Section::new("plan", planning.0, planning.1));
         if let Some((backend, waited)) = waited.filter(|(_, waited)| !waited.is_zero()) {
             let wait = Section::new("wait for a cluster", planning.1, planning.1 + waited);

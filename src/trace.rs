@@ -156,6 +156,30 @@ impl Tracer {
         Trail::new(self.queue.is_some().then(|| Arc::clone(self)), Arc::clone(context))
     }
 
+    /// What is noted of a shadow copy of the request of `context`.
+    pub(crate) fn copied(self: &Arc<Self>, context: &Context) -> Trail {
+        self.trail(&Arc::new(context.copied(&self.ids, self.clock.now())))
+    }
+
+    /// The response cache knew `word` of the request of `context`, which it was asked since `began`; `why` says
+    /// more.
+    pub(crate) fn looked(
+        &self,
+        context: &Context,
+        began: Moment,
+        word: &'static str,
+        why: Option<&'static str>,
+    ) {
+        if !self.is_on() {
+            return;
+        }
+        let mut section = Section::new("cache", began, self.clock.now()).word("llm_router.cache", word);
+        if let Some(why) = why {
+            section = section.word("llm_router.cache.why", why);
+        }
+        context.looked(section);
+    }
+
     /// Whether spans are made at all.
     pub fn is_on(&self) -> bool {
         self.queue.is_some()

@@ -43,6 +43,8 @@ mod peer_relay;
 mod quic;
 #[path = "integration/quota.rs"]
 mod quota;
+#[path = "integration/series.rs"]
+mod series;
 #[path = "integration/standing.rs"]
 mod standing;
 #[path = "integration/traces.rs"]

@@ -50,6 +50,7 @@ impl Relay {
             Ok(key) => key,
             Err(why) => {
                 cache.count(why);
+                self.looked(&call, started, "off", Some(why));
                 return self.fresh(call).await.map(|generated| said(generated, "off"));
             }
         };
@@ -59,11 +60,14 @@ impl Relay {
             && self.has_backend(&answer.backend())
         {
             cache.count("hit");
+            self.looked(&call, started, "hit", None);
             let from = AnsweredFrom::Cache;
             let response = self.again(&call, &answer, age, from, started).map_err(|failed| *failed)?;
             return Ok(said(Generated { response, completion }, "hit"));
         }
         let seat = cache.seat(key, wish.refresh, |turn| {
+            let why = wish.refresh.then_some("refresh");
+            self.looked(&call, started, "miss", why);
             let (relay, call, cache) = (Arc::clone(&self), call.clone(), Arc::clone(&cache));
             let room = Arc::clone(&cache.room);
             let generate = async move { relay.fresh(call).await };
@@ -79,6 +83,7 @@ impl Relay {
                 match tokio::time::timeout(self.patience(&call), reader.head()).await {
                     Ok(Ok(_)) => {
                         cache.count("joined");
+                        self.looked(&call, started, "joined", None);
                         let from = AnsweredFrom::RunningAnswer;
                         let mut response = self.along(&call, reader, from, started).await?;
                         response.headers_mut().insert(AGE, HeaderValue::from(0_u64));
@@ -101,6 +106,7 @@ impl Relay {
         started: Moment,
     ) -> Result<Generated, Failed> {
         cache.count("miss");
+        self.looked(&call, started, "miss", Some("alone"));
         let waited = cache.clock.now().since(started);
         let left = self.patience(&call).saturating_sub(waited).max(Duration::from_millis(1));
         call.hints.deadline = Some(left);

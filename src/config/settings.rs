@@ -5,7 +5,7 @@
 
 mod telemetry;
 
-pub use telemetry::{Export, LogFormat, Propagate, Protocol, Sampler, Telemetry, Traces};
+pub use telemetry::{Export, ExportTls, LogFormat, Propagate, Protocol, Sampler, Telemetry, Traces};
 
 use crate::identity::IdentityFiles;
 use llm_router_actors::ledger::JournalSettings;

@@ -13,6 +13,7 @@ use super::tally::settlement::basis;
 use super::{Call, Failed, Relay};
 use crate::cache::answer::Whole;
 use crate::decisions::{AnsweredFrom, Circumstances, Decision, Decisions, Outcome};
+use crate::trace::Trail;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue};
 use llm_router_actors::Handle;
@@ -45,6 +46,8 @@ pub(crate) struct Repeat {
     started: Moment,
     booked: bool,
     limits: Vec<(HeaderName, HeaderValue)>,
+    /// What its trace will tell.
+    trail: Trail,
 }
 
 impl Relay {
@@ -84,6 +87,7 @@ impl Relay {
             },
             ..blank_record(&handle, &request, strategy)
         };
+        let trail = self.trail_of(call, &record.id);
         let principal = &call.principal;
         Ok(Repeat {
             handle,
@@ -98,6 +102,7 @@ impl Relay {
             started,
             booked: false,
             limits,
+            trail,
         })
     }
 }
@@ -194,6 +199,8 @@ impl Repeat {
             duration,
             shadow: false,
         });
+        let error = (outcome == Outcome::Failed).then_some("upstream");
+        self.trail.end(&self.record, error);
         self.decisions.keep(self.record.clone());
     }
 

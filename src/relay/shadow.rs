@@ -13,6 +13,7 @@ use super::{Call, Relay};
 use crate::config::{Shadow, Timeouts};
 use crate::decisions::{Attempt, Circumstances, Decision, Decisions, Outcome};
 use crate::outbound::Outbound;
+use crate::trace::{Ending, Section, Tracer, Trail};
 use llm_router_actors::Handle;
 use llm_router_actors::lease::Lease;
 use llm_router_logic::cost::entry::{Basis, Intent, Outcome as Ended};
@@ -59,11 +60,12 @@ impl Shadows {
 }
 
 /// Why no copy came of it, or how it ended: the metric's label.
-type Ending = &'static str;
+type Word = &'static str;
 
 struct Copyist {
     handle: Handle,
     outbound: Arc<Outbound>,
+    tracer: Option<Arc<Tracer>>,
     decisions: Arc<Decisions>,
     estimates: Arc<Estimates>,
     timeouts: Timeouts,
@@ -101,6 +103,7 @@ impl Relay {
             let copyist = Copyist {
                 handle: self.handle.clone(),
                 outbound: Arc::clone(&self.outbound),
+                tracer: self.tracer.clone(),
                 decisions: Arc::clone(&self.decisions),
                 estimates: Arc::clone(&self.estimates),
                 timeouts: self.timeouts,
@@ -123,16 +126,17 @@ impl Relay {
     }
 }
 
-fn count(handle: &Handle, shadow: &Shadow, ending: Ending) {
+fn count(handle: &Handle, shadow: &Shadow, ending: Word) {
     handle.metrics().states.shadow_requests_total.with_label_values(&[&*shadow.name, ending]).inc();
 }
 
 impl Copyist {
-    async fn copy(self) -> Ending {
+    async fn copy(self) -> Word {
         let snapshot = self.handle.snapshot();
         let (clock, request) = (self.handle.clock(), self.request());
-        let made =
-            plan(&snapshot.view, &*snapshot, &request, &snapshot.policy, self.handle.draw(), clock.now());
+        let planning = clock.now();
+        let made = plan(&snapshot.view, &*snapshot, &request, &snapshot.policy, self.handle.draw(), planning);
+        let planned = clock.now();
         let Some(step) = made.steps.first() else { return "not_eligible" };
         // A peer's router books and guards what goes through it as a client's request, which a copy is not.
         if step.via.is_some() {
@@ -151,7 +155,8 @@ impl Copyist {
             return "no_room";
         };
         let kind = snapshot.view.backends[step.index].spec.kind;
-        let Ok(encoded) = wire::encode(&self.call.inbound(), &self.call.inspected, kind, &step.model) else {
+        let Ok(mut encoded) = wire::encode(&self.call.inbound(), &self.call.inspected, kind, &step.model)
+        else {
             lease.unused();
             return "not_eligible";
         };
@@ -175,6 +180,12 @@ impl Copyist {
         let started = clock.now();
         let account =
             Account::open(step, external, basis(&snapshot, step), intent, journal, tokens_in, started);
+        let mut trail = self.trail(&record.id);
+        trail.section(Section::new("plan", planning, planned));
+        trail.attempt(step, Duration::ZERO, false, &snapshot);
+        if let Some(tracer) = &self.tracer {
+            encoded.headers.extend(trail.told(tracer, step));
+        }
         let mut seen = Seen { lease, reply: Reply::new(exchange), account: account.of_shadow() };
         let whole = tokio::time::timeout(self.timeouts.total, self.drive(step, encoded, &mut seen)).await;
         let result = whole.unwrap_or(Err(Fault::Deadline));
@@ -182,13 +193,27 @@ impl Copyist {
         let ttft = lease.ttft();
         // A copy says nothing of its backend's health: the lease is dropped as it is.
         drop(lease);
+        if let Some(ttft) = ttft {
+            trail.first_token(&step.backend, ttft);
+        }
         if let Err(fault) = &result {
             account.failed(fault);
+            trail.failed(&step.backend, fault);
         }
         let served = result.is_ok();
         let (outcome, status) = if served { (Ended::Served, 200) } else { (Ended::Failed, 502) };
         let end = End { outcome, status, is_last: true, now: clock.now() };
+        let (model, finish) = account.said();
         let (charged, settlement) = account.settle(end, journal, false, |_, _| None);
+        let ending = Ending {
+            usage: charged.usage,
+            estimated: charged.estimated,
+            cost: charged.cost,
+            model,
+            finish,
+            cancelled: false,
+        };
+        trail.settled(&step.backend, end.now, ending);
         self.handle.settle(settlement);
         reserved.settle(charged.cost.unwrap_or(predicted));
         record.attempts = vec![Attempt {
@@ -199,6 +224,7 @@ impl Copyist {
             hedge: None,
             fault: result.as_ref().err().map(Fault::to_string),
         }];
+        let error = result.as_ref().err().map(Fault::label);
         record.error = result.err().map(|fault| fault.to_string());
         record.outcome = if served { Outcome::Served } else { Outcome::Failed };
         record.status = status;
@@ -210,7 +236,7 @@ impl Copyist {
         record.predicted_cost = step.predicted_cost;
         (record.cost, record.usage, record.usage_estimated) =
             (charged.cost, charged.usage, charged.estimated);
-        self.keep(record);
+        self.keep(record, trail, error);
         if served { "served" } else { "failed" }
     }
 
@@ -238,7 +264,16 @@ impl Copyist {
         }
     }
 
-    fn keep(&self, mut record: Decision) {
+    /// What is noted of the copy, whose decision is `id`.
+    fn trail(&self, id: &str) -> Trail {
+        let (Some(tracer), Some(context)) = (&self.tracer, &self.call.trace) else { return Trail::default() };
+        let mut trail = tracer.copied(context);
+        trail.context().decided(id);
+        trail.asked(&self.call);
+        trail
+    }
+
+    fn keep(&self, mut record: Decision, mut trail: Trail, error: Option<&'static str>) {
         let name = [&*self.shadow.name];
         let states = &self.handle.metrics().states;
         if let Some(cost) = record.cost {
@@ -253,6 +288,7 @@ impl Copyist {
             shadow_of: Some(self.of.clone()),
             ..Circumstances::default()
         };
+        trail.end(&record, error);
         self.decisions.keep(record);
     }
 

@@ -3,6 +3,7 @@
 //! A header that is not as the recommendation wants it is as good as none: the request begins a trace of its
 //! own.
 
+use super::note::Section;
 use super::sampling::Kept;
 use http::HeaderMap;
 use llm_router_logic::time::Moment;
@@ -36,6 +37,10 @@ pub struct Context {
     started: Moment,
     wall: SystemTime,
     decision: OnceLock<Box<str>>,
+    /// What the response cache knew, before anything was planned.
+    cache: OnceLock<Section>,
+    /// For a shadow copy: the request it copies.
+    copy_of: Option<SpanContext>,
 }
 
 impl Context {
@@ -55,6 +60,23 @@ impl Context {
             started: now,
             wall: SystemTime::now(),
             decision: OnceLock::new(),
+            cache: OnceLock::new(),
+            copy_of: None,
+        }
+    }
+
+    /// Where a shadow copy of its request stands: at the beginning of a trace of its own, which points to this one
+    /// and is kept where this one is sampled.
+    pub(super) fn copied(&self, ids: &Ids, now: Moment) -> Self {
+        Self {
+            trace: ids.trace(),
+            span: ids.span(),
+            sampled: self.sampled,
+            route: self.route,
+            started: now,
+            wall: SystemTime::now(),
+            copy_of: Some(self.of_span(self.span, self.sampled)),
+            ..Self::none()
         }
     }
 
@@ -71,6 +93,8 @@ impl Context {
             started: Moment::ZERO,
             wall: SystemTime::UNIX_EPOCH,
             decision: OnceLock::new(),
+            cache: OnceLock::new(),
+            copy_of: None,
         }
     }
 
@@ -93,6 +117,19 @@ impl Context {
     pub fn decided(&self, id: &str) {
         // A second one, of a shadow copy, is not this request's.
         let _ = self.decision.set(id.into());
+    }
+
+    /// Notes what the response cache knew of it, once.
+    pub(super) fn looked(&self, cache: Section) {
+        let _ = self.cache.set(cache);
+    }
+
+    pub(super) fn cache(&self) -> Option<&Section> {
+        self.cache.get()
+    }
+
+    pub(super) fn copy_of(&self) -> Option<&SpanContext> {
+        self.copy_of.as_ref()
     }
 
     /// Whether it is kept whatever comes of it.

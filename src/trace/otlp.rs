@@ -1,6 +1,6 @@
 //! OTLP over gRPC and over HTTP, as the configuration names it.
 
-use crate::config::{Export, Protocol};
+use crate::config::{Export, ExportTls, Protocol};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
@@ -9,7 +9,7 @@ use llm_router_logic::ids::{NodeId, Region};
 use opentelemetry::KeyValue;
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
-use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
+use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig, Identity};
 use opentelemetry_otlp::{
     ExporterBuildError, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
 };
@@ -17,6 +17,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanExporter as _;
 use secrecy::ExposeSecret;
 use std::collections::HashMap;
+use std::path::Path;
 
 /// A collector's answer says next to nothing.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -30,6 +31,14 @@ pub enum OtlpError {
     /// The HTTP client refused its settings.
     #[error("telemetry.traces: cannot make an HTTP client: {0}")]
     Client(#[from] reqwest::Error),
+    /// A file for TLS cannot be used.
+    #[error("telemetry.traces: cannot use `{file}` for TLS towards the collector: {why}")]
+    Tls {
+        /// Which.
+        file: String,
+        /// Why.
+        why: String,
+    },
     /// A header's name or value is none.
     #[error("telemetry.traces.headers: `{0}` cannot be sent as a header")]
     Header(String),
@@ -54,13 +63,13 @@ pub(super) fn exporter(export: &Export, node: &NodeId, region: &Region) -> Resul
             let builder = builder.with_tonic().with_endpoint(endpoint).with_timeout(*timeout);
             let builder = builder.with_metadata(metadata);
             if endpoint.starts_with("https:") {
-                builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots()).build()?
+                builder.with_tls_config(grpc_tls(&export.tls)?).build()?
             } else {
                 builder.build()?
             }
         }
         Protocol::Http => {
-            let client = reqwest::Client::builder()
+            let client = http_tls(reqwest::Client::builder(), &export.tls)?
                 .redirect(reqwest::redirect::Policy::none())
                 .timeout(*timeout)
                 .user_agent(concat!("llm-router/", env!("CARGO_PKG_VERSION")))
@@ -80,6 +89,46 @@ pub(super) fn exporter(export: &Export, node: &NodeId, region: &Region) -> Resul
     };
     exporter.set_resource(&resource(export, node, region));
     Ok(exporter)
+}
+
+fn grpc_tls(files: &ExportTls) -> Result<ClientTlsConfig, OtlpError> {
+    let mut tls = match &files.authorities {
+        Some(file) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(file)?)),
+        None => ClientTlsConfig::new().with_enabled_roots(),
+    };
+    if let Some((cert, key)) = &files.identity {
+        tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
+    }
+    Ok(tls)
+}
+
+fn http_tls(
+    mut builder: reqwest::ClientBuilder,
+    files: &ExportTls,
+) -> Result<reqwest::ClientBuilder, OtlpError> {
+    if let Some(file) = &files.authorities {
+        let authorities = reqwest::Certificate::from_pem_bundle(&read(file)?);
+        builder = builder.tls_certs_only(authorities.map_err(|error| unusable(file, &error))?);
+    }
+    if let Some((cert, key)) = &files.identity {
+        let mut pem = read(cert)?;
+        pem.push(b'\n');
+        pem.extend(read(key)?);
+        builder =
+            builder.identity(reqwest::Identity::from_pem(&pem).map_err(|error| unusable(cert, &error))?);
+    }
+    Ok(builder)
+}
+
+/// A file in PEM.
+fn read(file: &Path) -> Result<Vec<u8>, OtlpError> {
+    let pem = std::fs::read(file).map_err(|error| unusable(file, &error))?;
+    let holds_some = pem.windows(10).any(|bytes| bytes == b"-----BEGIN");
+    if holds_some { Ok(pem) } else { Err(unusable(file, &"it holds nothing in PEM")) }
+}
+
+fn unusable(file: &Path, why: &dyn std::fmt::Display) -> OtlpError {
+    OtlpError::Tls { file: file.display().to_string(), why: why.to_string() }
 }
 
 fn resource(export: &Export, node: &NodeId, region: &Region) -> Resource {

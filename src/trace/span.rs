@@ -3,7 +3,7 @@
 use super::{Context, wall};
 use llm_router_logic::fault::ErrorKind;
 use llm_router_logic::time::Moment;
-use opentelemetry::trace::{Event, SpanId, SpanKind, Status};
+use opentelemetry::trace::{Event, Link, SpanId, SpanKind, Status};
 use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use std::borrow::Cow;
@@ -25,12 +25,20 @@ pub(super) struct Span {
 impl Span {
     /// The span of a whole request, which ended now.
     pub(super) fn request(context: &Context, sampled: bool, ended: Moment) -> Self {
-        let name = Cow::Owned(format!("POST {}", context.route()));
-        let mut span = Self::new(context, sampled, context.span_id(), name, SpanKind::Server);
+        let (name, kind) = match context.copy_of() {
+            None => (Cow::Owned(format!("POST {}", context.route())), SpanKind::Server),
+            Some(_) => (Cow::Borrowed("shadow copy"), SpanKind::Internal),
+        };
+        let mut span = Self::new(context, sampled, context.span_id(), name, kind);
+        if let Some(of) = context.copy_of() {
+            span.data.links.links.push(Link::with_context(of.clone()));
+        }
         span.data.parent_span_id = context.parent().unwrap_or(SpanId::INVALID);
         span.data.parent_span_is_remote = context.parent().is_some();
         span.data.end_time = wall(context, ended);
-        span.text("http.request.method", "POST");
+        if context.copy_of().is_none() {
+            span.text("http.request.method", "POST");
+        }
         span.text("http.route", context.route());
         if let Some(decision) = context.decision() {
             span.text("llm_router.decision.id", decision);

@@ -28,11 +28,16 @@ impl Trail {
         let slow_token =
             record.ttft_ms.is_some_and(|ms| Duration::from_millis(ms) > settings.slow_first_token);
         let slow = slow_token || Duration::from_millis(record.duration_ms) > settings.slow;
-        let Some(sampled) = tracer.keep(&self.context, failed, slow) else { return false };
+        let kept = match self.context.copy_of() {
+            // A copy is no request: it is told of beside the one it copies, or not at all.
+            Some(_) => self.context.is_sampled().then_some(true),
+            None => tracer.keep(&self.context, failed, slow),
+        };
+        let Some(sampled) = kept else { return false };
         let now = tracer.clock.now();
         let mut spans = Vec::with_capacity(2 + self.sections.len() + self.attempts.len());
         spans.push(self.request(&tracer, record, error, sampled, now));
-        for section in &self.sections {
+        for section in self.context.cache().into_iter().chain(&self.sections) {
             let span = section_span(&tracer, &self.context, section, sampled);
             spans.push(if section.name == "plan" {
                 decided(&self.context, span, section, record)
@@ -56,7 +61,20 @@ impl Trail {
         now: Moment,
     ) -> Span {
         let mut span = Span::request(&self.context, sampled, now);
-        span.number("http.response.status_code", record.status.into());
+        let circumstances = &record.circumstances;
+        match &circumstances.shadow {
+            None => span.number("http.response.status_code", record.status.into()),
+            Some(name) => span.text("llm_router.shadow", name),
+        }
+        if let Some(of) = &circumstances.shadow_of {
+            span.text("llm_router.shadow_of", of);
+        }
+        if let Some(from) = circumstances.answered_from {
+            span.text("llm_router.answered_from", from.as_str());
+        }
+        if let Some(of) = &circumstances.answer_of {
+            span.text("llm_router.answer_of", of);
+        }
         span.text("llm_router.node", tracer.node.as_str());
         span.text("llm_router.region", tracer.region.as_str());
         if !self.asked.tenant.is_empty() {
@@ -80,7 +98,7 @@ impl Trail {
         if let Some(stopped) = record.stopped {
             span.text("llm_router.retries.stopped", stopped.as_str());
         }
-        let experiments = record.circumstances.experiments.iter();
+        let experiments = circumstances.experiments.iter();
         if experiments.len() > 0 {
             span.texts("llm_router.experiments", experiments.map(String::as_str));
         }
@@ -92,7 +110,11 @@ impl Trail {
             Outcome::Cancelled => span.fail("cancelled", "the client went away", false),
             Outcome::Failed => {
                 let word = error.unwrap_or("unknown");
-                span.fail(word, &format!("told {} to the client", record.status), record.status >= 500);
+                let why = match circumstances.shadow {
+                    None => format!("told {} to the client", record.status),
+                    Some(_) => "the copy failed".to_owned(),
+                };
+                span.fail(word, &why, record.status >= 500);
             }
         }
         span

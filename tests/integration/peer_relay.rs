@@ -126,6 +126,24 @@ async fn a_cluster_of_another_regions_private_network_is_used_through_the_router
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_copy_never_goes_through_a_peer() {
+    let mock = upstream(fast(Kind::Llama, "tiny")).await;
+    let near = upstream(fast(Kind::Llama, "near")).await;
+    let shadows =
+        "shadows:\n  - {name: trial, share: 1.0, backend: private, model: tiny, maxSpendShare: 1000.0}\n";
+    let at_a = private(&mock) + &cluster("near", &near, 0.05) + shadows;
+    let pair = Pair::start(&at_a, &private(&mock)).await;
+    pair.ready().await;
+    pair.a.wait_for("the near one", |view| view["backends"][1]["own"]["tokens_per_second"].is_number()).await;
+    let before = mock.books().requests;
+    let response = pair.a.chat(hello("near", false), &[]).await;
+    assert_eq!((response.status().as_u16(), header(&response, "x-llm-router-backend")), (200, "near"));
+    let refused = "llm_router_shadow_requests_total{outcome=\"relayed\",shadow=\"trial\"}";
+    eventually("the copy to be refused", async || pair.a.metric(refused).await == Some(1.0)).await;
+    assert_eq!((mock.books().requests, taken(&pair.b, "served").await), (before, 0.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_that_breaks_is_gone_around_and_used_again_when_it_is_back() {
     let mock = upstream(fast(Kind::Llama, "tiny")).await;
     let both = cluster("private", &mock, 0.05);

@@ -140,6 +140,112 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_caches_word_and_the_wait_for_the_ledger_are_parts_of_each_requests_trace() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut slow = fast(Kind::OpenAi, "big");
+    slow.ttft = Duration::from_millis(300);
+    let mock = upstream(slow).await;
+    let (collector, endpoint) = Collector::start().await;
+    let ledger = directory.path().join("ledger.sqlite");
+    let more = format!("{}\ncache: {{}}\nledger: {{path: \"{}\"}}", traced(&endpoint, ""), ledger.display());
+    let router = Router::start(&file(&more, "", &provider("p1", &mock, "big"))).await;
+    let mut body = hello("big", false);
+    body["temperature"] = 0.into();
+    let ask = async |body: &serde_json::Value, headers: &[(&str, &str)]| {
+        let response = router.chat(body.clone(), headers).await;
+        let decision = header(&response, "x-llm-router-decision").to_owned();
+        response.text().await.unwrap();
+        decision
+    };
+    let (one, two) = tokio::join!(ask(&body, &[]), ask(&body, &[]));
+    let kept = ask(&body, &[]).await;
+    let off = ask(&body, &[("x-llm-router-cache", "off")]).await;
+    let spans = collector.requests(4).await;
+    // What is beneath the request that made `decision`, by name.
+    let tree = |decision: &str| {
+        let own = |span: &&Span| text(span, "llm_router.decision.id").as_deref() == Some(decision);
+        let request = spans.iter().find(|span| span.kind == 2 && own(span)).unwrap();
+        let children = spans.iter().filter(|span| span.parent_span_id == request.span_id);
+        let mut names: Vec<_> = children.clone().map(|span| span.name.as_str()).collect();
+        names.sort_unstable();
+        let cache = children.clone().find(|span| span.name == "cache").unwrap();
+        assert!(request.start_time_unix_nano <= cache.start_time_unix_nano);
+        assert!(cache.end_time_unix_nano <= request.end_time_unix_nano);
+        (text(cache, "llm_router.cache").unwrap(), names, request)
+    };
+    // Either of the two that came at once may have been the first.
+    let (first, second) = if tree(&one).0 == "miss" { (one, two) } else { (two, one) };
+    let generated = vec!["cache", "chat big", "ledger", "plan"];
+    assert_eq!((tree(&first).0.as_str(), &tree(&first).1), ("miss", &generated));
+    for (decision, word, from) in [(&second, "joined", "running_answer"), (&kept, "hit", "cache")] {
+        let (told, names, request) = tree(decision);
+        assert_eq!((told.as_str(), names), (word, vec!["cache"]));
+        assert_eq!(text(request, "llm_router.answered_from").as_deref(), Some(from));
+        assert_eq!(text(request, "llm_router.answer_of"), Some(first.clone()));
+    }
+    assert_eq!((tree(&off).0.as_str(), &tree(&off).1), ("off", &generated));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_copy_is_a_trace_of_its_own_that_points_to_the_request_it_copies() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&told);
+    let next = axum::Router::new().fallback(move |headers: http::HeaderMap, method: http::Method| {
+        let parent = headers.get("traceparent").map(|value| value.to_str().unwrap().to_owned());
+        if method == http::Method::POST {
+            seen.lock().unwrap().push(parent);
+        }
+        async move {
+            if method == http::Method::POST {
+                http::StatusCode::INTERNAL_SERVER_ERROR
+            } else {
+                http::StatusCode::OK
+            }
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, next).await });
+    let main = upstream(fast(Kind::OpenAi, "big")).await;
+    let (collector, endpoint) = Collector::start().await;
+    let more = traced(&endpoint, ", ratio: 0")
+        + "\nshadows:\n  - {name: trial, share: 1.0, backend: next, model: next, maxSpendShare: 1000.0}";
+    let providers =
+        provider("main", &main, "big") + &provider("next", &main, "next").replace(&main.url(), &address);
+    let router = Router::start(&file(&more, "", &providers)).await;
+    // The first copy waits for something that copies can be measured against; none of these is sampled.
+    let failed = "llm_router_shadow_requests_total{outcome=\"failed\",shadow=\"trial\"}";
+    eventually("a copy", async || {
+        router.chat(hello("big", false), &[]).await.text().await.unwrap();
+        router.metric(failed).await.unwrap_or(0.0) > 0.0
+    })
+    .await;
+    let before = router.metric(failed).await.unwrap();
+    router.chat(hello("big", false), &[("traceparent", PARENT)]).await.text().await.unwrap();
+    eventually("its copy", async || router.metric(failed).await.unwrap() > before).await;
+    let copies =
+        || -> Vec<Span> { collector.spans().into_iter().filter(|span| span.name == "shadow copy").collect() };
+    eventually("the copy's spans", async || !copies().is_empty()).await;
+    let (spans, copies) = (collector.spans(), copies());
+    assert_eq!(copies.len(), 1, "a copy is told of where its request was sampled");
+    let (request, copy) = (named(&spans, "POST /v1/chat/completions"), &copies[0]);
+    assert_ne!(copy.trace_id, request.trace_id);
+    assert!(copy.parent_span_id.is_empty());
+    assert_eq!((&copy.links[0].trace_id, &copy.links[0].span_id), (&request.trace_id, &request.span_id));
+    assert_eq!(text(copy, "llm_router.shadow").as_deref(), Some("trial"));
+    assert_eq!(text(copy, "llm_router.shadow_of"), text(request, "llm_router.decision.id"));
+    assert_eq!(text(copy, "error.type").as_deref(), Some("server_error"));
+    assert_eq!(copy.status.as_ref().unwrap().code, 2);
+    let within: Vec<_> = spans.iter().filter(|span| span.parent_span_id == copy.span_id).collect();
+    let names: Vec<_> = within.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(names, ["plan", "chat next"]);
+    // Its backend is told where the copy stands, not the request.
+    let attempt = format!("00-{}-{}-01", hex(&copy.trace_id), hex(&within[1].span_id));
+    assert_eq!(told.lock().unwrap().last().unwrap().as_deref(), Some(attempt.as_str()));
+    assert_eq!(router.metric("llm_router_traces_total{result=\"error\"}").await, None, "no request failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_requests_that_are_not_sampled_only_the_bad_ones_are_told_of() {
     let mock = upstream(fast(Kind::Llama, "tiny")).await;
     let (collector, endpoint) = Collector::start().await;

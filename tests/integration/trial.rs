@@ -114,6 +114,13 @@ async fn shadow_copies_never_reach_nor_delay_a_client_and_are_booked_apart() {
     );
     let original = copy["shadow_of"].as_str().unwrap();
     assert_eq!(router.admin(&format!("/admin/decisions/{original}")).await["backend"], "main");
+    // The page lists what clients asked for, and counts it alone.
+    let page =
+        router.client.get(format!("{}/ui/data", router.url)).send().await.unwrap().bytes().await.unwrap();
+    let page: Value = serde_json::from_slice(&page).unwrap();
+    let listed: Vec<_> = page["decisions"].as_array().unwrap().iter().map(|one| &one["backend"]).collect();
+    assert_eq!(listed, [&json!("main"), &json!("main")]);
+    assert_eq!(page["totals"]["requests"], json!(2));
     assert_eq!(router.metric("llm_router_requests_total{cluster=\"next\",status=\"200\"}").await, None);
 }
 

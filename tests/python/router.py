@@ -25,13 +25,13 @@ LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 class Router(Service):
     """One `serve` process."""
 
-    def __init__(self, settings: Settings, file: Path, log: Path) -> None:
+    def __init__(self, settings: Settings, file: Path, log: Path, env: dict[str, str] | None = None) -> None:
         self.settings = settings
         self.file = file
         self.url = f"http://127.0.0.1:{settings['server']['port']}"
         self.admin_url = f"http://{settings['admin']['listen']}"
         self.write_settings(settings)
-        super().__init__(settings["node"]["name"], ["serve", "--config", str(file)], log)
+        super().__init__(settings["node"]["name"], ["serve", "--config", str(file)], log, env)
 
     def write_settings(self, settings: Settings) -> None:
         """Puts another file in the place of the configuration, as editors do: by a rename."""

@@ -32,11 +32,11 @@ def mock(crew: Crew, kind: str, **options: Any) -> Mock:
     return upstream
 
 
-def router(crew: Crew, settings: Settings) -> Router:
-    """A node that is ready. It must end cleanly when the crew stops."""
+def router(crew: Crew, settings: Settings, env: dict[str, str] | None = None) -> Router:
+    """A node that is ready, with more in its environment. It must end cleanly when the crew stops."""
     name = settings["node"]["name"]
     log = crew.log(name)
-    serving = Router(settings, log.with_suffix(".yaml"), log)
+    serving = Router(settings, log.with_suffix(".yaml"), log, env)
     crew.add(serving)
     serving.start()
     return serving

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import http.server
 import importlib.util
 import re
 import shutil
+import socket
+import ssl
 import subprocess
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 import settings
 import stage
-from binary import command
+import yaml
+from binary import Service, command
 from process import Process, free_port
+from router import chat_body
 from settings import PROVIDER_KEY
 from waiting import eventually
 
@@ -188,6 +196,220 @@ def test_a_request_through_another_regions_router_is_one_trace(crew, receiver, t
     assert far.attributes["server.port"] == str(upstream.port)
     # Both ends tell the same decision.
     assert taken.attributes["llm_router.decision.id"] == request.attributes["llm_router.decision.id"]
+
+
+def test_cache_ledger_and_shadow_copy_are_told_of_where_they_belong(crew, receiver, tmp_path) -> None:
+    paid = stage.mock(crew, "openai", model="tiny")
+    other = stage.mock(crew, "openai", model="next")
+    file = settings.node(
+        providers=[
+            settings.provider("paid", paid.url, "tiny"),
+            settings.provider(
+                "other", other.url, "next", models=[{"name": "next", "price": {"input": 1.0, "output": 1.0}}]
+            ),
+        ]
+    )
+    shadow = {"name": "trial", "share": 1.0, "backend": "other", "model": "next", "maxSpendShare": 1000.0}
+    more = {"cache": {}, "ledger": {"path": str(tmp_path / "ledger.sqlite")}, "shadows": [shadow]}
+    router = stage.router(crew, {**file, **more, "telemetry": telemetry(receiver, "grpc")})
+
+    # A copy is measured against what clients have spent: until the first is booked there is none.
+    def copied() -> bool:
+        router.chat("tiny", temperature=0, user=SECRET, headers={"x-llm-router-cache": "off"})
+        return any(span.name == "shadow copy" for span in receiver.spans())
+
+    eventually(copied, EXPORTED_WITHIN, "a shadow copy is told of", every=0.5)
+    words = [router.chat("tiny", temperature=0, headers=PARENT).headers["x-llm-router-cache"] for _ in range(2)]
+    assert words == ["miss", "hit"]
+
+    def both() -> list[Span]:
+        spans = [span for span in receiver.spans() if span.trace == TRACE]
+        return spans if sum(span.name.startswith("POST ") for span in spans) == 2 else []
+
+    spans = eventually(both, EXPORTED_WITHIN, "both requests are told of")
+    requests = [span for span in spans if span.name.startswith("POST ")]
+    trees = {}
+    for request in requests:
+        assert request.parent == CLIENT_SPAN
+        children = [span for span in spans if span.parent == request.id]
+        word = next(span.attributes["llm_router.cache"] for span in children if span.name == "cache")
+        trees[word] = sorted(span.name for span in children)
+    assert trees == {"miss": ["cache", "chat tiny", "ledger", "plan"], "hit": ["cache"]}
+
+    everything = receiver.spans()
+    copy = next(span for span in everything if span.name == "shadow copy")
+    assert (copy.kind, copy.attributes["llm_router.shadow"]) == ("SPAN_KIND_INTERNAL", "trial")
+    within = {span.name: span for span in everything if span.parent == copy.id and span.trace == copy.trace}
+    assert within.keys() == {"plan", "chat next"}
+    assert within["chat next"].attributes["server.port"] == str(other.port)
+    copied_from = copy.attributes["llm_router.shadow_of"]
+    original = [span for span in everything if span.attributes.get("llm_router.decision.id") == copied_from]
+    assert original and all(span.trace != copy.trace for span in original)
+    assert SECRET not in receiver.output()
+
+
+class Terminator:
+    """TLS in front of a receiver, as a service mesh or a load balancer would end it; counts what it reads."""
+
+    def __init__(self, folder: Path, behind: str, protocol: str) -> None:
+        self.bytes, self.refused = 0, 0
+        self._behind = behind
+        self.certificate = certificate(folder)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(*self.certificate)
+        self._context.set_alpn_protocols(["h2"] if protocol == "grpc" else ["http/1.1"])
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                plain, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(plain,), daemon=True).start()
+
+    def _serve(self, plain: socket.socket) -> None:
+        try:
+            client = self._context.wrap_socket(plain, server_side=True)
+        except (ssl.SSLError, OSError):
+            self.refused += 1
+            return
+        host, port = self._behind.split(":")
+        onward = socket.create_connection((host, int(port)))
+        threading.Thread(target=self._copy, args=(onward, client), daemon=True).start()
+        self._copy(client, onward, count=True)
+
+    def _copy(self, source: socket.socket, target: socket.socket, count: bool = False) -> None:
+        try:
+            while data := source.recv(65_536):
+                self.bytes += len(data) if count else 0
+                target.sendall(data)
+        except OSError:
+            pass
+        finally:
+            target.close()
+
+    def stop(self) -> None:
+        self._listener.close()
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for this machine that stands for itself, and its key."""
+    files = folder / "collector.pem", folder / "collector.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    command += ["-addext", "basicConstraints=critical,CA:FALSE", "-out", str(files[0]), "-keyout", str(files[1])]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    return files
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_spans_go_to_a_collector_behind_tls_packed_where_that_is_asked_for(crew, receiver, tmp_path, protocol) -> None:
+    terminator = Terminator(tmp_path, receiver.grpc if protocol == "grpc" else receiver.http, protocol)
+    upstream = stage.mock(crew, "llama", model="tiny")
+    sent = {}
+    for name, more in [
+        ("plain", {"OTEL_EXPORTER_OTLP_CERTIFICATE": str(terminator.certificate[0])}),
+        (
+            "packed",
+            {
+                "OTEL_EXPORTER_OTLP_CERTIFICATE": str(terminator.certificate[0]),
+                "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+            },
+        ),
+        ("stranger", {}),
+    ]:
+        variables = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://localhost:{terminator.port}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_SERVICE_NAME": name,
+            **more,
+        }
+        file = settings.node(name, clusters=[settings.cluster("own", upstream.url, "tiny")])
+        before = terminator.bytes
+        router = stage.router(crew, file, variables)
+        for _ in range(20):
+            assert router.chat("chat").status_code == 200
+        if name == "stranger":
+            # Nobody vouches for the collector here: nothing is sent, and what is lost is counted.
+            lost = lambda router=router: router.metric("llm_router_spans_dropped_total", why="not_taken")
+            eventually(lambda: lost() and terminator.refused > 0, EXPORTED_WITHIN, "the spans are counted as lost")
+            assert terminator.bytes == before
+            assert router.metric("llm_router_spans_exported_total") == 0
+        else:
+            exported = lambda router=router: router.metric("llm_router_spans_exported_total") == 60
+            eventually(exported, EXPORTED_WITHIN, "all spans are taken")
+            sent[name] = terminator.bytes - before
+            told = {span.name for span in receiver.spans() if span.service == name}
+            assert told == {"POST /v1/chat/completions", "plan", "chat tiny"}
+        router.stop()
+    assert sent["packed"] < sent["plain"] / 3, sent
+    terminator.stop()
+
+
+def test_a_file_for_tls_that_cannot_be_read_is_named_at_the_start(crew, tmp_path) -> None:
+    upstream = stage.mock(crew, "llama", model="tiny")
+    file = tmp_path / "router.yaml"
+    file.write_text(yaml.safe_dump(settings.node(clusters=[settings.cluster("own", upstream.url, "tiny")])))
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://localhost:1", "OTEL_EXPORTER_OTLP_CERTIFICATE": "/no/such.pem"}
+    serving = Service("router", ["serve", "--config", str(file)], crew.log("router"), variables)
+    crew.add(serving)
+    serving.start()
+    assert serving.wait(20) == 1
+    assert "/no/such.pem" in serving.output() and "TLS towards the collector" in serving.output()
+
+
+def test_a_collector_that_takes_its_time_makes_no_request_wait_and_no_memory_grow(crew) -> None:
+    """Each batch is taken after a second; many times more spans are made than it can take."""
+    taken = []
+
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            time.sleep(1)
+            taken.append(1)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    collector = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=collector.serve_forever, daemon=True).start()
+    upstream = stage.mock(crew, "llama", model="tiny")
+    traces = {"endpoint": f"http://127.0.0.1:{collector.server_port}", "queueSpans": 256}
+    file = settings.node(clusters=[settings.cluster("own", upstream.url, "tiny")], maxQueueDepth=100)
+    router = stage.router(crew, {**file, "telemetry": {"traces": traces}})
+
+    slowest = 0.0
+    with httpx.Client(base_url=router.url, timeout=20) as client:
+
+        def ask(count: int) -> None:
+            nonlocal slowest
+            for _ in range(count):
+                answer = client.post("/v1/chat/completions", json=chat_body("chat", max_tokens=1))
+                assert answer.status_code == 200
+                slowest = max(slowest, answer.elapsed.total_seconds())
+
+        def resident() -> float:
+            return router.metric("process_resident_memory_bytes") / 2**20
+
+        ask(400)
+        before = resident()
+        ask(1200)
+        assert router.metric("llm_router_spans_waiting") <= 256
+        grown = resident() - before
+    assert taken, "it is slow, not gone"
+    made = 3 * 1600
+    lost = lambda: router.metric("llm_router_spans_dropped_total")
+    eventually(lambda: lost() + router.metric("llm_router_spans_exported_total") == made, 30, "every span is counted")
+    assert lost() > 1000
+    # Their 3600 spans would take more than 8 MiB.
+    assert grown < 6, f"{grown:.1f} MiB"
+    assert slowest < 1, f"one request took {slowest:.1f} s"
+    collector.shutdown()
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")

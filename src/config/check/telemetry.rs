@@ -4,8 +4,11 @@ use super::Check;
 use crate::config::duration::Span;
 use crate::config::file::{TelemetryFile, TracesFile};
 use crate::config::path::Path;
-use crate::config::settings::{Export, LogFormat, Propagate, Protocol, Sampler, Telemetry, Traces};
+use crate::config::settings::{
+    Export, ExportTls, LogFormat, Propagate, Protocol, Sampler, Telemetry, Traces,
+};
 use secrecy::{ExposeSecret, SecretString};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -149,6 +152,7 @@ impl Check<'_> {
             queue_spans: self.size("OTEL_BSP_MAX_QUEUE_SIZE", queue_spans).max(QUEUE_SPANS_LEAST),
             batch_spans: self.size("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH_SPANS),
             delay: self.either_millis("OTEL_BSP_SCHEDULE_DELAY", "OTEL_BSP_SCHEDULE_DELAY", DELAY),
+            tls: self.export_tls(),
         };
         let told = self
             .variable("OTEL_EXPORTER_OTLP_TRACES_HEADERS")
@@ -170,6 +174,24 @@ impl Check<'_> {
             export.service_name = name;
         }
         Some(export)
+    }
+
+    /// Files for TLS, which only variables name: where they lie is the machine's affair.
+    fn export_tls(&mut self) -> ExportTls {
+        let file = |name: &str| {
+            let either = [format!("OTEL_EXPORTER_OTLP_TRACES_{name}"), format!("OTEL_EXPORTER_OTLP_{name}")];
+            either.iter().find_map(|name| self.variable(name)).map(PathBuf::from)
+        };
+        let authorities = file("CERTIFICATE");
+        let (cert, key) = (file("CLIENT_CERTIFICATE"), file("CLIENT_KEY"));
+        if cert.is_some() != key.is_some() {
+            let missing = if cert.is_some() { "CLIENT_KEY" } else { "CLIENT_CERTIFICATE" };
+            let at = Path::default().key("telemetry");
+            let why =
+                format!("a certificate of its own needs `OTEL_EXPORTER_OTLP_{missing}`, too: none is shown");
+            self.findings.warning(&at, why);
+        }
+        ExportTls { authorities, identity: cert.zip(key) }
     }
 
     fn protocol(&mut self, at: &Path, named: Option<&str>) -> Protocol {

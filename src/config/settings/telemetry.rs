@@ -1,6 +1,7 @@
 //! Where logs and traces go, and which requests are traced.
 
 use secrecy::{ExposeSecret, SecretString};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How a node tells what it does.
@@ -76,6 +77,17 @@ pub struct Export {
     pub batch_spans: usize,
     /// How long a span waits for others to be sent with.
     pub delay: Duration,
+    /// By what the collector is known and the router proves itself.
+    pub tls: ExportTls,
+}
+
+/// Files for TLS towards a collector, each in PEM; by default the system's roots and no certificate of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExportTls {
+    /// Certificates of authorities that the collector's may come from, instead of the system's.
+    pub authorities: Option<PathBuf>,
+    /// The router's own certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl std::fmt::Debug for Export {
@@ -105,6 +117,7 @@ impl PartialEq for Export {
         };
         self.endpoint == other.endpoint
             && self.service_name == other.service_name
+            && self.tls == other.tls
             && headers(self) == headers(other)
             && rest(self) == rest(other)
     }

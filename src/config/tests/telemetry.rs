@@ -76,6 +76,26 @@ fn the_environment_wins_over_the_file_as_opentelemetry_names_it() {
 }
 
 #[test]
+fn files_for_tls_are_named_by_variables_and_a_certificate_of_its_own_needs_its_key() {
+    let file = "traces: {endpoint: \"https://c:4318\"}";
+    let (ca, cert, key) = (
+        "OTEL_EXPORTER_OTLP_CERTIFICATE",
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+    );
+    let tls = |variables: &[(&str, &str)]| {
+        let (telemetry, warnings) = with(file, variables);
+        (telemetry.traces.export.unwrap().tls, warnings.len())
+    };
+    assert_eq!(tls(&[]), (ExportTls::default(), 0));
+    let own = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/of-traces.pem");
+    let (files, warnings) = tls(&[(ca, "/ca.pem"), own, (cert, "/c.pem"), (key, "/k.pem")]);
+    assert_eq!(files.authorities.as_deref(), Some(Path::new("/of-traces.pem")));
+    assert_eq!((files.identity, warnings), (Some(("/c.pem".into(), "/k.pem".into())), 0));
+    assert_eq!(tls(&[(cert, "/c.pem")]), (ExportTls::default(), 1));
+}
+
+#[test]
 fn a_variable_that_says_nothing_known_is_told_and_ignored() {
     let (telemetry, warnings) = with(
         "traces: {endpoint: \"http://c:4317\"}",
