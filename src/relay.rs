@@ -8,6 +8,7 @@
 //! is translated is `logic::wire`'s, what is counted is [`tally`]'s.
 
 mod account;
+mod account_limit;
 mod allowance;
 mod attempts;
 mod candidates;
@@ -265,7 +266,6 @@ impl Relay {
         };
         let mut tally = Tally::open(sources, &call, request, &plan, started);
         self.trace(&call, &mut tally, (started, planned), wanted.as_ref().map(|id| (id, waited)));
-        let limits = allowance.headers(call.dialect);
         tally.allow(allowance);
         tally.note(Circumstances {
             wanted,
@@ -279,10 +279,12 @@ impl Relay {
                 Ok(attempted) => attempted,
                 Err(error) => {
                     let decision = tally.id().to_owned();
+                    let limits = tally.allowance.headers(call.dialect);
                     tally.refused(&error);
                     return Err(Failed { error, decision, headers: limits });
                 }
             };
+        let limits = tally.allowance.headers(call.dialect);
         if let (Some(sessions), Some(session)) = (&self.sessions, session) {
             sessions.insert(session, step.backend.clone());
         }

@@ -56,6 +56,17 @@ pub struct Settlement {
     pub duration: Duration,
     /// Whether it was a shadow copy and not what a client asked.
     pub shadow: bool,
+    /// Who pays for it.
+    pub payer: Payer,
+}
+
+/// Whose a request is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payer {
+    /// Its tenant.
+    pub tenant: String,
+    /// The id of the API key it came with; empty where none is asked for.
+    pub key: String,
 }
 
 /// Sums over requests of this node since its start.
@@ -97,6 +108,10 @@ pub struct Book {
     pub total: Sums,
     /// By backend.
     pub backends: BTreeMap<BackendId, Sums>,
+    /// By tenant. Beyond 512 names further ones share the row `(others)`; likewise below.
+    pub tenants: BTreeMap<String, Sums>,
+    /// By the id of the API key; what came without one is in no row.
+    pub keys: BTreeMap<String, Sums>,
     /// Our clusters' time since the start, used or idle.
     pub machines: BTreeMap<BackendId, MachineSums>,
     /// What that time cost beyond what requests were charged for it.
@@ -131,6 +146,12 @@ impl Book {
         self.idle = machines - charged;
         self.net_savings = self.total.gross_savings - self.idle;
     }
+}
+
+/// The row of `name`, of which there is a bounded number.
+fn row_of<'a>(rows: &'a mut BTreeMap<String, Sums>, name: &str) -> &'a mut Sums {
+    let known = rows.len() < PAYERS_MAX || rows.contains_key(name);
+    rows.entry(if known { name } else { OTHER_PAYERS }.to_owned()).or_default()
 }
 
 impl Sums {
@@ -215,6 +236,10 @@ pub(crate) enum Msg {
 }
 
 const MS_PER_HOUR: u64 = 3_600_000;
+/// Tenants, and keys, that have rows of their own in the book.
+const PAYERS_MAX: usize = 512;
+/// The row of all further ones. No tenant or key has brackets in its name.
+const OTHER_PAYERS: &str = "(others)";
 /// Settlements waiting at once.
 const INBOX_MAX: usize = 100_000;
 /// Settlements are gathered for this long before they are booked and the book is published.
@@ -331,6 +356,10 @@ impl State {
             return self.book.shadow.add(settlement);
         }
         self.book.total.add(settlement);
+        row_of(&mut self.book.tenants, &settlement.payer.tenant).add(settlement);
+        if !settlement.payer.key.is_empty() {
+            row_of(&mut self.book.keys, &settlement.payer.key).add(settlement);
+        }
         let metrics = &self.arguments.metrics;
         if let Some(id) = &settlement.backend {
             self.book.backends.entry(id.clone()).or_default().add(settlement);

@@ -6,9 +6,10 @@
 //! computed here is `logic::guard`'s; the gate owns the state and the waking.
 
 use crate::clock::Clock;
+use crate::quota::RateStatus;
 use llm_router_logic::guard::concurrency::LearntLimit;
 use llm_router_logic::guard::latency::LatencyWindow;
-use llm_router_logic::guard::limit::{Limiter, RateLimit, ThrottleScope};
+use llm_router_logic::guard::limit::{Limiter, RateLimit, Standing, ThrottleScope};
 use llm_router_logic::guard::pace::{Pace, Unread};
 use llm_router_logic::guard::policy::GuardPolicy;
 use llm_router_logic::guard::queue::{Ticket, WaitQueue, average_hold, estimated_wait};
@@ -300,6 +301,18 @@ impl Gate {
         if let Some(limiter) = &mut self.state().limiter {
             limiter.set_share(requests, tokens, now);
         }
+    }
+
+    /// How the account's rate limit stands, and how long until it has room for a request of `tokens` estimated
+    /// tokens: zero where it has. `None` where there is no limit.
+    pub fn account(&self, tokens: u32) -> Option<(RateStatus, Duration)> {
+        let now = self.clock.now();
+        let state = self.state();
+        let limiter = state.limiter.as_ref()?;
+        let told = |standing: Option<Standing>| standing.map(|at| (at.limit, at.left, at.whole_in));
+        let [requests, tokens_left] = limiter.standings(now).map(told);
+        let wait = limiter.check(tokens, now).err().map_or(Duration::ZERO, |until| until.since(now));
+        Some((RateStatus { requests, tokens: tokens_left }, wait))
     }
 
     /// Corrects the rate limit by what a request really used.

@@ -2,7 +2,7 @@
 
 use crate::address::Address;
 use crate::clock::Clock;
-pub use crate::cost::{Book, Settlement, Sums};
+pub use crate::cost::{Book, Payer, Settlement, Sums};
 use crate::facts::{FactRefused, Facts};
 use crate::gate::{Ask, NotAdmitted};
 use crate::lease::Lease;

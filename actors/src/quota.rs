@@ -305,17 +305,8 @@ impl Drawn {
     pub fn rate_status(&self) -> RateStatus {
         let Some(quotas) = &self.quotas else { return RateStatus::default() };
         let now = quotas.inner.clock.now();
-        let mut tightest = RateStatus::default();
-        for status in self.scopes.iter().map(|scope| scope.rate_status(now)) {
-            let tighter = |a: &mut Option<(u64, u64, Duration)>, b: Option<(u64, u64, Duration)>| {
-                if b.is_some_and(|b| a.is_none_or(|a| b.1 < a.1)) {
-                    *a = b;
-                }
-            };
-            tighter(&mut tightest.requests, status.requests);
-            tighter(&mut tightest.tokens, status.tokens);
-        }
-        tightest
+        let standings = self.scopes.iter().map(|scope| scope.rate_status(now));
+        standings.fold(RateStatus::default(), RateStatus::tightest)
     }
 }
 

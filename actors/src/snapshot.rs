@@ -3,10 +3,12 @@
 use crate::address::Address;
 use crate::backend;
 use crate::gate::Gate;
+use crate::quota::RateStatus;
 use llm_router_logic::route::{Loads, LocalLoad, Policy, PreparedView};
 use llm_router_logic::time::Moment;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 /// An immutable picture of the cluster, published by the dispatcher.
 #[derive(Debug)]
@@ -28,6 +30,14 @@ pub(crate) struct Door {
     pub(crate) actor: Address<backend::Msg>,
     /// Requests that wait for it to wake.
     pub(crate) waiting: Arc<AtomicU32>,
+}
+
+impl Snapshot {
+    /// How the rate limit of the account of backend `index` stands, and how long until it has room for a request
+    /// of `tokens` estimated tokens: zero where it has. `None` where it has no limit.
+    pub fn account(&self, index: usize, tokens: u32) -> Option<(RateStatus, Duration)> {
+        self.doors.get(index)?.gate.account(tokens)
+    }
 }
 
 impl Loads for Snapshot {

@@ -3,7 +3,7 @@
 //!
 //! Owns the books of one attempt. Whether it is tried, and what the client is told, is not decided here.
 
-use llm_router_actors::handle::Settlement;
+use llm_router_actors::handle::{Payer, Settlement};
 use llm_router_actors::ledger::{Journal, NotDurable, Written};
 use llm_router_logic::cost::entry::{Basis, Charge, Flags, Intent, Outcome, Seen, tokens};
 use llm_router_logic::cost::usage::Usage;
@@ -192,6 +192,7 @@ impl Account {
         end: End,
         journal: Option<&Journal>,
         fallback: bool,
+        payer: Payer,
         alternative: impl FnOnce(&Usage, bool) -> Option<Money>,
     ) -> (Charged, Settlement) {
         let charged = self.charged(end.outcome == Outcome::Served);
@@ -238,6 +239,7 @@ impl Account {
             ttft: self.ttft,
             duration,
             shadow: self.shadow,
+            payer,
         };
         (charged, settlement)
     }

@@ -6,7 +6,7 @@
 use super::Call;
 use http::{HeaderName, HeaderValue};
 use llm_router_actors::Handle;
-use llm_router_actors::quota::{Admission, Denied, Drawn, Reservation};
+use llm_router_actors::quota::{Admission, Denied, Drawn, RateStatus, Reservation};
 use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::capability::VISION;
 use llm_router_logic::cost::unit::request_cost;
@@ -45,6 +45,8 @@ pub(super) struct Allowance {
     running: Option<Reservation>,
     /// Set aside for the other one of two at the same time.
     hedge: Option<Reservation>,
+    /// How the limits of the provider's account stand that it drew on, or found used up.
+    account: RateStatus,
 }
 
 impl Allowance {
@@ -61,7 +63,7 @@ impl Allowance {
         let tokens = request.input_tokens.saturating_add(request.output_tokens);
         match drawn.admit(tokens) {
             Ok(admission) => Ok(Self { drawn: Some(drawn), admission: Some(admission), ..Self::default() }),
-            Err(denied) => Err((told(&denied), headers(&drawn, call.dialect))),
+            Err(denied) => Err((told(&denied), headers(drawn.rate_status(), call.dialect))),
         }
     }
 
@@ -72,7 +74,13 @@ impl Allowance {
 
     /// How the limits stand.
     pub(super) fn headers(&self, dialect: Dialect) -> Headers {
-        self.drawn.as_ref().map(|drawn| headers(drawn, dialect)).unwrap_or_default()
+        let own = self.drawn.as_ref().map(Drawn::rate_status).unwrap_or_default();
+        headers(own.tightest(self.account), dialect)
+    }
+
+    /// It drew on the limits of a provider's account as well, or found them used up.
+    pub(super) fn draws_on(&mut self, account: RateStatus) {
+        self.account = account;
     }
 
     /// Sets aside what `step` may cost at worst.
@@ -264,8 +272,8 @@ fn owner(scope: &str) -> String {
 }
 
 /// How the limits stand, in the words of the dialect: Anthropic has its own, everybody else OpenAI's.
-fn headers(drawn: &Drawn, dialect: Dialect) -> Headers {
-    let status = drawn.rate_status();
+/// Google's API has no such headers: its clients get OpenAI's.
+fn headers(status: RateStatus, dialect: Dialect) -> Headers {
     let mut headers = Headers::new();
     for (what, standing) in [("requests", status.requests), ("tokens", status.tokens)] {
         let Some((limit, left, whole)) = standing else { continue };

@@ -8,7 +8,7 @@ use super::hedge::Course;
 use super::refusals::Refusals;
 use super::running::Begun;
 use super::tally::Tally;
-use super::{Call, Relay, fault};
+use super::{Call, Relay, account_limit, fault};
 use crate::decisions::Stopped;
 use llm_router_actors::gate::NotAdmitted;
 use llm_router_actors::lease::Lease;
@@ -139,7 +139,12 @@ impl Relay {
             match raced {
                 // Its intent was on its way to the disk while the backend worked.
                 Ok((step, begun, lease)) => match tally.durable().await {
-                    Ok(()) => return Ok((step, begun, lease)),
+                    Ok(()) => {
+                        if let Some(account) = account_limit::of(snapshot, &step) {
+                            tally.allowance.draws_on(account);
+                        }
+                        return Ok((step, begun, lease));
+                    }
                     Err(why) => failure = Some(fault::not_durable(why, &step)),
                 },
                 Err(failed) => {
@@ -165,6 +170,13 @@ impl Relay {
                     failure = Some(told);
                 }
             }
+        }
+        if failure.is_none()
+            && !refusals.is_busy()
+            && let Some((error, account)) = account_limit::used_up(snapshot, plan, tokens, clock.now())
+        {
+            tally.allowance.draws_on(account);
+            failure = Some(error);
         }
         let error = failure.or_else(|| refusals.told()).unwrap_or_else(|| {
             let wait = |backend: &BackendId| self.handle.shortest_wait(snapshot, |id| id == backend);

@@ -31,6 +31,11 @@ impl Refusals {
         }
     }
 
+    /// Whether any of them would have served, had it had a place.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.is_some()
+    }
+
     /// 503 with the shortest wait expected; it is not the client that is over a limit. `None` where no
     /// candidate was without a place.
     pub(super) fn told(&self) -> Option<ApiError> {

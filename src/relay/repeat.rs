@@ -17,7 +17,7 @@ use crate::trace::Trail;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue};
 use llm_router_actors::Handle;
-use llm_router_actors::handle::Settlement;
+use llm_router_actors::handle::{Payer, Settlement};
 use llm_router_logic::cost::entry::{Basis, Charge, Flags, Intent, Outcome as Ended};
 use llm_router_logic::cost::usage::Usage;
 use llm_router_logic::money::Money;
@@ -198,6 +198,7 @@ impl Repeat {
             ttft: None,
             duration,
             shadow: false,
+            payer: Payer { tenant: self.tenant.clone(), key: self.key.clone() },
         });
         let error = (outcome == Outcome::Failed).then_some("upstream");
         self.trail.end(&self.record, error);

@@ -15,6 +15,7 @@ use crate::decisions::{Attempt, Circumstances, Decision, Decisions, Outcome};
 use crate::outbound::Outbound;
 use crate::trace::{Ending, Section, Tracer, Trail};
 use llm_router_actors::Handle;
+use llm_router_actors::handle::Payer;
 use llm_router_actors::lease::Lease;
 use llm_router_logic::cost::entry::{Basis, Intent, Outcome as Ended};
 use llm_router_logic::fault::Fault;
@@ -204,7 +205,7 @@ impl Copyist {
         let (outcome, status) = if served { (Ended::Served, 200) } else { (Ended::Failed, 502) };
         let end = End { outcome, status, is_last: true, now: clock.now() };
         let (model, finish) = account.said();
-        let (charged, settlement) = account.settle(end, journal, false, |_, _| None);
+        let (charged, settlement) = account.settle(end, journal, false, Payer::default(), |_, _| None);
         let ending = Ending {
             usage: charged.usage,
             estimated: charged.estimated,

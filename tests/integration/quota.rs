@@ -200,3 +200,111 @@ async fn a_hedged_request_sets_aside_for_both_and_a_hard_budget_is_kept() {
     assert!(charged <= 0.003, "{charged}");
     router.node.shutdown().await;
 }
+
+#[tokio::test]
+async fn an_account_that_is_used_up_is_429_with_its_limits_in_each_dialect() {
+    let openai = upstream(fast(Kind::OpenAi, "gpt")).await;
+    // The bucket of an account is a tenth of a minute's allowance: two requests, and 1,000 tokens, at once.
+    let limited = |limit: &str| {
+        provider("p1", &openai, "gpt")
+            .replace("apiKey:", &format!("rateLimit: {{{limit}, burstMultiplier: 1.0}}, apiKey:"))
+    };
+    let router = Router::start(&file("", "", &limited("requestsPerMinute: 20"))).await;
+    for left in ["1", "0"] {
+        let response = router.chat(hello("gpt", false), &[]).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(header(&response, "x-ratelimit-limit-requests"), "20");
+        assert_eq!(header(&response, "x-ratelimit-remaining-requests"), left);
+    }
+    let sent = openai.books().received;
+    let text = json!({"model": "gpt", "max_tokens": 8, "messages": [{"role": "user", "content": "hi"}]});
+    let gemini = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}]});
+    let routes = [
+        ("/v1/chat/completions", &text, "x-ratelimit-remaining-requests"),
+        ("/v1/messages", &text, "anthropic-ratelimit-requests-remaining"),
+        // Google's API has no such headers: OpenAI's are told.
+        ("/v1beta/models/gpt:generateContent", &gemini, "x-ratelimit-remaining-requests"),
+    ];
+    for (route, body, remaining) in routes {
+        let request = router.client.post(format!("{}{route}", router.url));
+        let refused =
+            request.header("content-type", "application/json").body(body.to_string()).send().await.unwrap();
+        assert_eq!(refused.status(), 429, "{route}");
+        let wait: u64 = header(&refused, "retry-after").parse().unwrap();
+        assert!((1..=3).contains(&wait), "{route}: twenty a minute is one every three seconds, not {wait}");
+        assert_eq!(header(&refused, remaining), "0", "{route}");
+        let told = json_body(refused).await["error"].clone();
+        let kind = ["code", "type", "status"].map(|key| told[key].clone());
+        let wanted = [json!("rate_limit_exceeded"), json!("rate_limit_error"), json!("RESOURCE_EXHAUSTED")];
+        assert!(kind.iter().any(|word| wanted.contains(word)), "{route}: {told}");
+        assert!(told["message"].as_str().unwrap().contains("`p1`"), "{told}");
+    }
+    assert_eq!(openai.books().received, sent, "nothing was sent to it");
+    // The wait that was told is enough.
+    let wait = Duration::from_secs(3);
+    tokio::time::sleep(wait).await;
+    assert_eq!(router.chat(hello("gpt", false), &[]).await.status(), 200);
+    router.node.shutdown().await;
+
+    // Tokens are a limit of their own, taken as predicted and put right by what was used.
+    let router = Router::start(&file("", "", &limited("tokensPerMinute: 1000"))).await;
+    let long = |words: usize| json!({"model": "gpt", "max_tokens": 12, "messages": [{"role": "user", "content": "word ".repeat(words)}]});
+    let served = router.chat(long(60), &[]).await;
+    assert_eq!(served.status(), 200);
+    assert_eq!(header(&served, "x-ratelimit-limit-tokens"), "1000");
+    let left: u64 = header(&served, "x-ratelimit-remaining-tokens").parse().unwrap();
+    assert!(left < 60, "{left} of 100 are left after some 70");
+    let refused = router.chat(long(80), &[]).await;
+    assert_eq!(refused.status(), 429);
+    assert!(!header(&refused, "retry-after").is_empty());
+    // With an own machine beside it, the request goes there instead.
+    let llama = upstream(fast(Kind::Llama, "gpt")).await;
+    router.node.shutdown().await;
+    let router =
+        Router::start(&file("", &cluster("c1", &llama, 0.05), &limited("requestsPerMinute: 10"))).await;
+    let pinned = [("x-llm-router-strategy", "external_first")];
+    for (nth, backend) in ["p1", "c1"].into_iter().enumerate() {
+        let response = router.chat(hello("gpt", false), &pinned).await;
+        assert_eq!(
+            (response.status().as_u16(), header(&response, "x-llm-router-backend")),
+            (200, backend),
+            "{nth}"
+        );
+    }
+    router.node.shutdown().await;
+}
+
+#[tokio::test]
+async fn spend_is_told_by_tenant_and_by_key() {
+    let openai = upstream(fast(Kind::OpenAi, "gpt")).await;
+    let yaml = format!(
+        "auth: {{keys: [{{id: k, tenant: team, key: {KEY}}}, {{id: k2, tenant: team, key: {KEY}-2}}, {{id: other, tenant: rest, key: {KEY}-3}}]}}\n"
+    );
+    let router = Router::start(&file(&yaml, "", &provider("p1", &openai, "gpt"))).await;
+    for (key, times) in [(KEY.to_owned(), 3), (format!("{KEY}-2"), 2), (format!("{KEY}-3"), 1)] {
+        for _ in 0..times {
+            let bearer = format!("Bearer {key}");
+            let response = router.chat(hello("gpt", false), &[("authorization", &bearer)]).await;
+            assert_eq!(response.status(), 200);
+            response.bytes().await.unwrap();
+        }
+    }
+    eventually("all to be booked", async || router.admin("/admin/spend").await["total"]["requests"] == 6)
+        .await;
+    let spend = router.admin("/admin/spend").await;
+    let (total, tenants, keys) = (&spend["total"], &spend["tenants"], &spend["keys"]);
+    assert_eq!((&tenants["team"]["requests"], &tenants["rest"]["requests"]), (&json!(5), &json!(1)));
+    assert_eq!(
+        [&keys["k"], &keys["k2"], &keys["other"]].map(|row| row["requests"].clone()),
+        [3, 2, 1].map(|n| json!(n))
+    );
+    for rows in [tenants, keys] {
+        for figure in ["input_tokens", "output_tokens"] {
+            let sum: u64 = rows.as_object().unwrap().values().map(|row| row[figure].as_u64().unwrap()).sum();
+            assert_eq!(sum, total[figure].as_u64().unwrap(), "{figure} of {rows}");
+        }
+        let usd: f64 = rows.as_object().unwrap().values().map(|row| row["cost_usd"].as_f64().unwrap()).sum();
+        assert!(usd > 0.0 && (usd - total["cost_usd"].as_f64().unwrap()).abs() < 1e-12, "{rows}");
+    }
+    router.node.shutdown().await;
+}

@@ -90,6 +90,19 @@ pub struct RateStatus {
     pub tokens: Option<(u64, u64, Duration)>,
 }
 
+impl RateStatus {
+    /// Of each the one of both with less left.
+    #[must_use]
+    pub fn tightest(self, other: Self) -> Self {
+        type Left = Option<(u64, u64, Duration)>;
+        let tighter = |a: Left, b: Left| match (a, b) {
+            (Some(a), Some(b)) => Some(if b.1 < a.1 { b } else { a }),
+            (a, b) => a.or(b),
+        };
+        Self { requests: tighter(self.requests, other.requests), tokens: tighter(self.tokens, other.tokens) }
+    }
+}
+
 /// How a budget stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BudgetStatus {

@@ -105,11 +105,28 @@ impl Limiter {
         }
     }
 
+    /// How requests and tokens stand: the account's limit per minute, what is left here now, and how long until
+    /// that is as much as it can be. `None` where there is no such limit.
+    pub fn standings(&self, now: Moment) -> [Option<Standing>; 2] {
+        [&self.requests, &self.tokens].map(|bucket| bucket.as_ref().map(|bucket| bucket.standing(now)))
+    }
+
     fn wait(&self, tokens: u32, now: Moment) -> Duration {
         let requests = self.requests.as_ref().map_or(Duration::ZERO, |bucket| bucket.wait(1, now));
         let tokens = self.tokens.as_ref().map_or(Duration::ZERO, |bucket| bucket.wait(tokens, now));
         requests.max(tokens)
     }
+}
+
+/// How one limit of a [`Limiter`] stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Of the whole account, per minute.
+    pub limit: u64,
+    /// Left to this node now, debts counting as nothing.
+    pub left: u64,
+    /// Until nothing is missing of what may be left at most.
+    pub whole_in: Duration,
 }
 
 /// A token bucket; its levels are in units × microseconds of a minute.
@@ -170,6 +187,18 @@ impl Bucket {
         let lacking = (needed - self.level(now)).max(0);
         let micros = (lacking + self.per_minute - 1) / self.per_minute;
         Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    fn standing(&self, now: Moment) -> Standing {
+        let level = self.level(now);
+        let refill = self.per_minute_millionths.max(1);
+        let micros = ((self.capacity - level).max(0) * WHOLE + refill - 1) / refill;
+        let units = |amount: i128| u64::try_from(amount.max(0)).unwrap_or(u64::MAX);
+        Standing {
+            limit: units(self.configured),
+            left: units(level / MINUTE_MICROS),
+            whole_in: Duration::from_micros(units(micros)),
+        }
     }
 
     fn take(&mut self, units: i128, now: Moment) {

@@ -2,7 +2,7 @@
 
 use super::Tally;
 use crate::relay::account::{Account, Charged, End, unix_ms};
-use llm_router_actors::handle::Settlement;
+use llm_router_actors::handle::{Payer, Settlement};
 use llm_router_actors::snapshot::Snapshot;
 use llm_router_logic::cost::entry::{Basis, Charge, Flags, Intent, Outcome as Ended};
 use llm_router_logic::cost::usage::Usage;
@@ -56,6 +56,10 @@ impl Tally {
         }
     }
 
+    fn payer(&self) -> Payer {
+        Payer { tenant: self.who.tenant.clone(), key: self.who.key.clone() }
+    }
+
     pub(super) fn basis(&self, step: &Step) -> Basis {
         if self.who.free { Basis::Free } else { basis(&self.sources.snapshot, step) }
     }
@@ -84,7 +88,8 @@ impl Tally {
         };
         let fallback = self.record.attempts.iter().any(|attempt| attempt.fault.is_some());
         let handle = &self.sources.handle;
-        let (charged, settlement) = account.settle(end, handle.journal(), fallback, alternative);
+        let (charged, settlement) =
+            account.settle(end, handle.journal(), fallback, self.payer(), alternative);
         if end.is_last {
             self.record.external_cost = settlement.external_cost;
         }
@@ -125,6 +130,7 @@ impl Tally {
             ttft: None,
             duration: end.now.since(self.started),
             shadow: false,
+            payer: self.payer(),
         });
         Charged { usage: Usage::default(), estimated: false, cost: Some(Money::ZERO) }
     }
