@@ -163,9 +163,10 @@ pub struct Demo {
 
 /// Options of `explain`.
 #[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["config", "url"])))]
 pub struct ExplainOptions {
     /// YAML file: looks at its backends once and decides as a node that has just started would
-    #[arg(long, value_name = "FILE", required_unless_present = "url", conflicts_with = "url")]
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Admin listener of a running node, for example `http://127.0.0.1:9090`: decides on its view
     #[arg(long, value_name = "URL")]
@@ -401,12 +402,17 @@ pub fn schema() -> ExitCode {
 /// Runs `certs`: the paths of what was made on standard output. Bad names and days exit with 64, files
 /// that are in the way or cannot be written with 1.
 pub fn certs(command: Certs) -> ExitCode {
+    let mut next = String::new();
     let (made, json) = match command {
         Certs::Init { dir, cluster_id, json } => {
             let made = certs::init(&dir, &cluster_id);
             (made.map(|[cert, key]| vec![("ca", cert), ("caKey", key)]), json)
         }
         Certs::Issue { dir, node, days, dns, ip, out, json } => {
+            if !dir.join("ca.pem").exists() {
+                let dir = dir.display();
+                next = format!("; make the cluster's authority first: `llm-router certs init --dir {dir}`");
+            }
             let request = certs::Request { node, valid: certs::days(days), dns, ip };
             let made = certs::issue(&dir, &request, out.as_deref().unwrap_or(&dir));
             (made.map(|files| vec![("cert", files.cert), ("key", files.key), ("ca", files.ca)]), json)
@@ -427,7 +433,7 @@ pub fn certs(command: Certs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let _ = writeln!(std::io::stderr().lock(), "{error}");
+            let _ = writeln!(std::io::stderr().lock(), "{error}{next}");
             match error {
                 CertsError::Name(_) | CertsError::Dns(_) | CertsError::Days => ExitCode::from(EXIT_USAGE),
                 _ => ExitCode::FAILURE,

@@ -62,6 +62,7 @@ assets! {
     "/ui/breakages.js" SCRIPT "breakages.js",
     "/ui/chart.js" SCRIPT "chart.js",
     "/ui/charts.js" SCRIPT "charts.js",
+    "/ui/days.js" SCRIPT "days.js",
     "/ui/decisions.js" SCRIPT "decisions.js",
     "/ui/dom.js" SCRIPT "dom.js",
     "/ui/fleet.js" SCRIPT "fleet.js",
@@ -76,6 +77,7 @@ assets! {
     "/ui/share.js" SCRIPT "share.js",
     "/ui/tenants.js" SCRIPT "tenants.js",
     "/ui/tones.js" SCRIPT "tones.js",
+    "/ui/troubles.js" SCRIPT "troubles.js",
     "/ui/views.js" SCRIPT "views.js",
 }
 

@@ -21,7 +21,7 @@ const KILL_AFTER: Duration = Duration::from_millis(300);
 /// Notice that a spot machine's end is announced with; real clouds give 30 s to two minutes.
 const SPOT_NOTICE: Duration = Duration::from_secs(8);
 /// A slow cluster takes so many times as long.
-const SLOWER: f64 = 8.0;
+const SLOWER: f64 = 12.0;
 /// Pause before a killed router is started once more where its port is still taken.
 const START_AGAIN: Duration = Duration::from_millis(500);
 const STARTS_MAX: usize = 10;

@@ -3,7 +3,7 @@
 //! Bounded: about [`PER_SECOND`] requests a second, at most [`AT_ONCE`] under way; one that finds no
 //! place is held back and counted. A request counts as answered only when its answer is whole.
 
-use super::scenario::{ALIAS, LARGE, PLACES, PROVIDERS, SMALL};
+use super::scenario::{ALIAS, LARGE, PLACES, PROVIDERS, SMALL, TENANTS, key_of};
 use llm_router_logic::route::Strategy;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -48,6 +48,8 @@ const LONG: &str = "Here is the transcript of a meeting about moving a service b
 pub(super) struct Ask {
     /// Pause before it.
     pub(super) gap: Duration,
+    /// Index into [`TENANTS`].
+    pub(super) tenant: usize,
     /// Index into [`PLACES`].
     pub(super) place: usize,
     pub(super) model: &'static str,
@@ -101,8 +103,13 @@ impl Iterator for Mix {
         // Arrivals of many independent clients: exponential gaps.
         let gap = -(1.0 - self.0.random::<f64>()).ln() / PER_SECOND;
         let place = self.0.random_range(0..PLACES.len());
+        let tenant =
+            self.pick(&std::array::from_fn::<_, { TENANTS.len() }, _>(|at| (TENANTS[at].weight, at)))?;
         let model =
             self.pick(&[(76, ALIAS), (8, "auto"), (9, LARGE), (3, SMALL), (4, PROVIDERS[0].model)])?;
+        // What no cluster serves is asked for by those only whose budget lasts.
+        let lasts = TENANTS[tenant].budget_usd.is_none_or(|usd| usd >= 1.0);
+        let model = if lasts || model != PROVIDERS[0].model { model } else { ALIAS };
         let strategy = self.pick(&[
             (68, None),
             (4, Some(Strategy::Slo)),
@@ -120,6 +127,7 @@ impl Iterator for Mix {
         };
         Some(Ask {
             gap: Duration::from_secs_f64(gap).min(GAP_MAX),
+            tenant,
             place,
             model,
             strategy,
@@ -153,8 +161,8 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Starts sending to the routers at `addresses`, many times as much while `burst` says so. With the
-    /// routers' `token` no limit for visitors holds for it.
+    /// Starts sending to the routers at `addresses`, many times as much while `burst` says so. With keys made
+    /// from the demo's `token` it is its tenants, and no limit for visitors holds for it.
     pub(super) fn start(
         addresses: Vec<SocketAddr>,
         token: &str,
@@ -164,7 +172,8 @@ impl Load {
         let tally = Arc::new(Mutex::new(Tally::default()));
         let (ended, stopped, tracker) =
             (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-        let client = Client { client, addresses: addresses.into(), token: token.into() };
+        let keys = TENANTS.iter().map(|tenant| key_of(tenant, token)).collect();
+        let client = Client { client, addresses: addresses.into(), keys };
         let sender = {
             let (tally, tracker) = (Arc::clone(&tally), tracker.clone());
             let (ended, stopped) = (ended.clone(), stopped.clone());
@@ -237,7 +246,8 @@ fn note(tally: &Mutex<Tally>, change: impl FnOnce(&mut Tally)) {
 struct Client {
     client: reqwest::Client,
     addresses: Arc<[SocketAddr]>,
-    token: Arc<str>,
+    /// In the order of [`TENANTS`].
+    keys: Arc<[String]>,
 }
 
 impl Client {
@@ -261,7 +271,7 @@ impl Client {
             .client
             .post(format!("http://{address}/v1/chat/completions"))
             .header("content-type", "application/json")
-            .header("authorization", format!("Bearer {}", self.token))
+            .header("authorization", format!("Bearer {}", self.keys[ask.tenant]))
             .body(ask.body());
         if let Some(strategy) = ask.strategy {
             request = request.header("x-llm-router-strategy", strategy.as_str());

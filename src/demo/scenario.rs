@@ -149,6 +149,28 @@ const WORLD: &str = "quota: {budget: {usd: 2, period: day}}\n\
     key: session\n    \
     arms: [{name: control, weight: 50}, {name: small, weight: 50, model: tinyllama-1.1b-chat}]\n";
 
+/// Who asks in the demo.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Tenant {
+    pub(super) name: &'static str,
+    /// Its part of the requests.
+    pub(super) weight: u32,
+    /// USD it may spend at providers in a day.
+    pub(super) budget_usd: Option<f64>,
+}
+
+/// Three customers, one of which will soon have spent what it may; its requests then stay on clusters.
+pub(super) const TENANTS: [Tenant; 3] = [
+    Tenant { name: "acme", weight: 55, budget_usd: None },
+    Tenant { name: "globex", weight: 30, budget_usd: Some(1.0) },
+    Tenant { name: "initech", weight: 15, budget_usd: Some(0.006) },
+];
+
+/// The key of a tenant's clients, which nobody beside the demo has.
+pub(super) fn key_of(tenant: &Tenant, secret: &str) -> String {
+    format!("demo-{}-{secret}", tenant.name)
+}
+
 /// Most a region's ledger takes on disk.
 const LEDGER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -186,6 +208,17 @@ pub(super) fn config(index: usize, at: &Addresses<'_>) -> String {
     // Writing to a String cannot fail.
     if !at.admin_token.is_empty() {
         let _ = writeln!(text, "admin: {{listen: \"127.0.0.1:0\", token: {}}}", at.admin_token);
+        let key = |tenant: &Tenant| {
+            format!("{{id: {0}-app, tenant: {0}, key: {1}}}", tenant.name, key_of(tenant, at.admin_token))
+        };
+        let keys: Vec<String> = TENANTS.iter().map(key).collect();
+        let _ = writeln!(text, "auth: {{openMetrics: true, keys: [{}]}}", keys.join(", "));
+        let tenant = |tenant: &Tenant| match tenant.budget_usd {
+            Some(usd) => format!("{{name: {}, budget: {{usd: {usd}, period: day}}}}", tenant.name),
+            None => format!("{{name: {}}}", tenant.name),
+        };
+        let tenants: Vec<String> = TENANTS.iter().map(tenant).collect();
+        let _ = writeln!(text, "tenants: [{}]", tenants.join(", "));
     }
     text.push_str(WORLD);
     if let Some(ledger) = at.ledger {

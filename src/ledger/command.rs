@@ -31,12 +31,13 @@ pub enum LedgerCommand {
 
 /// Which ledgers are read.
 #[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["config", "ledger"])))]
 struct Ledgers {
     /// YAML file of a node whose `ledger.path` is read; more than one puts a fleet's ledgers together
-    #[arg(long, value_name = "FILE", required_unless_present = "ledger")]
+    #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
     /// The ledger's own file, where the configuration is not at hand
-    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    #[arg(long, value_name = "FILE")]
     ledger: Vec<PathBuf>,
 }
 

@@ -88,6 +88,7 @@ test("a partition is seen on both sides, and its region's clusters are not used 
   await eventually(async () => beyond.members.length === 3, 1000, "the other side knows of three");
   await page.locator("a[data-view=overview]").click();
   await eventually(async () => (await textOf(page, "#members-partition")).includes("azure-eastus"), 10_000, "the overview says so");
+  assert.match(await textOf(page, "#troubles"), /azure-eastus \(eastus\) is not heard/);
   await shoot(page, "partition");
   await page.locator("a[data-view=break]").click();
   await press("partition/eastus", false);

@@ -84,19 +84,63 @@ test("share, money, budget, arms and members are those of the API", async () => 
   assert.equal(await page.locator("#members .badge[data-health=healthy]").count(), 3);
 });
 
-test("the ledger by tenant is what the API says", async () => {
-  const tenants = await demo.get("/ui/tenants");
+test("the ledger by tenant is what the API says, and tenants' budgets stand beside the fleet's", async () => {
+  await eventually(async () => (await page.locator("#tenants tr").count()) >= 3, 40_000, "the demo's tenants are in the books");
+  const names = (await demo.get("/ui/tenants")).map((one) => one.tenant);
+  for (const tenant of ["acme", "globex", "initech"]) {
+    assert.ok(names.includes(tenant), `${names}`);
+    const row = page.locator("#tenants tr", { has: page.locator(`td:text-is("${tenant}")`) });
+    const booked = async () => (await demo.get("/ui/tenants")).find((one) => one.tenant === tenant).requests;
+    const shown = async () => numberIn(await row.locator("td").nth(1).innerText());
+    const low = await booked();
+    await eventually(async () => (await shown()) >= low, 25_000, `${tenant} has ${low} requests`);
+    assert.ok((await shown()) <= (await booked()));
+  }
+  const { budgets } = await demo.get("/ui/data");
+  for (const { scope } of budgets) assert.ok((await textOf(page, "#budgets")).includes(scope), scope);
+  assert.ok(budgets.some((one) => one.scope.includes("initech")), JSON.stringify(budgets));
+});
+
+test("savings by day are drawn gross and net apart, as the API tells them", async () => {
   await eventually(async () => {
-    const rows = await page.locator("#tenants tr").count();
-    return tenants === null ? (await textOf(page, "#tenants-empty")).includes("No ledger is kept") : rows > 0;
-  }, 30_000, "the panel says what is in the books, or that there are none");
+    const [day] = (await demo.get("/ui/data")).savings.fleet;
+    const near = (shown, truth) => Math.abs(shown - truth) <= Math.max(1e-5, Math.abs(truth) * 0.1);
+    return near(numberIn(await textOf(page, "#day-gross")), day.gross_savings_usd) && near(numberIn(await textOf(page, "#day-net")), day.net_savings_usd);
+  }, SHOWN_WITHIN_MS, "the newest day's figures agree");
+  const [day] = (await demo.get("/ui/data")).savings.fleet;
+  assert.ok(Math.abs(day.gross_savings_usd - day.idle_usd - day.net_savings_usd) < 1e-9);
+  assert.ok((await page.locator("#chart-days").getAttribute("aria-label")).includes(`${day.day}: gross`));
+});
+
+test("the strip says what is wrong, the gravest first, and that nothing is", async () => {
+  const data = await demo.get("/ui/data");
+  const shown = await browser.open("about:blank");
+  let ill = false;
+  await shown.route("**/ui/data", (route) => {
+    const backends = data.backends.map((one) => ({ ...one, health: ill && (one.region === "us-central1" || one.name === "openai") ? "unhealthy" : "healthy", breaker_open: false }));
+    const members = data.members.map((one) => ({ ...one, live: !ill || one.region !== "us-central1" }));
+    const budgets = [{ ...data.budgets[0], spent_usd: data.budgets[0].limit_usd * (ill ? 0.9 : 0.1) }];
+    route.fulfill({ json: { ...data, backends, members, budgets, split: ill } });
+  });
+  await shown.goto(demo.url);
+  await shown.waitForSelector("#troubles[data-level=ok]");
+  const before = await shown.locator(".headline").boundingBox();
+  ill = true;
+  await shown.waitForSelector("#troubles[data-level=bad]");
+  const told = await shown.locator("#troubles-list li").allInnerTexts();
+  assert.deepEqual(told, ["router gcp-us-central1 (us-central1) is not heard", "no cluster of us-central1 is healthy", "provider openai is unhealthy", "90 % of the budget of fleet is spent", "limits are split: each router keeps to its own part"]);
+  assert.deepEqual(await violations(shown), []);
+  await shoot(shown, "trouble", false);
+  const after = await shown.locator(".headline").boundingBox();
+  assert.ok(after.y - before.y < 60, `the page moved by ${after.y - before.y}`);
+  await shown.context().close();
 });
 
 test("the charts draw what /ui/history tells", async () => {
   const samples = await demo.get("/ui/history?after=0");
   assert.ok(samples.length > 2);
   assert.ok(samples.some((one) => one.requests > 0 && one.ttft_p95_ms >= one.ttft_p50_ms));
-  for (const id of ["chart-requests", "chart-ttft", "chart-errors", "ring"]) {
+  for (const id of ["chart-requests", "chart-ttft", "chart-errors", "chart-days", "ring"]) {
     const drawn = await page.locator(`#${id}`).evaluate((canvas) => {
       const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
       return data.some((value, at) => at % 4 === 3 && value > 0);

@@ -80,3 +80,9 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 def promtool() -> Path:
     """Prometheus' own tool."""
     return _program("PROMTOOL_BIN", shutil.which("promtool"))
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> Path:
+    """Prometheus itself."""
+    return _program("PROMETHEUS_BIN", shutil.which("prometheus"))

@@ -292,6 +292,7 @@ class Terminator:
             target.close()
 
     def stop(self) -> None:
+        """Takes no further connection."""
         self._listener.close()
 
 
@@ -334,12 +335,17 @@ def test_spans_go_to_a_collector_behind_tls_packed_where_that_is_asked_for(crew,
             assert router.chat("chat").status_code == 200
         if name == "stranger":
             # Nobody vouches for the collector here: nothing is sent, and what is lost is counted.
-            lost = lambda router=router: router.metric("llm_router_spans_dropped_total", why="not_taken")
+            def lost(router=router):
+                return router.metric("llm_router_spans_dropped_total", why="not_taken")
+
             eventually(lambda: lost() and terminator.refused > 0, EXPORTED_WITHIN, "the spans are counted as lost")
             assert terminator.bytes == before
             assert router.metric("llm_router_spans_exported_total") == 0
         else:
-            exported = lambda router=router: router.metric("llm_router_spans_exported_total") == 60
+
+            def exported(router=router):
+                return router.metric("llm_router_spans_exported_total") == 60
+
             eventually(exported, EXPORTED_WITHIN, "all spans are taken")
             sent[name] = terminator.bytes - before
             told = {span.name for span in receiver.spans() if span.service == name}
@@ -403,7 +409,10 @@ def test_a_collector_that_takes_its_time_makes_no_request_wait_and_no_memory_gro
         grown = resident() - before
     assert taken, "it is slow, not gone"
     made = 3 * 1600
-    lost = lambda: router.metric("llm_router_spans_dropped_total")
+
+    def lost():
+        return router.metric("llm_router_spans_dropped_total")
+
     eventually(lambda: lost() + router.metric("llm_router_spans_exported_total") == made, 30, "every span is counted")
     assert lost() > 1000
     # Their 3600 spans would take more than 8 MiB.

@@ -69,6 +69,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 {{- if .Values.admin.enabled -}}{{- $_ := set $own "ADMIN_TOKEN" .Values.admin.tokenSecret -}}{{- end -}}
+{{- with .Values.tracing -}}
+{{- if and .endpoint .headers.name -}}{{- $_ := set $own "OTEL_EXPORTER_OTLP_HEADERS" .headers -}}{{- end -}}
+{{- end -}}
 {{- toJson $own -}}
 {{- end -}}
 

@@ -6,6 +6,7 @@ import { noteBreakages, otherRegions, startBreakages } from "./breakages.js";
 import { loadCharts } from "./charts.js";
 import { byId, make, setAttribute, setText } from "./dom.js";
 import { STALE_MS, age } from "./format.js";
+import { drawDays, startDays } from "./days.js";
 import { drawDecisions, startDecisions } from "./decisions.js";
 import { drawFleet } from "./fleet.js";
 import { drawHeadline, startHeadline } from "./headline.js";
@@ -18,6 +19,7 @@ import { poll } from "./poll.js";
 import { startRecord } from "./record.js";
 import { startTenants } from "./tenants.js";
 import { tonesOf } from "./tones.js";
+import { drawTroubles } from "./troubles.js";
 import { isShown, startViews } from "./views.js";
 
 const LINKS = {
@@ -73,10 +75,12 @@ const askNow = poll("/ui/data", {
     tellPlayground(data);
     noteBreakages(data, tones);
     if (!isShown("overview")) return;
+    drawTroubles(data);
     drawHeadline(data);
     drawFleet(data, tones);
     drawShare(data, tones);
     drawMoney(data);
+    drawDays(data);
     drawArms(data);
     drawMembers(data);
     drawDecisions(data, tones);
@@ -97,4 +101,5 @@ requestAnimationFrame(() => setTimeout(async () => {
   startHeadline();
   startActivity();
   startShare();
+  startDays();
 }));

@@ -85,6 +85,43 @@ export function curves(canvas, series, format) {
   return draw;
 }
 
+/** Bars side by side for each name. Answers `draw(names, lists)`, or nothing where there is no library. */
+export function bars(canvas, series, format) {
+  if (!library) return null;
+  const chart = new library.Chart(canvas, {
+    type: "bar",
+    data: { labels: [], datasets: series.map((one) => ({ label: one.name, data: [], backgroundColor: colour(one.colour), maxBarThickness: 26, borderRadius: 3 })) },
+    options: {
+      maintainAspectRatio: false,
+      interaction: { mode: "index", intersect: false },
+      scales: {
+        x: { ticks: {}, grid: { display: false } },
+        y: { grid: {}, border: { display: false }, ticks: { maxTicksLimit: 4, callback: (value) => format(value) } },
+      },
+      plugins: { colors: { enabled: false }, legend: { display: false }, tooltip: { callbacks: { label: (item) => `${item.dataset.label} ${format(item.parsed.y)}` } } },
+    },
+  });
+  const paint = () => {
+    chart.data.datasets.forEach((dataset, index) => {
+      dataset.backgroundColor = colour(series[index].colour);
+    });
+    for (const scale of Object.values(chart.options.scales)) {
+      scale.ticks.color = colour("var(--muted)");
+      scale.grid.color = colour("var(--line)");
+    }
+    chart.update("none");
+  };
+  charts.push({ paint });
+  paint();
+  return (names, lists) => {
+    chart.data.labels = names;
+    lists.forEach((list, index) => {
+      chart.data.datasets[index].data = list;
+    });
+    chart.update("none");
+  };
+}
+
 /** A small curve without axes. Answers `draw(values)`, which keeps the newest `length` in view. */
 export function spark(canvas, length) {
   if (!library) return null;
