@@ -17,7 +17,7 @@ use crate::topology::Topology;
 use arc_swap::ArcSwap;
 use llm_router_logic::backend::ServedModel;
 use llm_router_logic::gossip::pace::{self, Pace};
-use llm_router_logic::guard::share::share;
+use llm_router_logic::guard::share::{STEP, Share};
 use llm_router_logic::ids::{BackendId, NodeId};
 use llm_router_logic::report::Report;
 use llm_router_logic::route::PreparedView;
@@ -69,6 +69,10 @@ pub(crate) enum Msg {
     TellAll,
     /// Gathering is over.
     Publish,
+    /// A change that came too soon after the one before may be told now.
+    TellDue,
+    /// A part of a backend's places may grow.
+    GrowthDue,
     /// A second has passed: peer facts have aged.
     Tick,
     /// Panic, to prove that the supervisor answers it.
@@ -84,7 +88,13 @@ pub(crate) struct State {
     members: Vec<Member>,
     paces: BTreeMap<BackendId, Pace>,
     prices: Prices,
+    /// This node's parts of the backends' places.
+    shares: BTreeMap<BackendId, Share>,
     publish_due: bool,
+    tell_due: bool,
+    growth_due: bool,
+    /// When the first change that was held back may be told.
+    tell_in: Option<Duration>,
 }
 
 impl Actor for Dispatcher {
@@ -109,7 +119,11 @@ impl Actor for Dispatcher {
             members: last.view.members.clone(),
             paces: BTreeMap::new(),
             prices: Prices::default(),
+            shares: BTreeMap::new(),
             publish_due: false,
+            tell_due: false,
+            growth_due: false,
+            tell_in: None,
             arguments,
             topology,
             doors,
@@ -133,7 +147,7 @@ impl Actor for Dispatcher {
         message: Msg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        if !matches!(message, Msg::Publish | Msg::Tick) {
+        if !matches!(message, Msg::Publish | Msg::Tick | Msg::TellDue | Msg::GrowthDue) {
             state.arguments.me.received();
         }
         match message {
@@ -159,13 +173,22 @@ impl Actor for Dispatcher {
                 state.affirm();
                 me.send_after(TICK, || Msg::Tick);
             }
+            Msg::TellDue => {
+                state.tell_due = false;
+                state.affirm();
+                state.tell_soon(&me);
+                return Ok(());
+            }
+            Msg::GrowthDue => state.growth_due = false,
             Msg::Publish => {
                 state.publish_due = false;
                 state.publish();
+                state.grow_soon(&me);
                 return Ok(());
             }
             Msg::Poison => poison(),
         }
+        state.tell_soon(&me);
         state.publish_soon(&me);
         Ok(())
     }
@@ -195,6 +218,32 @@ impl State {
         if pace.worth_telling(&report, self.arguments.clock.now()) {
             let (backend, beat, models) = (id.clone(), pace.beat(), Arc::clone(models));
             self.arguments.gossip.send(gossip::Msg::Tell { backend, report, beat, models });
+        } else if let Some(wait) = pace.held_back(&report, self.arguments.clock.now()) {
+            self.tell_in = Some(self.tell_in.map_or(wait, |sooner| sooner.min(wait)));
+        }
+    }
+
+    /// Sees to it that what was held back is told as soon as it may be.
+    fn tell_soon(&mut self, me: &ActorRef<Msg>) {
+        let Some(wait) = self.tell_in.take() else { return };
+        if !std::mem::replace(&mut self.tell_due, true) {
+            me.send_after(wait, || Msg::TellDue);
+        }
+    }
+
+    /// Sees to it that a part of places that is used up grows although nothing else happens.
+    fn grow_soon(&mut self, me: &ActorRef<Msg>) {
+        let alone = !self.members.iter().any(|member| member.live && !member.this_node);
+        let mut doors = self.topology.backends.iter().zip(&self.doors);
+        let grows = |id: &BackendId, door: &Door| {
+            let waits = || door.gate.load(0, self.arguments.clock.now());
+            self.shares.get(id).is_some_and(|share| share.grows(waits().in_flight))
+        };
+        if !alone
+            && doors.any(|(spec, door)| grows(&spec.id, door))
+            && !std::mem::replace(&mut self.growth_due, true)
+        {
+            me.send_after(STEP, || Msg::GrowthDue);
         }
     }
 
@@ -251,6 +300,7 @@ impl State {
             self.paces.remove(&id);
             self.arguments.gossip.send(gossip::Msg::Withdraw(id));
         }
+        self.shares.retain(|id, _| topology.backends.iter().any(|spec| spec.id == *id));
         self.topology = topology;
         self.doors = doors;
     }
@@ -281,7 +331,8 @@ impl State {
         for (backend, door) in backends.iter().zip(&self.doors) {
             let load = door.gate.load(0, now);
             waiting += i64::from(load.waiting);
-            door.gate.set_places(places(backend, load.in_flight, now));
+            let share = self.shares.entry(backend.spec.id.clone()).or_default();
+            door.gate.set_places(places(share, backend, &self.topology.node, load.in_flight, now));
         }
         self.arguments.metrics.queue_waiting.set(waiting);
         let foreign = self
@@ -316,7 +367,13 @@ fn is_looked_at(topology: &Topology, id: &BackendId) -> bool {
 
 /// How many requests this node may run at a backend at once: its part of the places the backend tells of
 /// or is configured with; `None` where nobody knows.
-fn places(backend: &BackendView, own: u32, now: llm_router_logic::time::Moment) -> Option<u32> {
+fn places(
+    share: &mut Share,
+    backend: &BackendView,
+    me: &NodeId,
+    own: u32,
+    now: llm_router_logic::time::Moment,
+) -> Option<u32> {
     let fresh = || backend.peers.iter().filter(|fact| fact.counts(now));
     let told = backend.own.as_ref().and_then(|own| own.report.slots);
     let told = told.or_else(|| fresh().filter_map(|fact| fact.report.slots).next_back());
@@ -325,6 +382,7 @@ fn places(backend: &BackendView, own: u32, now: llm_router_logic::time::Moment) 
         let thousandths = u64::from(fact.report.in_flight) * u64::from(fact.weight(now));
         u32::try_from(thousandths.div_ceil(1_000)).unwrap_or(u32::MAX)
     };
-    let peers: Vec<u32> = fresh().map(faded).collect();
-    backend.spec.slots.or(told).map(|slots| share(slots, own, &peers))
+    let peers: Vec<(&NodeId, u32)> = fresh().map(|fact| (&fact.node, faded(fact))).collect();
+    let slots = backend.spec.slots.or(told)?;
+    Some(share.places((&backend.spec.id, slots), (me, own), &peers, now))
 }

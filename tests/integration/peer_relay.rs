@@ -417,6 +417,37 @@ async fn strangers_at_the_relays_door_are_refused_and_counted() {
     assert_eq!(header(&good, "x-llm-router-via"), "b");
 }
 
+/// The first message of a client that speaks TLS 1.2 and nothing newer (RFC 5246, 7.4.1.2).
+fn hello_of_tls_1_2() -> Vec<u8> {
+    // Signature algorithms and groups that every server takes; without `supported_versions` it is 1.2.
+    let extensions = [0, 13, 0, 6, 0, 4, 4, 3, 8, 4, 0, 10, 0, 4, 0, 2, 0, 23];
+    let mut hello = vec![3, 3];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0]);
+    hello.extend([0, extensions.len() as u8]);
+    hello.extend(extensions);
+    let mut record = vec![22, 3, 1, 0, hello.len() as u8 + 4, 1, 0, 0, hello.len() as u8];
+    record.extend(hello);
+    record
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_speaks_no_newer_tls_than_1_2_is_refused_at_the_relays_door() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mock = upstream(fast(Kind::Llama, "tiny")).await;
+    let pair = Pair::start(&private(&mock), &private(&mock)).await;
+    pair.ready().await;
+    let mut line = tokio::net::TcpStream::connect(pair.relay_of_b().await).await.unwrap();
+    line.write_all(&hello_of_tls_1_2()).await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(Duration::from_secs(10), line.read_to_end(&mut answer)).await.unwrap().unwrap();
+    // A fatal alert, `protocol_version` (70), and the end of the connection.
+    assert_eq!((answer[0], &answer[5..]), (21, &[2, 70][..]), "{answer:?}");
+    let series = "llm_router_relay_refused_total{why=\"handshake\"}";
+    eventually("the refusal to be counted", async || pair.b.metric(series).await == Some(1.0)).await;
+    assert_eq!(pair.a.chat(hello("tiny", false), &[]).await.status(), 200);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn renewed_certificates_cost_no_relayed_request() {
     let mut config = fast(Kind::Llama, "tiny");

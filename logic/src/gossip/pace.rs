@@ -55,6 +55,14 @@ impl Pace {
         worth
     }
 
+    /// How long `report` is held back that would be told, were the last telling not so near; `None` where it is
+    /// not worth telling at all.
+    pub fn held_back(&self, report: &Report, now: Moment) -> Option<Duration> {
+        let (told, at) = self.told.as_ref()?;
+        let wait = CHANGE_INTERVAL.saturating_sub(now.since(*at));
+        (!wait.is_zero() && changes(told, &quantised(report))).then_some(wait)
+    }
+
     /// A number that differs from the one before with every telling: goes into
     /// [`encode_report`](crate::gossip::codec::encode_report), since an equal value would not travel.
     pub fn beat(&self) -> u8 {
@@ -73,7 +81,7 @@ fn flips(told: &Report, next: &Report) -> bool {
 fn changes(told: &Report, next: &Report) -> bool {
     told.slots != next.slots
         || count_changes(told.queue_depth, next.queue_depth)
-        || count_changes(told.in_flight, next.in_flight)
+        || use_changes(told.in_flight, next.in_flight)
         || figure_changes(told.tokens_per_second, next.tokens_per_second)
         || figure_changes(told.latency_p95_ms.map(|ms| ms as f32), next.latency_p95_ms.map(|ms| ms as f32))
         || figure_changes(told.ttft_ms.map(|ms| ms as f32), next.ttft_ms.map(|ms| ms as f32))
@@ -84,6 +92,12 @@ fn changes(told: &Report, next: &Report) -> bool {
 /// A count changes when it leaves or reaches zero, or moves by a quarter and by two.
 fn count_changes(told: u32, next: u32) -> bool {
     (told == 0) != (next == 0) || told.abs_diff(next) >= (told.max(next) / 4).max(2)
+}
+
+/// Places in use change with each one of a few, since routers divide a backend's places by them, and by a quarter
+/// where they are many.
+fn use_changes(told: u32, next: u32) -> bool {
+    (told == 0) != (next == 0) || told.abs_diff(next) >= (told.max(next) / 4).max(1)
 }
 
 /// A figure changes when it becomes known or unknown, or moves by a quarter. RTT is left out: it is
@@ -112,6 +126,24 @@ mod tests {
     fn told(reports: &[(u64, Report)]) -> Vec<bool> {
         let mut pace = Pace::default();
         reports.iter().map(|(at, report)| pace.worth_telling(report, ms(*at))).collect()
+    }
+
+    #[test]
+    fn a_change_that_comes_too_soon_is_told_as_soon_as_it_may_be() {
+        let mut pace = Pace::default();
+        let busy = Report { in_flight: 1, ..healthy() };
+        assert!(pace.worth_telling(&healthy(), ms(0)));
+        assert_eq!(pace.held_back(&healthy(), ms(50)), None, "nothing has changed");
+        assert!(!pace.worth_telling(&busy, ms(50)));
+        assert_eq!(pace.held_back(&busy, ms(50)), Some(Duration::from_millis(150)));
+        assert!(pace.worth_telling(&busy, ms(200)));
+    }
+
+    #[test]
+    fn each_of_a_few_places_in_use_is_told() {
+        let using = |in_flight| Report { in_flight, ..healthy() };
+        assert_eq!(told(&[(0, using(1)), (300, using(2)), (600, using(1))]), [true; 3]);
+        assert_eq!(told(&[(0, using(40)), (300, using(41))]), [true, false]);
     }
 
     #[test]

@@ -5,8 +5,10 @@
 
 use super::{Proven, Shared, inbound};
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use quinn::ConnectionError;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +26,12 @@ const LINKS_MAX: usize = 1024;
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Longest call: some round trips over a lossy line.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pause after the first failed call, doubled with each further one.
+/// A peer that is silent is called again this often, while the call before may still be under way: the first
+/// packets of a call are resent ever less often, so it alone would find the end of a partition late.
+const CALL_EVERY: Duration = Duration::from_secs(1);
+/// Calls of one address under way at once.
+const CALLS_MAX: usize = 2;
+/// Pause after the first refused call, doubled with each further one.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 /// A peer that comes back must be found within a second or two.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -111,7 +118,7 @@ struct Link {
     shared: Arc<Shared>,
     to: SocketAddr,
     current: Option<Proven>,
-    calling: Option<BoxFuture<'static, Option<Proven>>>,
+    calls: FuturesUnordered<BoxFuture<'static, Called>>,
     waiting: VecDeque<Bytes>,
     failures: u32,
     call_again_at: Instant,
@@ -123,7 +130,7 @@ impl Link {
             shared,
             to,
             current: None,
-            calling: None,
+            calls: FuturesUnordered::new(),
             waiting: VecDeque::new(),
             failures: 0,
             call_again_at: Instant::now(),
@@ -145,7 +152,7 @@ impl Link {
                     idle_since = Instant::now();
                     self.take(frame).await;
                 }
-                called = next(&mut self.calling) => self.called(called).await,
+                Some(called) = self.calls.next() => self.called(called).await,
                 changed = offered.changed() => {
                     if changed.is_err() {
                         return;
@@ -172,7 +179,7 @@ impl Link {
         }
         if let Some(proven) = &self.current {
             transmit(&self.shared, proven, &frame).await;
-        } else if self.calling.is_none() {
+        } else if self.calls.is_empty() {
             self.shared.count("peer_unreachable");
         } else if self.waiting.len() < WAITING_MAX {
             self.waiting.push_back(frame);
@@ -202,23 +209,30 @@ impl Link {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// Calls the peer, unless that is under way or failed a moment ago.
+    /// Calls the peer, unless that was begun or failed a moment ago.
     fn call(&mut self) {
-        if self.calling.is_none() && Instant::now() >= self.call_again_at {
-            self.calling = Some(call(Arc::clone(&self.shared), self.to).boxed());
+        let now = Instant::now();
+        if self.calls.len() < CALLS_MAX && now >= self.call_again_at {
+            self.calls.push(call(Arc::clone(&self.shared), self.to).boxed());
+            self.call_again_at = now + CALL_EVERY;
         }
     }
 
-    async fn called(&mut self, called: Option<Proven>) {
-        self.calling = None;
-        if let Some(proven) = called {
-            tokio::spawn(inbound::listen(Arc::clone(&self.shared), proven.clone()));
-            self.adopt(Some(proven)).await;
-            return;
+    async fn called(&mut self, called: Called) {
+        match called {
+            Called::Answered(proven) => {
+                tokio::spawn(inbound::listen(Arc::clone(&self.shared), (*proven).clone()));
+                self.adopt(Some(*proven)).await;
+                return;
+            }
+            Called::Refused => self.failed(),
+            // It was long enough under way.
+            Called::Unanswered => {}
         }
-        self.failed();
-        for _ in self.waiting.drain(..) {
-            self.shared.count("peer_unreachable");
+        if self.calls.is_empty() && self.current.is_none() {
+            for _ in self.waiting.drain(..) {
+                self.shared.count("peer_unreachable");
+            }
         }
     }
 
@@ -233,31 +247,39 @@ impl Link {
     }
 }
 
-/// Waits for the call under way; for ever where there is none.
-async fn next(calling: &mut Option<BoxFuture<'static, Option<Proven>>>) -> Option<Proven> {
-    match calling {
-        Some(calling) => calling.await,
-        None => std::future::pending().await,
-    }
+/// What came of a call.
+enum Called {
+    /// A connection.
+    Answered(Box<Proven>),
+    /// One of the two would not talk to the other, or the call could not be begun.
+    Refused,
+    /// Nothing came back in time.
+    Unanswered,
 }
 
-async fn call(shared: Arc<Shared>, to: SocketAddr) -> Option<Proven> {
+async fn call(shared: Arc<Shared>, to: SocketAddr) -> Called {
     let identity = *shared.identity.borrow();
     let client = shared.client.load().as_ref().clone();
     let connecting = match shared.endpoint.connect_with(client, to, SERVER_NAME) {
         Ok(connecting) => connecting,
         Err(error) => {
             tracing::debug!(%to, %error, "cannot call a gossip peer");
-            return None;
+            return Called::Refused;
         }
     };
     match timeout(CALL_TIMEOUT, connecting).await {
-        Ok(Ok(connection)) => shared.prove(connection, identity),
+        Ok(Ok(connection)) => shared
+            .prove(connection, identity)
+            .map_or(Called::Refused, |proven| Called::Answered(Box::new(proven))),
+        Ok(Err(error @ (ConnectionError::TimedOut | ConnectionError::Reset))) => {
+            shared.refused(to, &error);
+            Called::Unanswered
+        }
         Ok(Err(error)) => {
             shared.refused(to, &error);
-            None
+            Called::Refused
         }
-        Err(_) => None,
+        Err(_) => Called::Unanswered,
     }
 }
 
