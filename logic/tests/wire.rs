@@ -19,6 +19,8 @@ mod prefix;
 mod property;
 #[path = "wire/reply.rs"]
 mod reply;
+#[path = "wire/usage.rs"]
+mod usage;
 
 use llm_router_logic::backend::Kind;
 use llm_router_logic::wire::{

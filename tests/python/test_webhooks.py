@@ -10,10 +10,12 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import jsonschema
 import pytest
 import settings
 import stage
+from mock_upstream import Mock
 from waiting import eventually
 
 SECRET = "webhook-secret-of-the-tests"
@@ -95,3 +97,57 @@ def test_decisions_and_a_backends_end_arrive_signed_and_as_the_schema_says(crew,
     assert "Say something" not in json.dumps(receiver.events)
     assert router.metric("llm_router_webhook_deliveries_total", endpoint="127.0.0.1", result="delivered") >= 2
     assert SECRET not in router.output()
+
+
+def test_a_breaker_a_machines_end_and_a_waking_cluster_are_told_by_the_running_binary(crew):
+    receiver = Receiver()
+    try:
+        paid = stage.mock(crew, "openai", model="m")
+        machine = Mock("llama", crew.log("machine"), model="sleepy")
+        crew.add(machine)
+        sleeping = settings.cluster("gpu", machine.url)
+        sleeping["models"] = ["sleepy"]
+        sleeping["scaleToZero"] = {
+            "coldStart": "30s",
+            "demandWindow": "5s",
+            "tokensPerSecond": 500,
+            "wakeUrl": receiver.url,
+            "wakeSecret": SECRET,
+        }
+        file = settings.node(clusters=[sleeping], providers=[settings.provider("paid", paid.url, "m")])
+        file["webhooks"] = [{"url": receiver.url, "secret": SECRET}]
+        router = stage.router(crew, file)
+
+        paid.set_faults([{"match": {}, "action": {"status": {"code": 500}}}])
+        eventually(lambda: router.chat("m") and receiver.of("breaker.open"), 20, "the open breaker arrives")
+        opened = receiver.of("breaker.open")[0]["data"]
+        assert (opened["backend"], opened["model"]) == ("paid", "m")
+        paid.set_faults([])
+        eventually(lambda: router.chat("m") and receiver.of("breaker.closed"), 60, "the closed breaker arrives", 0.5)
+
+        eventually(lambda: router.backend("gpu")["warmth"]["state"] == "cold", 15, "the cluster sleeps")
+        asked = threading.Thread(target=lambda: served.append(router.chat("sleepy").status_code))
+        served: list[int] = []
+        asked.start()
+        eventually(lambda: receiver.of("wake.started"), 15, "the call for a machine arrives")
+        machine.start()
+        eventually(lambda: receiver.of("wake.ready"), 20, "the machine arrives")
+        asked.join(30)
+        assert served == [200]
+        for event in ("wake.started", "wake.ready"):
+            assert receiver.of(event)[0]["data"]["backend"] == "gpu"
+
+        notice = httpx.post(
+            f"{router.admin_url}/admin/backends/gpu/preempt",
+            json={"in_seconds": 20},
+            headers={"authorization": f"Bearer {settings.ADMIN_TOKEN}"},
+        )
+        assert notice.status_code == 202
+        eventually(lambda: receiver.of("spot.notice"), 15, "the machine's end arrives")
+        assert receiver.of("spot.notice")[0]["data"]["backend"] == "gpu"
+        assert receiver.forged == 0
+        for event in receiver.events:
+            if "id" in event:
+                jsonschema.validate(event, SCHEMA, jsonschema.Draft202012Validator)
+    finally:
+        receiver.close()
