@@ -85,7 +85,9 @@ async fn run_sidecar(path: &Path) -> ExitCode {
     }
     let signal = node::stop_signal();
     let stopped = async {
-        tracing::info!(signal = signal.await, "stopping");
+        // Not within the macro: where its level is off, it would not be waited for.
+        let signal = signal.await;
+        tracing::info!(signal, "stopping");
     };
     match sidecar::serve(config, stopped).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -113,7 +115,8 @@ async fn run_mock(options: cli::Mock) -> ExitCode {
         Err(error) => return failed(&error),
     };
     tracing::info!(addr = %mock.addr(), kind = options.kind.as_str(), "mock is listening");
-    tracing::info!(signal = signal.await, "stopping");
+    let signal = signal.await;
+    tracing::info!(signal, "stopping");
     mock.shutdown().await;
     ExitCode::SUCCESS
 }
