@@ -185,7 +185,8 @@ def nginx_proxy(upstream: int, body: bytes) -> Contestant:
         inside = f"""
   upstream u {{ server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 100000000; }}
   server {{ listen 127.0.0.1:{port} backlog=4096;
-    location / {{ proxy_pass http://u; proxy_http_version 1.1; proxy_buffering off; proxy_set_header Connection ""; }} }}
+    proxy_http_version 1.1; proxy_buffering off; proxy_set_header Connection "";
+    location / {{ proxy_pass http://u; }} }}
 """
         process = nginx(folder, inside, MEASURED)
         process.wait_for(f"http://127.0.0.1:{port}/v1/models")

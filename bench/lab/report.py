@@ -104,7 +104,7 @@ AIMS = [
 def cell(summary: Summary | None, factor: float = 1) -> str:
     """Median and spread."""
     if summary is None:
-        return "–"
+        return "-"
     return f"{summary.median * factor:,.3g} ± {summary.spread / 2:.0%}" if summary.median else "0"
 
 
@@ -123,7 +123,7 @@ def machine() -> str:
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.machine(),
     )
-    return f"{os.cpu_count()} × {model}, Linux {platform.release()}"
+    return f"{os.cpu_count()} processors, {model}, Linux {platform.release()}"
 
 
 def commit(root: Path) -> str:

@@ -50,6 +50,7 @@ def ask(client: str, target: Target, folder: Path, streams: int, ramp_ms: int, r
     assert not seen["failed"], f"{seen['failed']} of {streams} streams failed: {seen['why']}"
     return {
         "answers": seen["answers"],
+        "events": seen["events"],
         "events_per_s": seen["events"] / seen["seconds"],
         "ttfb_p50_us": seen["ttfb_us"]["p50"],
         "ttfb_p99_us": seen["ttfb_us"]["p99"],
