@@ -12,7 +12,7 @@ const STORY_MAX = 60;
 const KINDS = {
   kill: ["Kill a region's router", "It crashes: connections break, clients go to the next region, peers notice its silence."],
   partition: ["Partition a region", "Nothing gets between it and the other regions; providers stay in reach."],
-  slow: ["Slow a cluster", "Eight times as long to the first token and for each token."],
+  slow: ["Slow a cluster", "Twelve times as long to the first token and for each token."],
   burst: ["Burst", "Five times as many requests, for 20 seconds."],
   preempt: ["Preempt a spot cluster", "Eight seconds' notice, then its machines are gone."],
   outage: ["Provider outage", "It answers every request with an error."],
