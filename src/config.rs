@@ -27,9 +27,9 @@ pub use problem::{Problem, Problems, Warning};
 pub use schema::schema;
 pub use settings::{
     Access, Admin, Auth, Backend, Budget, BudgetPeriod, Cache, CacheScope, Config, Connection, Demo, Export,
-    ExportTls, FixedKey, Gossip, Grant, Idempotency, Keys, LogFormat, Node, Propagate, Protocol, Quota,
-    Redis, Sampler, Server, Shadow, Share, SidecarConfig, Simulated, Simulation, SmartMocking, Telemetry,
-    Tenant, Timeouts, Traces, WakeHook, Webhook,
+    ExportTls, FixedKey, Gossip, Grant, HmacKey, Idempotency, Keys, LogFormat, Node, Propagate, Protocol,
+    Quota, Redis, Sampler, Server, Shadow, Share, SidecarAuth, SidecarConfig, Simulated, Simulation,
+    SmartMocking, Telemetry, Tenant, Timeouts, Traces, WakeHook, Webhook,
 };
 
 use problem::Findings;
@@ -77,14 +77,18 @@ pub fn load_str(text: &str, directory: &Path, env: &Env<'_>) -> Result<Loaded, P
 /// # Errors
 /// Everything that is wrong with the file, each with its path.
 pub fn load_sidecar(path: &Path) -> Result<(SidecarConfig, Vec<Warning>), Problems> {
-    load_sidecar_str(&read(path)?, &process_env)
+    load_sidecar_str(&read(path)?, directory_of(path), &process_env)
 }
 
-/// Checks the text of a sidecar's file.
+/// Checks the text of a sidecar's file; relative paths in it are relative to `directory`.
 ///
 /// # Errors
 /// Everything that is wrong with the text, each with its path.
-pub fn load_sidecar_str(text: &str, env: &Env<'_>) -> Result<(SidecarConfig, Vec<Warning>), Problems> {
+pub fn load_sidecar_str(
+    text: &str,
+    directory: &Path,
+    env: &Env<'_>,
+) -> Result<(SidecarConfig, Vec<Warning>), Problems> {
     let mut findings = Findings::default();
     let mut tree = tree::parse(text, &mut findings)?;
     if let Value::Object(sections) = &mut tree {
@@ -93,7 +97,7 @@ pub fn load_sidecar_str(text: &str, env: &Env<'_>) -> Result<(SidecarConfig, Vec
     }
     let substituted = environment::substitute(&mut tree, env, &[], &mut findings);
     let file = decode::decode(tree, &substituted, &mut findings);
-    let sidecar = file.and_then(|file| check::sidecar(file.sidecar, env, &mut findings));
+    let sidecar = file.and_then(|file| check::sidecar(file.sidecar, directory, env, &mut findings));
     concluded(sidecar, findings)
 }
 

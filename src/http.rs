@@ -123,7 +123,8 @@ pub fn router_with(app: App, staged: Router<App>) -> Router {
         .route("/v1/models/{*model}", get(models::show).post(chat::generate_content))
         .route("/v1beta/models/{*model}", get(models::show).post(chat::generate_content))
         .route("/api/auth", post(session::login))
-        .route_layer(limited);
+        .route_layer(limited)
+        .route_layer(from_fn_with_state(app.clone(), session::need_same_site));
     let page = Router::new()
         .route("/ui/explain", post(admin::explain))
         .merge(staged)

@@ -216,7 +216,7 @@ fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'st
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
     let failed = |error| IdentityError::Read(path.to_owned(), error);
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();

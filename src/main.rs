@@ -5,7 +5,7 @@
 use llm_router::cli::{self, Command};
 use llm_router::config::watch::Watcher;
 use llm_router::mock::{self, Faults, MockConfig};
-use llm_router::{config, demo, explain, keys, ledger, node, replay, sidecar, telemetry};
+use llm_router::{config, demo, explain, hardening, keys, ledger, node, replay, sidecar, telemetry};
 use secrecy::ExposeSecret;
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Demo(_) | Command::Explain(_) => telemetry::start("warn"),
         Command::Serve(_) | Command::Mock(_) | Command::Sidecar(_) => telemetry::start("info"),
     }
+    hardening::keep_memory_private();
     // One TLS implementation for the whole process; it fails only where there already is one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

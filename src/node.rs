@@ -12,6 +12,7 @@ use crate::http::server::{self, Limits};
 use crate::http::{App, Sessions, admin_router, router_with};
 use crate::identity::{Identity, NodeName};
 use crate::outbound::{Outbound, OutboundError};
+use crate::tls::{Acceptor, Signals, TlsError, TlsFiles};
 use crate::trace::OtlpError;
 use axum::Router;
 use llm_router_actors::metrics::Metrics;
@@ -30,6 +31,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// What the edge waits longer for a body than those of its handlers who tell the client why.
+const BODY_GRACE: Duration = Duration::from_millis(500);
 /// How often the files of the node's identity are read again.
 const IDENTITY_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -90,6 +93,14 @@ pub enum NodeError {
     /// A simulated backend could not be started.
     #[error("cannot start a simulated backend: {0}")]
     Mock(String),
+    /// A listener cannot speak TLS as configured.
+    #[error("{listener}.tls: {source}")]
+    Tls {
+        /// The section of the listener.
+        listener: &'static str,
+        /// Why.
+        source: TlsError,
+    },
     /// Metrics could not be registered.
     #[error("cannot register metrics: {0}")]
     Metrics(String),
@@ -121,6 +132,9 @@ impl Node {
             .local_addr()
             .map_err(|source| listen_error("server.port", &config.server.host, source))?;
         match (&config.access.keys, addr.ip().is_loopback()) {
+            (Some(_), false) if config.server.tls.is_none() => {
+                tracing::info!(%addr, "plain HTTP: keys and prompts cross the network in clear text unless TLS ends before this node (see `server.tls`)");
+            }
             (Some(_), _) => {}
             (None, true) => tracing::warn!(%addr, "clients need no key: only this machine is served"),
             (None, false) => {
@@ -158,19 +172,25 @@ impl Node {
         let limits = Limits {
             header_timeout: config.server.header_timeout,
             idle_timeout: config.server.idle_timeout,
+            // After the word of the handlers that reach a model.
+            body_timeout: config.server.read_timeout + BODY_GRACE,
             write_timeout: config.server.write_timeout,
         };
-        let serve = |listener: TcpListener, router: Router| {
-            tokio::spawn(server::serve(listener, router, limits, stop.clone(), config.server.drain_timeout))
+        let serve = |listener: TcpListener, tls: Option<Arc<Acceptor>>, router: Router| {
+            let drain = config.server.drain_timeout;
+            tokio::spawn(server::serve(listener, tls, router, limits, stop.clone(), drain))
         };
+        let tls = |listener, files: &Option<TlsFiles>| acceptor(listener, files, &app.handle, &stop);
         let mut listeners = Vec::new();
         let mut admin_addr = None;
         if let Some(admin) = &config.admin {
             let listener = bind("admin.listen", &admin.listen.ip().to_string(), admin.listen.port()).await?;
             admin_addr = listener.local_addr().ok();
-            listeners.push(serve(listener, admin_router(app.clone())));
+            let tls = tls("admin", &admin.tls)?;
+            listeners.push(serve(listener, tls, admin_router(app.clone())));
         }
-        listeners.push(serve(listener, router_with(app.clone(), pages.unwrap_or_default())));
+        let api_tls = tls("server", &config.server.tls)?;
+        listeners.push(serve(listener, api_tls, router_with(app.clone(), pages.unwrap_or_default())));
         if let Some(identity) = identity {
             let (tracer, stop) = (Arc::clone(&app.tracer), stop.clone());
             let relay = PeerRelay { config: &config, identity, metrics: relay_metrics, tracer, stop };
@@ -235,6 +255,15 @@ impl Node {
         Ok(())
     }
 
+    /// Reads the certificates of backends again; requests under way go on with those they have.
+    ///
+    /// # Errors
+    /// [`NodeError`]; those in use stay then.
+    pub fn renew(&self) -> Result<(), NodeError> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(self.outbound.reconfigure(&running.backends)?)
+    }
+
     /// Drains and ends the node: not ready at once and peers told, new requests still taken for
     /// `server.lameDuck`, then running ones end within the drain limit.
     pub async fn shutdown(self) {
@@ -284,11 +313,20 @@ pub async fn serve(
     let node = Node::start(config).await?;
     let reloads = node.reloads.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(mut reloads) = reloads else { return Ok(()) };
+    let mut told = None;
     loop {
         tokio::select! {
             signal = &mut stopped => {
                 tracing::info!(signal, "draining");
                 break;
+            }
+            () = outdated(&node) => {
+                told = node.renew().err().map(|error| error.to_string()).inspect(|error| {
+                    if told.as_ref() != Some(error) {
+                        tracing::warn!(error, "the new certificates of a backend cannot be used, those in use stay");
+                    }
+                });
+                continue;
             }
             trigger = watcher.changed() => tracing::info!(?trigger, "reading the configuration again"),
             Some(()) = reloads.recv() => tracing::info!("reading the configuration again, as an operator asked"),
@@ -298,6 +336,18 @@ pub async fn serve(
     node.shutdown().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Returns once the certificates of a backend are other files than those in use, which is looked at every two
+/// seconds.
+async fn outdated(node: &Node) {
+    loop {
+        tokio::time::sleep(IDENTITY_INTERVAL).await;
+        let outbound = Arc::clone(&node.outbound);
+        if tokio::task::spawn_blocking(move || outbound.is_outdated()).await.unwrap_or(false) {
+            return;
+        }
+    }
 }
 
 async fn reload(node: &Node, path: &Path) {
@@ -403,6 +453,25 @@ async fn gossip(
     Ok(Some(((settings, transport), identity)))
 }
 
+/// The TLS of a listener, where it has one.
+fn acceptor(
+    listener: &'static str,
+    files: &Option<TlsFiles>,
+    handle: &Handle,
+    stop: &CancellationToken,
+) -> Result<Option<Arc<Acceptor>>, NodeError> {
+    let Some(files) = files else { return Ok(None) };
+    let metrics = handle.metrics();
+    let refused = metrics.tls_refused_total.clone();
+    let signals = Signals {
+        expires: metrics.certificate_expires_timestamp_seconds.with_label_values(&[listener]),
+        refused: Box::new(move |why| refused.with_label_values(&[listener, why]).inc()),
+    };
+    Acceptor::start(listener, files.clone(), signals, stop.clone())
+        .map(Some)
+        .map_err(|source| NodeError::Tls { listener, source })
+}
+
 /// How a node gossips, and over what.
 type Gossip = (GossipSettings, Arc<dyn GossipTransport>);
 
@@ -425,6 +494,10 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
         (
             "admin.listen",
             running.admin.as_ref().map(|admin| admin.listen) != new.admin.as_ref().map(|admin| admin.listen),
+        ),
+        (
+            "admin.tls",
+            running.admin.as_ref().map(|admin| &admin.tls) != new.admin.as_ref().map(|admin| &admin.tls),
         ),
         ("ledger", running.ledger != new.ledger),
         ("telemetry", running.telemetry != new.telemetry),

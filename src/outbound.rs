@@ -4,7 +4,9 @@
 //! made here from an allow-list.
 
 mod carrier;
+mod certified;
 mod probe;
+mod signing;
 #[cfg(test)]
 mod tests;
 mod wake;
@@ -19,6 +21,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::body::Body;
 use bytes::Bytes;
 use carrier::innermost;
+use certified::{Certified, Stamp};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -26,12 +29,11 @@ use llm_router_actors::ports::Draw;
 use llm_router_logic::backend::Kind;
 use llm_router_logic::fault::Fault;
 use llm_router_logic::ids::{BackendId, NodeId};
-use llm_router_logic::{sign, wire};
+use llm_router_logic::wire;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Largest body of an error response that is read.
 const ERROR_BODY_MAX: usize = 64 * 1024;
@@ -52,6 +54,8 @@ struct Route {
     kind: Kind,
     connection: Connection,
     carrier: Arc<dyn Carrier>,
+    /// The certificates' files as they were read.
+    stamp: Stamp,
     draw: Draw,
     /// What wakes it, and what carries that call: never with the backend's own proof of identity.
     wake: Option<(WakeHook, Arc<dyn Carrier>)>,
@@ -61,7 +65,7 @@ struct Route {
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
     /// A certificate or key could not be used.
-    #[error("backend `{backend}`: cannot use client certificate `{file}`: {why}")]
+    #[error("backend `{backend}`: cannot use certificate `{file}`: {why}")]
     Identity {
         /// Whose.
         backend: BackendId,
@@ -136,38 +140,45 @@ impl Outbound {
         let before = self.routes.load();
         let mut plain = before
             .values()
-            .find(|route| !matches!(route.connection.auth, Auth::Mtls { .. }))
+            .find(|route| !certified::is_own(&route.connection))
             .map(|route| Arc::clone(&route.carrier));
         let mut routes = HashMap::new();
         for backend in backends {
             let id = &backend.spec.id;
             let kept = before.get(id).filter(|route| route.connection == backend.connection);
-            let carrier = match (&backend.connection.auth, kept) {
-                // A certificate is read anew at each reload: that is how it is rotated.
-                (Auth::Mtls { cert, key }, _) => self.carrier(Some(identity(id, cert, key)?))?,
-                (_, Some(route)) => Arc::clone(&route.carrier),
-                _ => match &plain {
+            let stamp = certified::stamp(&backend.connection);
+            let carrier = match (certified::is_own(&backend.connection), kept) {
+                (_, Some(route)) if route.stamp == stamp => Arc::clone(&route.carrier),
+                (true, _) => self.carrier(certified::read(id, &backend.connection)?)?,
+                (false, _) => match &plain {
                     Some(carrier) => Arc::clone(carrier),
-                    None => Arc::clone(plain.insert(self.carrier(None)?)),
+                    None => Arc::clone(plain.insert(self.carrier(Certified::default())?)),
                 },
             };
             let wake = match (&backend.connection.wake, &plain) {
                 (None, _) => None,
                 (Some(hook), Some(carrier)) => Some((hook.clone(), Arc::clone(carrier))),
-                (Some(hook), None) => Some((hook.clone(), Arc::clone(plain.insert(self.carrier(None)?)))),
+                (Some(hook), None) => {
+                    Some((hook.clone(), Arc::clone(plain.insert(self.carrier(Certified::default())?))))
+                }
             };
             let (kind, connection) = (backend.spec.kind, backend.connection.clone());
             let draw = Arc::clone(&self.draw);
-            routes.insert(id.clone(), Arc::new(Route { kind, connection, carrier, draw, wake }));
+            routes.insert(id.clone(), Arc::new(Route { kind, connection, carrier, stamp, draw, wake }));
         }
         self.routes.store(Arc::new(routes));
         Ok(())
     }
 
-    fn carrier(&self, identity: Option<reqwest::Identity>) -> Result<Arc<dyn Carrier>, OutboundError> {
+    /// Whether a backend's certificates are other files by now than those in use.
+    pub fn is_outdated(&self) -> bool {
+        self.routes.load().values().any(|route| certified::stamp(&route.connection) != route.stamp)
+    }
+
+    fn carrier(&self, tls: Certified) -> Result<Arc<dyn Carrier>, OutboundError> {
         match &self.carrier {
             Some(carrier) => Ok(Arc::clone(carrier)),
-            None => Ok(Arc::new(HttpCarrier::new(self.timeouts.connect, identity)?)),
+            None => Ok(Arc::new(HttpCarrier::new(self.timeouts.connect, tls.identity, tls.authorities)?)),
         }
     }
 
@@ -281,20 +292,11 @@ impl Route {
                 }
             }
             Auth::Hmac(secret) => {
-                let timestamp =
-                    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-                // The path as sent upstream, without the query: the original's format.
-                let path = path_of(&url);
-                let secret = secret.expose_secret().as_bytes();
-                if !body.is_empty() {
-                    body = made_unique(&body, (self.draw)());
-                }
-                let signature = sign::sign_v1(secret, timestamp, method.as_str(), path, &body);
-                headers.insert(sign::TIMESTAMP_HEADER, HeaderValue::from(timestamp));
-                headers.insert(sign::AUTH_TYPE_HEADER, HeaderValue::from_static(sign::AUTH_TYPE));
-                if let Ok(signature) = HeaderValue::from_str(&signature) {
-                    headers.insert(sign::SIGNATURE_HEADER, signature);
-                }
+                body = signing::sign_v1(&mut headers, secret, &method, &url, body, (self.draw)());
+            }
+            Auth::HmacV2(key) => {
+                let draws = [(self.draw)(), (self.draw)()];
+                signing::sign_v2(&mut headers, key, &method, &url, &body, draws);
             }
         }
         let request = Request::builder().method(method).uri(url).body(body);
@@ -302,17 +304,6 @@ impl Route {
         *request.headers_mut() = headers;
         self.carrier.carry(request).await
     }
-}
-
-/// The JSON body followed by white space that spells `draw`.
-///
-/// HMAC v1 has no nonce: two equal requests in one second would carry one signature, and a verifier
-/// that refuses replays, as our sidecar does, would refuse the second.
-fn made_unique(body: &[u8], draw: u64) -> Bytes {
-    let mut unique = Vec::with_capacity(body.len() + u64::BITS as usize);
-    unique.extend_from_slice(body);
-    unique.extend((0..u64::BITS).map(|bit| if draw >> bit & 1 == 0 { b' ' } else { b'\t' }));
-    unique.into()
 }
 
 /// The header a provider expects its key in; the value is marked so that nothing logs it.
@@ -327,25 +318,6 @@ fn api_key_header(kind: Kind, key: &SecretString) -> (HeaderName, Option<HeaderV
         value
     });
     (name, value)
-}
-
-/// The path of an absolute URL, query left out.
-fn path_of(url: &str) -> &str {
-    let after_scheme = url.find("://").map_or(0, |at| at + 3);
-    let path = url[after_scheme..].find('/').map_or("/", |at| &url[after_scheme + at..]);
-    path.split('?').next().unwrap_or(path)
-}
-
-fn identity(backend: &BackendId, cert: &Path, key: &Path) -> Result<reqwest::Identity, OutboundError> {
-    let failed = |file: &Path, why: String| OutboundError::Identity {
-        backend: backend.clone(),
-        file: file.display().to_string(),
-        why,
-    };
-    let mut pem = std::fs::read(cert).map_err(|error| failed(cert, error.to_string()))?;
-    pem.push(b'\n');
-    pem.extend(std::fs::read(key).map_err(|error| failed(key, error.to_string()))?);
-    reqwest::Identity::from_pem(&pem).map_err(|error| failed(cert, error.to_string()))
 }
 
 fn fault_of(error: CarryError, patience: Duration) -> Fault {

@@ -15,6 +15,7 @@ pub use figures::Stats;
 
 use crate::config::SidecarConfig;
 use crate::http::server::{self, Limits};
+use crate::tls::Acceptor;
 use anyhow::Context;
 use auth::Gatekeeper;
 use axum::Router;
@@ -33,6 +34,7 @@ use upstream::Upstream;
 const LIMITS: Limits = Limits {
     header_timeout: Duration::from_secs(10),
     idle_timeout: Duration::from_secs(120),
+    body_timeout: Duration::from_secs(35),
     write_timeout: Duration::from_secs(60),
 };
 
@@ -66,7 +68,7 @@ pub async fn start(config: SidecarConfig) -> anyhow::Result<Sidecar> {
     let addr = listener.local_addr()?;
     let drain = config.drain_timeout;
     let app = Arc::new(App {
-        gatekeeper: config.auth.clone().map(Gatekeeper::new),
+        gatekeeper: Gatekeeper::new(&config.auth),
         meter: Arc::default(),
         upstream: Upstream::new(&config.upstream, config.upstream_api_key.as_ref())?,
         figures: Figures::new(&config)?,
@@ -75,6 +77,11 @@ pub async fn start(config: SidecarConfig) -> anyhow::Result<Sidecar> {
     if app.gatekeeper.is_none() {
         tracing::warn!("no secret is configured: every request is let through");
     }
+    let stop = CancellationToken::new();
+    let tls = match app.config.tls.clone() {
+        Some(files) => Some(Acceptor::start("sidecar", files, app.figures.tls_signals()?, stop.clone())?),
+        None => None,
+    };
     let routes = Router::new()
         .route("/health", get(forward::health))
         .route("/stats", get(figures::stats))
@@ -82,8 +89,7 @@ pub async fn start(config: SidecarConfig) -> anyhow::Result<Sidecar> {
         .route("/upstream/metrics", get(forward::upstream_metrics))
         .fallback(forward::forward)
         .with_state(Arc::clone(&app));
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(server::serve(listener, routes, LIMITS, stop.clone(), drain));
+    let task = tokio::spawn(server::serve(listener, tls, routes, LIMITS, stop.clone(), drain));
     Ok(Sidecar { addr, app, stop, task: AbortOnDropHandle::new(task) })
 }
 

@@ -27,6 +27,8 @@ mod gossip;
 mod guards;
 #[path = "integration/hedging.rs"]
 mod hedging;
+#[path = "integration/hostile.rs"]
+mod hostile;
 #[path = "integration/idempotency.rs"]
 mod idempotency;
 #[path = "integration/ledger.rs"]
@@ -47,6 +49,8 @@ mod quota;
 mod series;
 #[path = "integration/standing.rs"]
 mod standing;
+#[path = "integration/tls.rs"]
+mod tls;
 #[path = "integration/traces.rs"]
 mod traces;
 #[path = "integration/trial.rs"]

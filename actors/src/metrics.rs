@@ -115,6 +115,8 @@ pub struct Metrics {
     pub relay_refused_total: IntCounterVec,
     /// `llm_router_gossip_bytes_total{direction}`
     pub gossip_bytes_total: IntCounterVec,
+    /// `llm_router_tls_refused_total{listener,why}`
+    pub tls_refused_total: IntCounterVec,
     /// `llm_router_certificate_expires_timestamp_seconds{certificate}`
     pub certificate_expires_timestamp_seconds: IntGaugeVec,
     /// `llm_router_config_reloads_total{result}`
@@ -400,6 +402,10 @@ impl Metrics {
             relay_refused_total: register!(IntCounterVec::new(
                 opts("relay_refused_total", "Callers of the relay refused at its door, by reason."),
                 &["why"]
+            )),
+            tls_refused_total: register!(IntCounterVec::new(
+                opts("tls_refused_total", "TLS handshakes refused or broken off, by listener and reason."),
+                &["listener", "why"]
             )),
             gossip_bytes_total: register!(IntCounterVec::new(
                 opts("gossip_bytes_total", "Gossip payload bytes by direction (sent, received)."),

@@ -1,8 +1,12 @@
-//! HMAC v1: how a router signs requests towards a cluster and how a sidecar verifies them.
+//! HMAC: how a router signs requests towards a cluster and how a sidecar verifies them.
 //!
-//! Signed are, without separators: timestamp, method, URL path as sent upstream, raw body. The query
+//! Two versions stand side by side: v1 here, the format of the system this one replaces, and [`v2`], which signs more.
+//!
+//! Of v1 signed are, without separators: timestamp, method, URL path as sent upstream, raw body. The query
 //! is not signed. A signature is valid for five minutes around its timestamp; within them a
 //! [`ReplayGuard`] lets each signature through once.
+
+pub mod v2;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -26,8 +30,20 @@ const MAC_BYTES: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
     /// `X-Auth-Type` is there and names something else.
-    #[error("`X-Auth-Type` is not `hmac-sha256`")]
+    #[error("`X-Auth-Type` is neither `hmac-sha256` nor `hmac-sha256-v2`")]
     AuthType,
+    /// `X-Auth-Type` names v1, or nothing, where v2 is demanded.
+    #[error("HMAC v1 is not accepted here: sign with `hmac-sha256-v2` (`authType: hmac_v2` at the router)")]
+    Version,
+    /// `X-Nonce` is missing or has another form.
+    #[error("`X-Nonce` is not 16 to 64 letters, digits, `-` and `_`")]
+    Nonce,
+    /// `X-Key-Id` is missing or has another form.
+    #[error("`X-Key-Id` is not 1 to 64 letters, digits, `-`, `_` and `.`")]
+    KeyIdForm,
+    /// `X-Key-Id` names no secret known here.
+    #[error("`X-Key-Id` names no secret known here; compare the shared secrets and `keyId`")]
+    UnknownKey,
     /// `X-Timestamp` is not a decimal number of seconds.
     #[error("`X-Timestamp` is not a Unix time in seconds")]
     Timestamp,
@@ -47,14 +63,23 @@ pub enum SignError {
 
 /// The signature of a request: 64 lower-case hex digits.
 pub fn sign_v1(secret: &[u8], timestamp: u64, method: &str, path: &str, body: &[u8]) -> String {
-    let mac = mac_v1(secret, &timestamp.to_string(), method, path, body).finalize().into_bytes();
-    let mut hex = String::with_capacity(MAC_BYTES * 2);
-    for byte in mac {
+    hex(&mac_v1(secret, &timestamp.to_string(), method, path, body).finalize().into_bytes())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
         for nibble in [byte >> 4, byte & 0xf] {
             hex.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
         }
     }
     hex
+}
+
+/// `X-Timestamp` in seconds.
+fn timestamp(header: &str) -> Result<u64, SignError> {
+    let decimal = !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit());
+    header.parse().ok().filter(|_| decimal).ok_or(SignError::Timestamp)
 }
 
 /// Verifies a signature in constant time.
@@ -77,8 +102,7 @@ pub fn verify_v1(
     if auth_type_header.is_some_and(|auth_type| auth_type != AUTH_TYPE) {
         return Err(SignError::AuthType);
     }
-    let decimal = !timestamp_header.is_empty() && timestamp_header.bytes().all(|b| b.is_ascii_digit());
-    let timestamp: u64 = timestamp_header.parse().ok().filter(|_| decimal).ok_or(SignError::Timestamp)?;
+    let timestamp = timestamp(timestamp_header)?;
     if now_unix.abs_diff(timestamp) > WINDOW_SECS {
         return Err(SignError::Stale);
     }
@@ -141,6 +165,11 @@ impl ReplayGuard {
     /// Whether `signature`, already verified, is used for the first time; remembers it if so. `false`
     /// also when the guard is full or the signature is no signature.
     pub fn first_use(&mut self, signature: &str, now_unix: u64) -> bool {
+        unhex(signature).is_some_and(|signature| self.remember(signature, now_unix))
+    }
+
+    /// The same of anything that stands for one request.
+    fn remember(&mut self, signature: [u8; MAC_BYTES], now_unix: u64) -> bool {
         while let Some((expiry, oldest)) = self.by_expiry.first().copied() {
             if expiry >= now_unix {
                 break;
@@ -148,9 +177,6 @@ impl ReplayGuard {
             self.by_expiry.pop_first();
             self.seen.remove(&oldest);
         }
-        let Some(signature) = unhex(signature) else {
-            return false;
-        };
         if self.seen.len() >= self.capacity || !self.seen.insert(signature) {
             return false;
         }

@@ -19,6 +19,7 @@ mod router;
 mod sidecar;
 mod simulation;
 mod telemetry;
+mod tls;
 mod trial;
 mod webhook;
 
@@ -60,10 +61,11 @@ pub(super) fn config(file: File, directory: &FilePath, env: &Env<'_>, findings: 
 /// Checks a sidecar's section; `None` only where a problem was found.
 pub(super) fn sidecar(
     file: Option<SidecarFile>,
+    directory: &FilePath,
     env: &Env<'_>,
     findings: &mut Findings,
 ) -> Option<SidecarConfig> {
-    Check { findings, directory: FilePath::new("."), env }.sidecar(file)
+    Check { findings, directory, env }.sidecar(file)
 }
 
 impl Check<'_> {
@@ -102,7 +104,7 @@ impl Check<'_> {
         Config {
             quota,
             access,
-            server: self.server(&file.server.unwrap_or_default()),
+            server: self.server(file.server.unwrap_or_default()),
             node,
             gossip,
             heed_prices,

@@ -8,6 +8,7 @@ mod answers;
 mod guard;
 mod network;
 mod telemetry;
+mod tls;
 mod webhook;
 
 use crate::config::duration::{Millis, Span};
@@ -20,6 +21,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, de};
 use std::fmt;
 pub(super) use telemetry::{TelemetryFile, TracesFile};
+pub(super) use tls::TlsFile;
 pub(super) use webhook::WebhookFile;
 
 /// A value of any shape that nothing reads.
@@ -113,6 +115,8 @@ pub(super) struct ServerFile {
     /// How long a stopping node, which is not ready any more, still takes new requests: as long as DNS or a
     /// load balancer takes to lead clients elsewhere. Default `0s`.
     pub lame_duck: Option<Span>,
+    /// TLS 1.3 on this listener; without it, plain HTTP.
+    pub tls: Option<TlsFile>,
 }
 
 /// How backends are chosen and watched.
@@ -216,12 +220,17 @@ pub(super) struct ClusterFile {
     /// Price of the whole cluster in USD per hour. Required.
     #[schemars(range(min = 0))]
     pub cost_per_hour: Option<f64>,
-    /// `hmac`, `mtls`, `none` or `mock`. Default: what the other keys show, else `none`.
-    #[schemars(extend("enum" = ["hmac", "mtls", "none", "mock", null]))]
+    /// `hmac` (version 1), `hmac_v2`, `mtls`, `none` or `mock`. Default: what the other keys show, else `none`.
+    #[schemars(extend("enum" = ["hmac", "hmac_v2", "mtls", "none", "mock", null]))]
     pub auth_type: Option<String>,
     /// Secret of the HMAC signatures.
     #[schemars(with = "Option<String>")]
     pub shared_secret: Option<SecretString>,
+    /// Name of `sharedSecret` in signatures of `hmac_v2`. Default: derived from it, the same on both sides.
+    pub key_id: Option<String>,
+    /// PEM file of the only authorities its certificate may come from, relative to this file's directory.
+    /// Default: those the system trusts.
+    pub ca_file: Option<String>,
     /// PEM file of the client certificate, relative to this file's directory.
     pub cert_file: Option<String>,
     /// PEM file of the client certificate's key, relative to this file's directory.
@@ -563,6 +572,8 @@ pub(super) struct AdminFile {
     /// Bearer token every request must carry, best as `${NAME}`. Required.
     #[schemars(with = "Option<String>")]
     pub token: Option<SecretString>,
+    /// TLS 1.3 on this listener; without it, plain HTTP.
+    pub tls: Option<TlsFile>,
 }
 
 /// How clients prove themselves: `none`, said out loud, or their keys.
@@ -786,12 +797,22 @@ pub(super) struct SidecarFile {
     pub listen: Option<String>,
     /// The llama-server, for example `http://127.0.0.1:8081`. Required.
     pub upstream: Option<String>,
-    /// `hmac` or `none`. Default: `hmac` where there is a `sharedSecret`.
-    #[schemars(extend("enum" = ["hmac", "none", null]))]
+    /// `hmac` (versions 1 and 2), `hmac_v2` (only version 2), `mtls` (a client certificate, see `tls`) or `none`.
+    /// Default: `hmac` where there is a `sharedSecret`.
+    #[schemars(extend("enum" = ["hmac", "hmac_v2", "mtls", "none", null]))]
     pub auth_type: Option<String>,
     /// Secret of the HMAC signatures demanded.
     #[schemars(with = "Option<String>")]
     pub shared_secret: Option<SecretString>,
+    /// Name of `sharedSecret` in signatures of version 2. Default: derived from it, the same on both sides.
+    pub key_id: Option<String>,
+    /// The secret before, accepted as well while routers change over to the new one.
+    #[schemars(with = "Option<String>")]
+    pub previous_secret: Option<SecretString>,
+    /// Name of `previousSecret` in signatures of version 2. Default: derived from it.
+    pub previous_key_id: Option<String>,
+    /// TLS 1.3 on this listener; without it, plain HTTP.
+    pub tls: Option<TlsFile>,
     /// Price of the machine in USD per hour. Required.
     #[schemars(range(min = 0))]
     pub cost_per_hour: Option<f64>,

@@ -8,6 +8,7 @@ mod telemetry;
 pub use telemetry::{Export, ExportTls, LogFormat, Propagate, Protocol, Sampler, Telemetry, Traces};
 
 use crate::identity::IdentityFiles;
+use crate::tls::TlsFiles;
 use llm_router_actors::ledger::JournalSettings;
 use llm_router_actors::quota::{LimitSpec, Mode};
 use llm_router_actors::webhook::EndpointSpec;
@@ -16,6 +17,7 @@ use llm_router_logic::ids::{BackendId, KeyId, NodeId, Region, TenantId};
 use llm_router_logic::money::Money;
 use llm_router_logic::route::Policy;
 use llm_router_logic::route::experiment::{Experiment, Scope};
+use llm_router_logic::sign;
 use llm_router_logic::sim::Behaviour;
 use llm_router_logic::tenant::{Allowed, Principal};
 use secrecy::{ExposeSecret, SecretString};
@@ -114,6 +116,8 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// How long a stopping node, no longer ready, takes what still comes.
     pub lame_duck: Duration,
+    /// TLS on this listener; `None` = plain HTTP.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Who this node is.
@@ -162,6 +166,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Bearer token every request must carry.
     pub token: SecretString,
+    /// TLS on this listener; `None` = plain HTTP.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Who may ask, and for what.
@@ -303,6 +309,8 @@ pub struct Connection {
     pub base_url: String,
     /// How the router proves itself.
     pub auth: Auth,
+    /// The only authorities its certificate may come from; `None` = those the system trusts.
+    pub ca: Option<PathBuf>,
     /// What is called while it sleeps; `None` = nothing.
     pub wake: Option<WakeHook>,
 }
@@ -330,6 +338,8 @@ pub enum Auth {
     None,
     /// HMAC v1 with a shared secret.
     Hmac(SecretString),
+    /// HMAC v2 with a shared secret and its name.
+    HmacV2(HmacKey),
     /// A TLS client certificate: PEM files. They need not be readable yet.
     Mtls {
         /// Certificate chain.
@@ -341,6 +351,23 @@ pub enum Auth {
     ApiKey(SecretString),
 }
 
+/// A secret of signatures and its name in them.
+#[derive(Clone, Debug)]
+pub struct HmacKey {
+    /// `X-Key-Id`.
+    pub id: String,
+    /// The secret.
+    pub secret: SecretString,
+}
+
+impl HmacKey {
+    /// `secret` as `id`, or under the name derived from it.
+    pub fn new(id: Option<String>, secret: SecretString) -> Self {
+        let id = id.unwrap_or_else(|| sign::v2::derived_key_id(secret.expose_secret().as_bytes()));
+        Self { id, secret }
+    }
+}
+
 /// Equal when the backend would see the same identity: a reload keeps such a connection.
 impl PartialEq for Auth {
     fn eq(&self, other: &Self) -> bool {
@@ -348,6 +375,9 @@ impl PartialEq for Auth {
             (Self::None, Self::None) => true,
             (Self::Hmac(a), Self::Hmac(b)) | (Self::ApiKey(a), Self::ApiKey(b)) => {
                 a.expose_secret() == b.expose_secret()
+            }
+            (Self::HmacV2(a), Self::HmacV2(b)) => {
+                a.id == b.id && a.secret.expose_secret() == b.secret.expose_secret()
             }
             (Self::Mtls { cert: a, key: b }, Self::Mtls { cert: c, key: d }) => a == c && b == d,
             _ => false,
@@ -531,6 +561,22 @@ pub struct Demo {
     pub rate_limit_per_ip: u32,
 }
 
+/// What a sidecar demands of requests.
+#[derive(Clone, Debug)]
+pub enum SidecarAuth {
+    /// Nothing: every request is let through.
+    None,
+    /// A signature.
+    Hmac {
+        /// Whether version 1 will do as well as version 2.
+        v1: bool,
+        /// The secret, and the one before where it is still accepted.
+        keys: Vec<HmacKey>,
+    },
+    /// A client certificate that its listener verified.
+    Certificate,
+}
+
 /// The settings of `llm-router sidecar`.
 #[derive(Clone, Debug)]
 pub struct SidecarConfig {
@@ -538,8 +584,10 @@ pub struct SidecarConfig {
     pub listen: SocketAddr,
     /// The llama-server behind it: scheme, host, port and path prefix, without a final slash or `/v1`.
     pub upstream: String,
-    /// Secret of the HMAC v1 signatures demanded; `None` = every request is let through.
-    pub auth: Option<SecretString>,
+    /// What a request must show.
+    pub auth: SidecarAuth,
+    /// TLS on its listener; `None` = plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// Price of the machine for one hour.
     pub cost_per_hour: Money,
     /// Factor on the machine price for what the machine does besides.

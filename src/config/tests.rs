@@ -216,7 +216,7 @@ fn simulated_clusters_are_there_only_while_mocking_is_on() {
     let config = loaded(&text).config;
     assert_eq!(
         config.backends[0].connection,
-        Connection { base_url: "mock://gpu".to_owned(), auth: Auth::None, wake: None }
+        Connection { base_url: "mock://gpu".to_owned(), auth: Auth::None, ca: None, wake: None }
     );
     let mocking = config.smart_mocking.unwrap();
     assert_eq!(mocking.cluster_latency, Duration::from_millis(150));
@@ -295,16 +295,20 @@ fn a_sidecar_reads_only_its_own_section() {
 clusters: [{name: a, sharedSecret: '${GONE}', costPerHour: x}]
 sidecar: {listen: '127.0.0.1:8080', upstream: 'http://127.0.0.1:8081/v1', sharedSecret: '${SECRET}', costPerHour: 0.1, name: gpu, upstreamApiKey: k, drainTimeout: 10m}";
     let env = |name: &str| (name == "SECRET").then(|| "s3cret".to_owned());
-    let (sidecar, warnings) = load_sidecar_str(text, &env).unwrap_or_else(|problems| panic!("{problems}"));
+    let (sidecar, warnings) =
+        load_sidecar_str(text, Path::new("."), &env).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(warnings, []);
     assert_eq!(sidecar.upstream, "http://127.0.0.1:8081");
     assert_eq!(sidecar.cost_per_hour, Money::from_usd(0.1).unwrap());
     assert_eq!((sidecar.name.as_str(), sidecar.provider.as_str()), ("gpu", "local"));
     assert_eq!(sidecar.drain_timeout, Duration::from_secs(600));
-    assert!(sidecar.auth.is_some() && sidecar.upstream_api_key.is_some());
+    assert!(
+        matches!(sidecar.auth, SidecarAuth::Hmac { v1: true, ref keys } if keys.len() == 1)
+            && sidecar.upstream_api_key.is_some()
+    );
     assert!(!format!("{sidecar:?}").contains("s3cret"));
 
-    let lines = |text: &str| load_sidecar_str(text, &env).unwrap_err().to_string();
+    let lines = |text: &str| load_sidecar_str(text, Path::new("."), &env).unwrap_err().to_string();
     assert!(lines("clusters: []").starts_with("sidecar: missing"));
     let found = lines("sidecar: {authType: mtls, lisen: x, overheadFactor: 0}\nsidecars: 1");
     for path in [

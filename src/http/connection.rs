@@ -20,6 +20,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// A connection without a request is closed after this.
     pub idle_timeout: Duration,
+    /// A request's body must have arrived within this, whoever reads it.
+    pub body_timeout: Duration,
     /// A client that takes no byte of its answer for this long is let go.
     pub write_timeout: Duration,
 }
@@ -114,6 +116,45 @@ impl<B: Body + Unpin> Body for Guarded<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let _ = &self.guard;
         Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A request body that must be whole in time. Handlers that have a word of their own for a slow body say it
+/// earlier; this holds for all others, and for what nobody reads.
+pub(super) struct Arriving<B> {
+    pub(super) body: B,
+    pub(super) patience: Duration,
+    /// Made when the body is first waited for: most are there at once.
+    pub(super) overdue: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> Body for Arriving<B>
+where
+    B: Body + Unpin,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    type Data = B::Data;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, Self::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let patience = self.patience;
+        let overdue = self.overdue.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(overdue.as_mut().poll(cx));
+        Poll::Ready(Some(Err(format!("it did not arrive within {patience:?}").into())))
     }
 
     fn is_end_stream(&self) -> bool {

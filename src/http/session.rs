@@ -29,6 +29,8 @@ const COOKIE_NAME: &str = "llm_router_session";
 const REMEMBERED_MAX: u64 = 10_000;
 /// The window of `rateLimitPerIP`.
 const WINDOW: Duration = Duration::from_secs(60);
+/// Wrong passwords of one address in a window, after which it is not listened to until the window ends.
+const FAILURES_MAX: u32 = 10;
 /// Longest password read.
 const BODY_MAX: usize = 4 * 1024;
 
@@ -38,6 +40,8 @@ pub struct Sessions {
     demo: Demo,
     open: Cache<String, ()>,
     requests: Cache<IpAddr, Arc<AtomicU32>>,
+    /// Wrong passwords in the window.
+    failures: Cache<IpAddr, Arc<AtomicU32>>,
 }
 
 impl Sessions {
@@ -45,7 +49,8 @@ impl Sessions {
     pub fn new(demo: Demo) -> Self {
         let open = Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(demo.session_timeout).build();
         let requests = Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(WINDOW).build();
-        Self { demo, open, requests }
+        let failures = Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(WINDOW).build();
+        Self { demo, open, requests, failures }
     }
 
     fn accepts(&self, password: &SecretString) -> bool {
@@ -70,6 +75,16 @@ impl Sessions {
         pairs.any(|(name, token)| name == COOKIE_NAME && self.open.contains_key(token))
     }
 
+    /// Whether a password of `address` is looked at. Counted before it is: guesses at the same time count too.
+    fn may_guess(&self, address: IpAddr) -> bool {
+        self.failures.get_with(address, Arc::default).fetch_add(1, Ordering::Relaxed) < FAILURES_MAX
+    }
+
+    /// A right password was no guess.
+    fn forgive(&self, address: IpAddr) {
+        self.failures.get_with(address, Arc::default).fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Counts one request of `address`; `false` above the limit.
     fn admit(&self, address: IpAddr) -> bool {
         let count = self.requests.get_with(address, Arc::default);
@@ -83,7 +98,11 @@ struct Login {
 }
 
 /// `POST /api/auth` with `{"password": …}`: 200 and a session cookie, or 401.
-pub(super) async fn login(State(app): State<App>, request: Request) -> Response {
+pub(super) async fn login(
+    State(app): State<App>,
+    peer: Option<Extension<SocketAddr>>,
+    request: Request,
+) -> Response {
     let Some(sessions) = &app.sessions else {
         return told(StatusCode::NOT_FOUND, "there is no password to give: `demo.enabled` is off");
     };
@@ -93,8 +112,15 @@ pub(super) async fn login(State(app): State<App>, request: Request) -> Response 
     let Ok(login) = serde_json::from_slice::<Login>(&body) else {
         return told(StatusCode::BAD_REQUEST, "send a JSON object with `password`");
     };
+    let address = peer.map(|Extension(peer)| peer.ip());
+    if address.is_some_and(|address| !sessions.may_guess(address)) {
+        return too_many("too many wrong passwords from your address, wait a minute");
+    }
     if !sessions.accepts(&login.password) {
         return told(StatusCode::UNAUTHORIZED, "wrong password");
+    }
+    if let Some(address) = address {
+        sessions.forgive(address);
     }
     let mut response = Json(json!({"authenticated": true})).into_response();
     if let Ok(cookie) = HeaderValue::from_str(&sessions.open(&app.handle)) {
@@ -139,12 +165,17 @@ pub(super) async fn need_own_page(request: Request, next: Next) -> Response {
 
 /// Whether a request bears the page's header and, where a browser tells its origin, comes from this host.
 fn is_of_own_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(FROM_THE_PAGE) && is_same_origin(headers)
+}
+
+/// Whether a request comes from no browser, from its user by hand, or from a page of this very host.
+fn is_same_origin(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let same_site = text("sec-fetch-site").is_none_or(|site| site == "same-origin");
+    let same_site = text("sec-fetch-site").is_none_or(|site| site == "same-origin" || site == "none");
     let host = text(HOST.as_str()).unwrap_or_default();
     let same_origin = text(ORIGIN.as_str())
         .is_none_or(|origin| origin.split_once("://").is_some_and(|(_, authority)| authority == host));
-    headers.contains_key(FROM_THE_PAGE) && same_site && same_origin
+    same_site && same_origin
 }
 
 /// Keeps an address within the demo's limit; everybody where the demo is off, and whoever has the admin token.
@@ -163,12 +194,27 @@ pub(super) async fn limit_address(
         && !is_load
         && !sessions.admit(peer.ip())
     {
-        let mut response =
-            told(StatusCode::TOO_MANY_REQUESTS, "too many requests from your address, wait a minute");
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(WINDOW.as_secs()));
-        return response;
+        return too_many("too many requests from your address, wait a minute");
     }
     next.run(request).await
+}
+
+fn too_many(message: &str) -> Response {
+    let mut response = told(StatusCode::TOO_MANY_REQUESTS, message);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(WINDOW.as_secs()));
+    response
+}
+
+/// Turns away what a browser says another site's page asked, where no key is needed to spend money here. (A page
+/// cannot make a browser send a client's key, but whatever needs none it can ask, on loopback too.)
+pub(super) async fn need_same_site(State(app): State<App>, request: Request<Body>, next: Next) -> Response {
+    if app.auth.is_on() || is_same_origin(request.headers()) {
+        return next.run(request).await;
+    }
+    told(
+        StatusCode::FORBIDDEN,
+        "a page of another site may not ask this router: it needs no key (set `auth` to let keys decide)",
+    )
 }
 
 fn told(status: StatusCode, message: &str) -> Response {

@@ -67,7 +67,9 @@ impl Core {
         let draw = Arc::clone(&world.draw);
         let carrier: Arc<dyn Carrier> = match &world.carrier {
             Some(carrier) => Arc::clone(carrier),
-            None => Arc::new(HttpCarrier::new(config.timeouts.connect, None).map_err(OutboundError::from)?),
+            None => Arc::new(
+                HttpCarrier::new(config.timeouts.connect, None, Vec::new()).map_err(OutboundError::from)?,
+            ),
         };
         let deliver = Arc::new(HttpDeliver::new(carrier, &config.webhooks));
         let outbound = Outbound::carried(&config.backends, config.timeouts, world.carrier, draw)?;

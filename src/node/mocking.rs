@@ -40,7 +40,7 @@ impl Mocks {
             let Some(mock) = self.running.get(&id) else {
                 continue;
             };
-            backend.connection = Connection { base_url: mock.url(), auth: Auth::None, wake: None };
+            backend.connection = Connection { base_url: mock.url(), auth: Auth::None, ca: None, wake: None };
             backend.spec = Arc::new(priced(&backend.spec, settings.cluster_cost, overhead));
         }
         self.running.retain(|id, _| config.backends.iter().any(|backend| backend.spec.id == *id));

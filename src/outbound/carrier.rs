@@ -43,11 +43,16 @@ pub struct HttpCarrier {
 }
 
 impl HttpCarrier {
-    /// A carrier that shows `identity` to servers that ask for a client certificate.
+    /// A carrier that shows `identity` to servers that ask for a client certificate, and that trusts
+    /// `authorities` only, or those of the system where there are none.
     ///
     /// # Errors
     /// Where the HTTP client refuses its settings.
-    pub fn new(connect_timeout: Duration, identity: Option<reqwest::Identity>) -> reqwest::Result<Self> {
+    pub fn new(
+        connect_timeout: Duration,
+        identity: Option<reqwest::Identity>,
+        authorities: Vec<reqwest::Certificate>,
+    ) -> reqwest::Result<Self> {
         let builder = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -55,6 +60,7 @@ impl HttpCarrier {
             .pool_max_idle_per_host(IDLE_PER_HOST)
             .connect_timeout(connect_timeout)
             .user_agent(concat!("llm-router/", env!("CARGO_PKG_VERSION")));
+        let builder = if authorities.is_empty() { builder } else { builder.tls_certs_only(authorities) };
         let builder = match identity {
             Some(identity) => builder.identity(identity),
             None => builder,

@@ -1,13 +1,15 @@
 use super::*;
 
 #[test]
-fn the_signed_path_is_the_one_sent_upstream_without_its_query() {
-    assert_eq!(path_of("http://127.0.0.1:1/llm/v1/chat/completions"), "/llm/v1/chat/completions");
+fn what_is_signed_is_the_target_sent_upstream() {
+    let target_of = signing::target_of;
+    assert_eq!(target_of("http://127.0.0.1:1/llm/v1/chat/completions"), ("/llm/v1/chat/completions", ""));
     assert_eq!(
-        path_of("https://h/v1beta/models/m:streamGenerateContent?alt=sse"),
-        "/v1beta/models/m:streamGenerateContent"
+        target_of("https://h/v1beta/models/m:streamGenerateContent?alt=sse"),
+        ("/v1beta/models/m:streamGenerateContent", "alt=sse")
     );
-    assert_eq!(path_of("http://h"), "/");
+    assert_eq!(target_of("http://h"), ("/", ""));
+    assert_eq!(target_of("http://h?a=b"), ("/", "a=b"));
 }
 
 #[test]
@@ -37,7 +39,7 @@ fn a_key_header_is_marked_sensitive() {
 #[test]
 fn equal_signed_bodies_are_made_different_and_stay_the_same_json() {
     let body = br#"{"messages":[{"role":"user","content":"hi"}]}"#;
-    let (one, two) = (made_unique(body, 1), made_unique(body, u64::MAX));
+    let (one, two) = (signing::made_unique(body, 1), signing::made_unique(body, u64::MAX));
     assert_ne!(one, two);
     let parse = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
     assert_eq!(parse(&one), parse(body));

@@ -96,7 +96,7 @@ async fn serve_connection(
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(%error, "refused a caller of the relay");
-            return refused(refusal(&error));
+            return refused(crate::tls::refusal(&error));
         }
         Err(_) => return refused("handshake"),
     };
@@ -131,22 +131,4 @@ async fn serve_connection(
 
 fn acceptor(identity: &Identity) -> Result<TlsAcceptor, IdentityError> {
     Ok(TlsAcceptor::from(Arc::new(identity.server_config(ALPN)?)))
-}
-
-/// The metric label of a handshake that failed, the same words as gossip's.
-fn refusal(error: &std::io::Error) -> &'static str {
-    use rustls::{CertificateError, Error};
-    match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
-        Some(Error::NoCertificatesPresented) => "certificate_missing",
-        Some(Error::InvalidCertificate(why)) => match why {
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => "certificate_foreign",
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => "certificate_expired",
-            CertificateError::ApplicationVerificationFailure => "certificate_cluster",
-            _ => "certificate_invalid",
-        },
-        _ => "handshake",
-    }
 }

@@ -4,13 +4,14 @@ use super::App;
 use super::forward::admit;
 use super::meter::Measured;
 use crate::config::SidecarConfig;
+use crate::tls::Signals;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use llm_router_logic::cost::unit::cost_per_1k;
 use llm_router_logic::money::Money;
 use prometheus::core::Collector;
-use prometheus::{Encoder, Gauge, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, Gauge, GaugeVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +40,7 @@ pub struct Stats {
 pub(crate) struct Figures {
     registry: Registry,
     requests: IntCounterVec,
+    tls_refused: IntCounterVec,
     denied: IntCounterVec,
     tokens: IntCounterVec,
     in_flight: Gauge,
@@ -72,6 +74,11 @@ impl Figures {
                 "Requests by the status of their answer",
                 "status",
             )?,
+            tls_refused: counters(
+                "llm_sidecar_tls_refused_total",
+                "TLS handshakes refused or broken off, by reason",
+                "why",
+            )?,
             denied: counters("llm_sidecar_auth_refused_total", "Requests turned away, by reason", "why")?,
             tokens: counters("llm_sidecar_tokens_total", "Tokens that passed since the start", "type")?,
             in_flight: gauge("llm_sidecar_in_flight", "Requests for output that have not ended")?,
@@ -102,6 +109,17 @@ impl Figures {
 
     pub(crate) fn count_denied(&self, why: &str) {
         self.denied.with_label_values(&[why]).inc();
+    }
+
+    /// Where its listener's TLS is told of; the certificate's end has a series from here on.
+    pub(crate) fn tls_signals(&self) -> prometheus::Result<Signals> {
+        let expires = IntGauge::new(
+            "llm_sidecar_certificate_expires_timestamp_seconds",
+            "Unix time at which the listener's certificate ends",
+        )?;
+        self.registry.register(Box::new(expires.clone()))?;
+        let refused = self.tls_refused.clone();
+        Ok(Signals { expires, refused: Box::new(move |why| refused.with_label_values(&[why]).inc()) })
     }
 
     /// The metrics as Prometheus text.

@@ -12,7 +12,7 @@ use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use llm_router_logic::sign::{AUTH_TYPE_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use llm_router_logic::sign::{AUTH_TYPE_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, v2};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -109,6 +109,14 @@ pub(crate) async fn forward(State(app): State<Arc<App>>, request: Request) -> Re
 /// Reads the body and verifies the signature; a refusal is counted.
 pub(crate) async fn admit(app: &App, request: Request) -> Result<(Parts, Bytes), Refusal> {
     let (parts, body) = request.into_parts();
+    let denied = |denied: Denied| {
+        app.figures.count_denied(denied.label());
+        tracing::debug!(why = denied.label(), path = parts.uri.path(), "refused a request");
+        Refusal::from(denied)
+    };
+    if let Some(gatekeeper) = &app.gatekeeper {
+        gatekeeper.glance(&parts).map_err(denied)?;
+    }
     let limit = app.config.max_body_bytes;
     let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
     let body = match read {
@@ -121,11 +129,7 @@ pub(crate) async fn admit(app: &App, request: Request) -> Result<(Parts, Bytes),
     };
     if let Some(gatekeeper) = &app.gatekeeper {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        if let Err(denied) = gatekeeper.verify(&parts.headers, &parts.method, parts.uri.path(), &body, now) {
-            app.figures.count_denied(denied.label());
-            tracing::debug!(why = denied.label(), path = parts.uri.path(), "refused a request");
-            return Err(denied.into());
-        }
+        gatekeeper.verify(&parts, &body, now).map_err(denied)?;
     }
     Ok((parts, body))
 }
@@ -163,7 +167,7 @@ fn outgoing(headers: &HeaderMap) -> HeaderMap {
     {
         headers.remove(name);
     }
-    for name in [TIMESTAMP_HEADER, SIGNATURE_HEADER, AUTH_TYPE_HEADER] {
+    for name in [TIMESTAMP_HEADER, SIGNATURE_HEADER, AUTH_TYPE_HEADER, v2::NONCE_HEADER, v2::KEY_ID_HEADER] {
         headers.remove(name);
     }
     headers
@@ -227,7 +231,9 @@ mod tests {
             ("authorization", "Bearer client"),
             ("x-signature", "abc"),
             ("x-timestamp", "1"),
-            ("x-auth-type", "hmac-sha256"),
+            ("x-auth-type", "hmac-sha256-v2"),
+            ("x-nonce", "0123456789abcdef"),
+            ("x-key-id", "k"),
             ("content-type", "application/json"),
             ("traceparent", "00-1-2-01"),
         ] {

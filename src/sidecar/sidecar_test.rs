@@ -1,7 +1,7 @@
 //! The sidecar between a signing client and a llama mock, over real sockets.
 
 use super::{Sidecar, Stats, start};
-use crate::config::SidecarConfig;
+use crate::config::{HmacKey, SidecarAuth, SidecarConfig};
 use crate::mock::testing::{any_port, client, events, eventually, faulty, openai_chat, quick, started};
 use crate::mock::{Mock, MockConfig};
 use futures_util::StreamExt;
@@ -16,11 +16,16 @@ const SECRET: &str = "k7-never-told";
 const LABELS: [&str; 3] = [r#"cluster="aws-gpu""#, r#"provider="aws""#, r#"region="us-west-2""#];
 const SOON: Duration = Duration::from_secs(2);
 
+fn hmac() -> SidecarAuth {
+    SidecarAuth::Hmac { v1: true, keys: vec![HmacKey::new(None, SECRET.into())] }
+}
+
 fn config(upstream: String) -> SidecarConfig {
     SidecarConfig {
         listen: any_port(),
         upstream,
-        auth: Some(SECRET.into()),
+        auth: hmac(),
+        tls: None,
         cost_per_hour: Money::from_usd(0.378).unwrap(),
         overhead_factor: 1.1,
         provider: "aws".into(),

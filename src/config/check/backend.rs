@@ -6,7 +6,7 @@ use super::router::Router;
 use crate::config::decode::nearest;
 use crate::config::file::{ClusterFile, ProviderFile, RateLimitFile};
 use crate::config::path::Path;
-use crate::config::settings::{Auth, Backend, Connection, Node, kind_of};
+use crate::config::settings::{Auth, Backend, Connection, HmacKey, Node, kind_of};
 use llm_router_logic::backend::{BackendSpec, Kind, Placement};
 use llm_router_logic::cost::price::PriceTable;
 use llm_router_logic::guard::limit::{RateLimit, ThrottleScope};
@@ -14,6 +14,7 @@ use llm_router_logic::ids::{BackendId, Region};
 use llm_router_logic::money::Money;
 use llm_router_logic::route::Strategy;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Most clusters and providers together: each is probed, gossiped and judged per request.
@@ -164,7 +165,8 @@ impl Check<'_> {
             scale_to_zero,
             reached_from,
         };
-        let connection = Connection { base_url: base_url?, auth, wake };
+        let ca = self.authorities(&at.key("caFile"), file.ca_file.as_deref(), base_url.as_deref());
+        let connection = Connection { base_url: base_url?, auth, ca, wake };
         Some(Backend { spec: Arc::new(spec), connection, notice_file })
     }
 
@@ -176,10 +178,23 @@ impl Check<'_> {
         names.into_iter().map(|(_, name)| Region::new(name)).collect()
     }
 
+    fn authorities(&mut self, at: &Path, file: Option<&str>, base_url: Option<&str>) -> Option<PathBuf> {
+        let path = self.file_path(file.filter(|path| !path.is_empty())?);
+        if base_url.is_some_and(|base| !base.starts_with("https:")) {
+            self.findings.warning(at, "not used: the address is not `https://`");
+            return None;
+        }
+        if let Err(error) = std::fs::File::open(&path) {
+            self.findings.warning(at, format!("cannot read `{}`: {error}", path.display()));
+        }
+        Some(path)
+    }
+
     fn cluster_auth(&mut self, at: &Path, file: &ClusterFile, base_url: Option<&str>, mocking: bool) -> Auth {
         let secret_at = at.key("sharedSecret");
         let secret = self.secret(&secret_at, file.shared_secret.clone());
         let certified = file.cert_file.is_some() || file.key_file.is_some();
+        let key_id = self.key_id(&at.key("keyId"), file.key_id.clone());
         let word = file.auth_type.as_deref().unwrap_or(match (&secret, certified) {
             (_, true) => "mtls",
             (Some(_), false) => "hmac",
@@ -188,7 +203,7 @@ impl Check<'_> {
         if secret.is_some() && matches!(word, "mtls" | "none") {
             self.findings.warning(&secret_at, format!("not used: `authType` is `{word}`"));
         }
-        if certified && matches!(word, "hmac" | "none") {
+        if certified && matches!(word, "hmac" | "hmac_v2" | "none") {
             self.findings.warning(&at.key("certFile"), format!("not used: `authType` is `{word}`"));
         }
         match word {
@@ -197,6 +212,10 @@ impl Check<'_> {
             "hmac" => {
                 let secret = self.needed_by("authType: hmac", &secret_at, secret, "${LLM_SHARED_SECRET}");
                 secret.map_or(Auth::None, Auth::Hmac)
+            }
+            "hmac_v2" => {
+                let secret = self.needed_by("authType: hmac_v2", &secret_at, secret, "${LLM_SHARED_SECRET}");
+                secret.map_or(Auth::None, |secret| Auth::HmacV2(HmacKey::new(key_id, secret)))
             }
             "mtls" => {
                 if base_url.is_some_and(|base| base.starts_with("http:")) {
@@ -236,7 +255,7 @@ impl Check<'_> {
             word => {
                 self.findings.problem(
                     &at.key("authType"),
-                    format!("expected `hmac`, `mtls` or `none`, found `{word}`"),
+                    format!("expected `hmac`, `hmac_v2`, `mtls` or `none`, found `{word}`"),
                 );
                 Auth::None
             }
@@ -319,7 +338,7 @@ impl Check<'_> {
             reached_from: Vec::new(),
         };
         let auth = api_key.map_or(Auth::None, Auth::ApiKey);
-        let connection = Connection { base_url: base_url?, auth, wake: None };
+        let connection = Connection { base_url: base_url?, auth, ca: None, wake: None };
         Some(Backend { spec: Arc::new(spec), connection, notice_file: None })
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 const GOSSIP_INTERVALS: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
 
 impl Check<'_> {
-    pub(super) fn server(&mut self, file: &ServerFile) -> Server {
+    pub(super) fn server(&mut self, mut file: ServerFile) -> Server {
         let at = Path::default().key("server");
         let host_at = at.key("host");
         match &file.host {
@@ -52,6 +52,7 @@ impl Check<'_> {
                 Duration::from_secs(30),
                 Duration::ZERO,
             ),
+            tls: self.tls(&at.key("tls"), file.tls.take()),
             lame_duck: self.duration(&at.key("lameDuck"), file.lame_duck, Duration::ZERO, Duration::ZERO),
         }
     }
@@ -176,14 +177,16 @@ impl Check<'_> {
         let listen = self.address(&at.key("listen"), listen);
         let token = self.required(&at.key("token"), file.token, "${ADMIN_TOKEN}");
         let token = self.secret(&at.key("token"), token);
+        let encrypted = file.tls.is_some();
+        let tls = self.tls(&at.key("tls"), file.tls);
         let (listen, token) = (listen?, token?);
-        if !listen.ip().is_loopback() {
+        if !listen.ip().is_loopback() && !encrypted {
             self.findings.warning(
                 &at.key("listen"),
-                "not a loopback address: the token crosses the network in clear text",
+                "not a loopback address: the token crosses the network in clear text (set `admin.tls`)",
             );
         }
-        Some(Admin { listen, token })
+        Some(Admin { listen, token, tls })
     }
 
     pub(super) fn timeouts(&mut self, file: &TimeoutsFile) -> Timeouts {

@@ -3,7 +3,9 @@
 use super::{Check, LOCAL, OVERHEAD_FACTOR_DEFAULT};
 use crate::config::file::SidecarFile;
 use crate::config::path::Path;
-use crate::config::settings::SidecarConfig;
+use crate::config::settings::{HmacKey, SidecarAuth, SidecarConfig};
+use crate::tls::ClientAuth;
+use llm_router_logic::sign;
 use std::time::Duration;
 
 /// Below the 30 s Kubernetes gives by default.
@@ -21,31 +23,55 @@ impl Check<'_> {
         let cost_per_hour = self.required(&at.key("costPerHour"), file.cost_per_hour, "0.0928");
         let cost_per_hour = self.dollars(&at.key("costPerHour"), cost_per_hour);
 
+        let tls = self.tls(&at.key("tls"), file.tls);
         let secret_at = at.key("sharedSecret");
         let secret = self.secret(&secret_at, file.shared_secret);
-        let auth = match file.auth_type.as_deref() {
-            Some("hmac") => self.needed_by("authType: hmac", &secret_at, secret, "${LLM_SHARED_SECRET}"),
-            Some("none") => {
-                if secret.is_some() {
-                    self.findings.warning(&secret_at, "not used: `authType` is `none`");
+        let previous = self.secret(&at.key("previousSecret"), file.previous_secret);
+        let key_id = self.key_id(&at.key("keyId"), file.key_id);
+        let previous_id = self.key_id(&at.key("previousKeyId"), file.previous_key_id);
+        let word = file.auth_type.as_deref().unwrap_or(if secret.is_some() { "hmac" } else { "none" });
+        if secret.is_some() && matches!(word, "none" | "mtls") {
+            self.findings.warning(&secret_at, format!("not used: `authType` is `{word}`"));
+        }
+        let auth = match word {
+            "hmac" | "hmac_v2" => {
+                let needs = if word == "hmac" { "authType: hmac" } else { "authType: hmac_v2" };
+                let secret = self.needed_by(needs, &secret_at, secret, "${LLM_SHARED_SECRET}");
+                let mut keys: Vec<_> =
+                    secret.into_iter().map(|secret| HmacKey::new(key_id.clone(), secret)).collect();
+                keys.extend(previous.map(|secret| HmacKey::new(previous_id, secret)));
+                if let [now, before] = &keys[..]
+                    && now.id == before.id
+                {
+                    self.findings.problem(
+                        &at.key("previousKeyId"),
+                        format!("`{}` is the name of `sharedSecret` too (give each secret its own)", now.id),
+                    );
                 }
-                None
+                SidecarAuth::Hmac { v1: word == "hmac", keys }
             }
-            Some("mtls") => {
+            "none" => SidecarAuth::None,
+            "mtls" => {
+                if tls.as_ref().is_none_or(|tls| tls.client_auth == ClientAuth::None) {
+                    self.findings.problem(
+                        &at.key("authType"),
+                        "`mtls` needs `tls.clientCaFile`: the authorities routers' certificates come from",
+                    );
+                }
+                SidecarAuth::Certificate
+            }
+            word => {
                 self.findings.problem(
                     &at.key("authType"),
-                    "the sidecar cannot verify `mtls` in this version (use `hmac`)",
+                    format!("expected `hmac`, `hmac_v2`, `mtls` or `none`, found `{word}`"),
                 );
-                None
+                SidecarAuth::None
             }
-            Some(word) => {
-                self.findings
-                    .problem(&at.key("authType"), format!("expected `hmac` or `none`, found `{word}`"));
-                None
-            }
-            None => secret,
         };
-        if auth.is_none() && listen.is_some_and(|listen| !listen.ip().is_loopback()) {
+        if matches!(auth, SidecarAuth::None)
+            && tls.as_ref().is_none_or(|tls| tls.client_auth != ClientAuth::Required)
+            && listen.is_some_and(|listen| !listen.ip().is_loopback())
+        {
             self.findings.warning(
                 &at.key("listen"),
                 "whoever reaches this address may use the machine: no `sharedSecret` is demanded",
@@ -66,6 +92,7 @@ impl Check<'_> {
             listen: listen?,
             upstream: upstream?,
             auth,
+            tls,
             cost_per_hour: cost_per_hour?,
             overhead_factor,
             provider,
@@ -75,5 +102,15 @@ impl Check<'_> {
             max_body_bytes,
             drain_timeout,
         })
+    }
+
+    /// A name for a secret, as it may stand in a header.
+    pub(super) fn key_id(&mut self, at: &Path, id: Option<String>) -> Option<String> {
+        let id = id?;
+        if !sign::v2::is_key_id(&id) {
+            self.findings
+                .problem(at, format!("expected 1 to 64 letters, digits, `-`, `_` and `.`, found `{id}`"));
+        }
+        Some(id)
     }
 }

@@ -100,7 +100,7 @@ proptest::proptest! {
     #[test]
     fn no_text_makes_loading_panic(text in "[a-z0-9:{}\\[\\]&*!|>'\"#%@,.$ \n-]{0,200}") {
         let _ = load_str(&text, Path::new("."), &empty);
-        let _ = load_sidecar_str(&text, &empty);
+        let _ = load_sidecar_str(&text, Path::new("."), &empty);
     }
 
     #[test]

@@ -137,7 +137,7 @@ fn each_single_mistake_is_told_where_it_is() {
         ),
         (cluster("sharedSecret: ''"), "clusters[0].sharedSecret: is empty"),
         (cluster("sharedSecret: \"a\\n\""), "clusters[0].sharedSecret: holds characters"),
-        (cluster("authType: basic"), "clusters[0].authType: expected `hmac`, `mtls` or `none`"),
+        (cluster("authType: basic"), "clusters[0].authType: expected `hmac`, `hmac_v2`, `mtls` or `none`"),
         (cluster("authType: mock"), "clusters[0].authType: `mock` needs"),
         (cluster("certFile: a, keyFile: b"), "clusters[0].endpoint: `mtls` needs an `https://`"),
         (cluster("slots: 0"), "clusters[0].slots: must be at least 1"),
