@@ -1,7 +1,13 @@
-//! What the wire targets share: the first bytes of an input choose the exchange, the rest is the body.
+//! The fuzz targets, each a function of bytes, and what those of the wire share: the first bytes of an input choose the exchange, the rest is the body.
 //!
 //! The choice is one byte per question, so that a mutation changes one thing, and `seeds.py` writes the
 //! same layout.
+
+pub mod gossip;
+pub mod hmac;
+pub mod reply;
+pub mod request;
+pub mod sse;
 
 use llm_router_logic::backend::Kind;
 use llm_router_logic::wire::{Dialect, Operation};

@@ -22,7 +22,7 @@ def program():
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         copy = Path(folder) / "llm-router"
-        shutil.copy(binary.BINARY, copy)
+        shutil.copy(binary.binary(), copy)
         copy.chmod(0o755)
         yield copy
 
