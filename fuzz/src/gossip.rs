@@ -13,7 +13,7 @@ pub fn run(input: &[u8]) {
     if let Ok(report) = decode_report(text) {
         // Figures of a peer need not be rounded as ours are: ours are after one round.
         let once = quantised(&report);
-        assert_eq!(decode_report(&encode_report(&report, 0, VERSION)), Ok(once.clone()));
+        assert_eq!(decode_report(&encode_report(&report, 0, VERSION)), Ok(once));
         assert_eq!(quantised(&once), once);
     }
     if let Ok(models) = decode_models(text) {

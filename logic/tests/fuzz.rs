@@ -114,7 +114,7 @@ fn golden() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
             let kind = KINDS.iter().position(|kind| Some(kind.as_str()) == case["backend"].as_str());
             let (Some(asked), Some(kind)) = (asked, kind) else { continue };
             let streams = case["path"]["stream"] == true || case["request"]["stream"] == true;
-            let flags = u8::from(streams) | 2 * u8::from(case["receives"].is_array());
+            let flags = u8::from(streams) | (2 * u8::from(case["receives"].is_array()));
             let choice = [u8::try_from(asked).unwrap(), u8::try_from(kind).unwrap(), flags, 7];
             if case["request"].is_object() {
                 requests.push([&choice[..], case["request"].to_string().as_bytes()].concat());

@@ -14,7 +14,7 @@ WINDOW = 300
 
 
 def signature(secret: str, target: tuple[str, str, str], body: bytes, stamp: tuple[str, str, str]) -> str:
-    """Lower-case hex HMAC-SHA256 of eight lines; `target` is method, path and query, `stamp` timestamp, nonce and key id."""
+    """Of eight lines; `target` is method, path and query, `stamp` is timestamp, nonce and key id."""
     lines = ["llm-router-hmac-v2", *target, hashlib.sha256(body).hexdigest(), *stamp]
     return hmac.new(secret.encode(), "".join(f"{line}\n" for line in lines).encode(), hashlib.sha256).hexdigest()
 
