@@ -291,7 +291,7 @@ impl Relay {
         let mut told = Told {
             decision: tally.id().to_owned(),
             attempts: tally.attempts(),
-            cost: step.predicted_cost,
+            cost: step.predicted_cost(),
             dropped: std::mem::take(&mut begun.dropped),
             experiments: in_arms.arms.join(", "),
         };

@@ -13,14 +13,17 @@ pub mod prepared;
 mod relayed;
 pub mod score;
 pub mod shortlist;
+pub mod step;
 pub mod strategy;
 mod table;
 pub mod terms;
+pub mod total;
 pub mod unit_costs;
 pub mod wanted;
 
 pub use eligible::Refusal;
 pub use explain::{Explanation, RefusalNote, explain};
-pub use plan::{Loads, LocalLoad, Plan, Step, plan};
+pub use plan::{Loads, LocalLoad, Plan, plan};
 pub use prepared::PreparedView;
+pub use step::Step;
 pub use strategy::{CostBasis, Policy, Reason, Slo, Strategy, UnknownStrategy};

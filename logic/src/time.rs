@@ -44,6 +44,11 @@ pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// In milliseconds, to the microsecond.
+pub fn millis_f64(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1_000.0
+}
+
 /// As [`millis`], in the width of reports.
 pub fn millis_u32(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)

@@ -197,7 +197,7 @@ fn worst_case(
     };
     let output = output.saturating_mul(answers(call));
     if spec.is_cluster() {
-        let per_1k = step.cost_per_1k.ok_or_else(|| unpriced(step))?;
+        let per_1k = step.cost_per_1k().ok_or_else(|| unpriced(step))?;
         return Ok(request_cost(per_1k, input, output));
     }
     let price = model.and_then(|model| model.price.as_ref()).ok_or_else(|| unpriced(step))?;

@@ -194,7 +194,7 @@ impl Relay {
         let refuse = |why: &str| metrics.hedges_refused_total.with_label_values(&[why]).inc();
         let now = self.handle.clock().now();
         let policy = &course.snapshot.policy.guards.hedging;
-        let Some(cost) = step.predicted_cost.zip(next.predicted_cost).map(|(one, other)| one.max(other))
+        let Some(cost) = step.predicted_cost().zip(next.predicted_cost()).map(|(one, other)| one.max(other))
         else {
             refuse("unpriced");
             return None;

@@ -149,7 +149,7 @@ impl Copyist {
         if load.waiting > 0 || load.in_flight.saturating_add(1) >= load.limit {
             return "no_room";
         }
-        let Some(predicted) = step.predicted_cost else { return "unpriced" };
+        let Some(predicted) = step.predicted_cost() else { return "unpriced" };
         let Some(reserved) = self.reserve(predicted) else { return "over_spend" };
         let tenant = self.call.principal.tenant.as_str();
         let Ok(lease) = self.handle.lease(&snapshot, step, tenant, tokens, Duration::ZERO).await else {
@@ -234,7 +234,7 @@ impl Copyist {
         record.backend_model = Some(Arc::clone(&step.model));
         record.ttft_ms = ttft.map(millis);
         record.duration_ms = millis(clock.now().since(started));
-        record.predicted_cost = step.predicted_cost;
+        record.predicted_cost = step.predicted_cost();
         (record.cost, record.usage, record.usage_estimated) =
             (charged.cost, charged.usage, charged.estimated);
         self.keep(record, trail, error);

@@ -218,7 +218,7 @@ impl Tally {
         if std::mem::replace(&mut self.began, true) {
             return;
         }
-        self.record.predicted_cost = step.predicted_cost;
+        self.record.predicted_cost = step.predicted_cost();
         let Some(ttft) = ttft else { return };
         self.trail.first_token(&step.backend, ttft);
         self.record.ttft_ms = Some(millis(ttft));

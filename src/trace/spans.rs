@@ -155,8 +155,8 @@ impl Trail {
         span.text("llm_router.reason", step.reason.as_str());
         span.text("llm_router.decision.id", &record.id);
         span.float("llm_router.queue_ms", attempt.queued.as_secs_f64() * 1_000.0);
-        span.float("llm_router.fact_age_ms", step.fact_age.as_secs_f64() * 1_000.0);
-        money(&mut span, "llm_router.predicted_cost_usd", step.predicted_cost);
+        span.float("llm_router.fact_age_ms", step.fact_age().as_secs_f64() * 1_000.0);
+        money(&mut span, "llm_router.predicted_cost_usd", step.predicted_cost());
         if attempt.is_hedge {
             span.flag("llm_router.hedge", true);
         }
@@ -236,16 +236,17 @@ fn candidate(rank: usize, step: &Step) -> Vec<KeyValue> {
         text("llm_router.backend", step.backend.as_str()),
         text("gen_ai.request.model", &step.model),
         text("llm_router.reason", step.reason.as_str()),
-        KeyValue::new("llm_router.fact_age_ms", ms(step.fact_age)),
+        KeyValue::new("llm_router.fact_age_ms", ms(step.fact_age())),
     ];
     let costs = [
-        ("llm_router.predicted_cost_usd", step.predicted_cost),
-        ("llm_router.cost_per_1k_usd", step.cost_per_1k),
+        ("llm_router.predicted_cost_usd", step.predicted_cost()),
+        ("llm_router.cost_per_1k_usd", step.cost_per_1k()),
     ];
     told.extend(costs.into_iter().filter_map(|(key, cost)| Some(KeyValue::new(key, cost?.as_usd()))));
-    told.extend(step.predicted_ttft.map(|ttft| KeyValue::new("llm_router.predicted_ttft_ms", ms(ttft))));
+    told.extend(step.predicted_ttft().map(|ttft| KeyValue::new("llm_router.predicted_ttft_ms", ms(ttft))));
+    told.push(KeyValue::new("llm_router.score", step.total().value));
     told.extend(step.via.as_ref().map(|via| text("llm_router.via", via.as_str())));
-    told.extend(step.terms.list().map(|term| KeyValue::new(term_key(term.name), term.value)));
+    told.extend(step.terms().list().map(|term| KeyValue::new(term_key(term.name), term.value)));
     told
 }
 

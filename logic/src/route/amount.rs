@@ -5,7 +5,7 @@
 //! counts as nine million, which changes no order anybody would want.
 
 use crate::money::Money;
-use std::ops::Add;
+use std::ops::{Add, Sub};
 
 /// Pico-dollars of one request at one candidate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +24,13 @@ impl Add for Amount {
     type Output = Self;
     fn add(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl Sub for Amount {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
     }
 }
 

@@ -10,8 +10,10 @@ use crate::route::eligible::{Refusal, known_models, resolve};
 use crate::route::plan::{LocalLoad, Plan};
 use crate::route::prepared::PreparedView;
 use crate::route::score::score;
+use crate::route::step::Step;
 use crate::route::table;
 use crate::route::terms::Terms;
+use crate::route::total::Total;
 use crate::route::{CostBasis, Policy, Reason, Strategy};
 use crate::time::{Moment, millis, told};
 use crate::view::BackendView;
@@ -61,6 +63,8 @@ pub struct CandidateNote {
     pub cost_per_1k_usd: Option<Money>,
     /// Predicted time to first token, in milliseconds; `None` = never measured.
     pub predicted_ttft_ms: Option<u64>,
+    /// All that the strategy compared of it, as one number: the lowest is tried first.
+    pub score: Total,
     /// What its place rests on, one by one.
     pub terms: Terms,
     /// What is known of it.
@@ -145,17 +149,18 @@ pub fn explain(
     now: Moment,
 ) -> Explanation {
     let backend = |id: &BackendId| view.backends.iter().find(|backend| backend.spec.id == *id);
-    let first_cost = plan.steps.first().and_then(|step| step.predicted_cost);
+    let first_cost = plan.steps.first().and_then(Step::predicted_cost);
     let candidates = plan.steps.iter().map(|step| CandidateNote {
         backend: step.backend.clone(),
         model: Arc::clone(&step.model),
         reason: step.reason,
-        predicted_cost_usd: step.predicted_cost,
-        marginal_cost_usd: step.marginal_cost,
-        extra_cost_usd: step.predicted_cost.zip(first_cost).map(|(cost, first)| cost - first),
-        cost_per_1k_usd: step.cost_per_1k,
-        predicted_ttft_ms: step.predicted_ttft.map(millis),
-        terms: step.terms,
+        predicted_cost_usd: step.predicted_cost(),
+        marginal_cost_usd: step.marginal_cost(),
+        extra_cost_usd: step.predicted_cost().zip(first_cost).map(|(cost, first)| cost - first),
+        cost_per_1k_usd: step.cost_per_1k(),
+        predicted_ttft_ms: step.predicted_ttft().map(millis),
+        score: step.total(),
+        terms: step.terms(),
         facts: backend(&step.backend).map(|backend| fact_note(backend, now)).unwrap_or_default(),
     });
     let refused = plan.refused.iter().map(|(id, refusal)| RefusedNote {

@@ -11,7 +11,8 @@ pub(crate) struct Few<T, const N: usize> {
 
 impl<T, const N: usize> Few<T, N> {
     pub(crate) fn new() -> Self {
-        Self { items: [const { None }; N], len: 0, beyond: None }
+        // One by one: an array of constants would be copied whole, with all the room in it that nobody reads.
+        Self { items: std::array::from_fn(|_| None), len: 0, beyond: None }
     }
 
     /// The place of the next item: what is written there is in the list once [`added`](Self::added) is called.
@@ -27,6 +28,16 @@ impl<T, const N: usize> Few<T, N> {
 
     pub(crate) fn get(&self, at: usize) -> Option<&T> {
         self.items.get(at)?.as_ref()
+    }
+
+    /// The item at a place that [`iter`](Self::iter) has.
+    ///
+    /// # Panics
+    /// As a slice does, where there is none.
+    #[inline]
+    pub(crate) fn at(&self, at: usize) -> &T {
+        let [Some(item)] = &self.items[at..=at] else { unreachable!("places below `len` are filled") };
+        item
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> + Clone {

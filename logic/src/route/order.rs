@@ -12,6 +12,7 @@ use crate::route::few::Few;
 use crate::route::prepared::PreparedView;
 use crate::route::score::Score;
 use crate::route::strategy::{CostBasis, Policy, Strategy};
+use crate::route::total::{By, Compared};
 use std::time::Duration;
 
 /// Candidates compared for one place. Simulated on views 0.5 s old: the p99 wait of best of three is
@@ -103,6 +104,11 @@ impl<const N: usize> Order<N> {
         self.keys[..self.len].iter().map(|key| usize::from(key.at))
     }
 
+    /// What candidates are ordered by, the first to be tried first.
+    pub(crate) fn keys(&self) -> &[Key] {
+        &self.keys[..self.len]
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -151,7 +157,7 @@ impl<const N: usize> Order<N> {
 
 /// What a candidate is ordered by: small, so that sorting moves little.
 #[derive(Clone, Copy, Debug, Default)]
-struct Key {
+pub(crate) struct Key {
     /// Place in the list of candidates.
     at: u8,
     /// The class it is tried in; lower first.
@@ -160,8 +166,8 @@ struct Key {
     /// or the time to first token in microseconds where a target is missed. Nothing where the cost is
     /// unknown, which has a rank of its own.
     amount: i64,
-    /// Whether that is a time.
-    in_time: bool,
+    /// What that is.
+    by: By,
     pressure: u32,
     /// Time to first token under the load of now, in microseconds.
     ttft: u32,
@@ -172,6 +178,19 @@ struct Key {
 }
 
 impl Key {
+    /// What a candidate behind all others is compared by.
+    pub(crate) const LAST: Compared = Compared { rank: LATE - 1, by: By::Cost };
+
+    /// Place in the list of candidates.
+    pub(crate) fn place(&self) -> usize {
+        self.at.into()
+    }
+
+    /// What its place in the order goes by.
+    pub(crate) fn compared(&self) -> Compared {
+        Compared { rank: self.rank, by: self.by }
+    }
+
     fn draw(&mut self, salt: u64) {
         self.lot = (mixed(salt, u64::from(self.at)) >> 32) as u32;
     }
@@ -184,8 +203,13 @@ impl Key {
             CostBasis::Marginal => candidate.marginal_cost,
         };
         let ttft = score.ttft_or_optimistic();
-        let in_time = strategy == Strategy::Slo && !score.meets(&policy.slo);
-        let amount = if in_time {
+        let by = match (strategy, policy.cost_basis) {
+            (Strategy::Latency, _) => By::FirstToken,
+            (Strategy::Slo, _) if !score.meets(&policy.slo) => By::LateFirstToken,
+            (_, CostBasis::Average) => By::Cost,
+            (_, CostBasis::Marginal) => By::Adds,
+        };
+        let amount = if by == By::LateFirstToken {
             // What is being measured for the first time may be slow: it comes behind what is known.
             i64::from(if score.is_being_measured() { u32::MAX } else { ttft })
         } else {
@@ -195,7 +219,7 @@ impl Key {
             at: u8::try_from(at).unwrap_or(u8::MAX),
             rank: rank(candidate, strategy, policy),
             amount,
-            in_time,
+            by,
             pressure: score.pressure(),
             ttft,
             unloaded: score.unloaded(),
@@ -205,7 +229,7 @@ impl Key {
 }
 
 /// The rank from which on candidates are predicted to miss the client's deadline.
-const LATE: u8 = 64;
+pub(crate) const LATE: u8 = 64;
 
 /// The class a candidate is tried in; lower first. What has no price comes last in its class or, where
 /// the strategy compares all, last of all. Strategies that prefer clusters fill the free places of all
@@ -242,7 +266,7 @@ fn by_rank_and_amount(keys: &mut [Key], slack: i64, draws: &mut Draws) {
     keys.sort_unstable_by_key(|key| (key.rank, key.amount, key.at));
     let mut rest = keys;
     while let Some(first) = rest.first() {
-        let slack = if first.in_time { 0 } else { slack };
+        let slack = if first.by == By::LateFirstToken { 0 } else { slack };
         let (rank, bound) = (first.rank, first.amount.saturating_add((first.amount / 20).max(slack)));
         let near = rest.partition_point(|key| key.rank == rank && key.amount <= bound);
         let (band, beyond) = rest.split_at_mut(near);

@@ -7,24 +7,24 @@
 use crate::backend::ServedModel;
 use crate::guard::ejection::Ejection;
 use crate::guard::pace::PaceNow;
-use crate::ids::{BackendId, NodeId};
+use crate::ids::BackendId;
 use crate::money::Money;
 use crate::request::{ANY_MODEL, Request};
 use crate::route::eligible::{self, Refusal};
 use crate::route::few::Few;
-use crate::route::order::{self, Candidate, Order};
+use crate::route::order::{self, Candidate, Key, Order};
 use crate::route::prepared::PreparedView;
 use crate::route::relayed;
 use crate::route::score;
 use crate::route::shortlist::{WHOLE, Walk};
-use crate::route::terms::Terms;
+use crate::route::step::{Place, Step};
+use crate::route::total::Compared;
 use crate::route::{Policy, Reason, Strategy};
 use crate::spot::ends_in_time;
 use crate::time::Moment;
 use crate::view::{BackendView, Facts, PeerFact};
 use serde::Serialize;
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// This node's own load on one backend, read at the moment of the decision.
@@ -52,39 +52,6 @@ pub struct LocalLoad {
 pub trait Loads {
     /// The load of backend `index` for a request of `tokens` estimated tokens.
     fn load(&self, index: usize, tokens: u32, now: Moment) -> LocalLoad;
-}
-
-/// One attempt of a plan.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Step {
-    /// Index into [`ClusterView::backends`].
-    #[serde(skip)]
-    pub index: usize,
-    /// The backend.
-    pub backend: BackendId,
-    /// The model it will be asked for, by the backend's own name.
-    pub model: Arc<str>,
-    /// Why it stands here.
-    pub reason: Reason,
-    /// Predicted cost of this request there; `None` = unknown throughput or price.
-    pub predicted_cost: Option<Money>,
-    /// What the request would add to the bill there, as [`CostBasis::Marginal`](crate::route::CostBasis)
-    /// sees it.
-    pub marginal_cost: Option<Money>,
-    /// Price per 1,000 tokens there, for this request's mix of input and output.
-    pub cost_per_1k: Option<Money>,
-    /// Predicted time to first token.
-    pub predicted_ttft: Option<Duration>,
-    /// Age of the fact it was judged on; zero for a provider nothing is known of yet.
-    pub fact_age: Duration,
-    /// The peer whose router it goes through; absent where this node reaches it by itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub via: Option<NodeId>,
-    /// What else its place rests on.
-    pub terms: Terms,
-    /// What speaks against it: set where it is tried although it was ejected ([`Reason::LeastBad`]).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ejected_for: Option<Box<Refusal>>,
 }
 
 /// Attempts in order, and why the others were refused.
@@ -201,14 +168,16 @@ impl<'v> Context<'v> {
             fallbacks_from: fallbacks_from(&order, &candidates),
         };
         let mut steps = Vec::with_capacity(order.len() + readmitted.len());
-        for (place, candidate) in order.places().filter_map(|at| candidates.get(at)).enumerate() {
-            let first = chosen.filter(|_| place == 0).map(|(_, reason)| reason);
-            steps.push(self.step(candidate, reasons.of(place, candidate), first));
-        }
-        steps.extend(readmitted.into_iter().map(|(candidate, refusal)| Step {
-            ejected_for: Some(Box::new(refusal)),
-            ..self.step(&candidate, Reason::LeastBad, None)
+        // A mapped slice, whose length is known, so that each step is made where it stays.
+        steps.extend(order.keys().iter().enumerate().map(|(place, key)| {
+            let candidate = candidates.at(key.place());
+            self.step(candidate, reasons.of(place, candidate), key.compared())
         }));
+        for (candidate, refusal) in readmitted {
+            let mut step = self.step(&candidate, Reason::LeastBad, Key::LAST);
+            step.ejected_for = Some(Box::new(refusal));
+            steps.push(step);
+        }
         Plan { strategy, steps, refused, not_looked_at: view.backends.len() - looked_at, ejection }
     }
 
@@ -232,40 +201,21 @@ impl<'v> Context<'v> {
         order.affine(prefix, candidates, self.view, strategy).map(|place| (place, Reason::PrefixAffinity))
     }
 
-    /// `candidate` as a step; `bound` says why it goes first, where that is not its place in the order.
-    #[inline]
-    fn step(&self, candidate: &Candidate<'_>, reason: Reason, bound: Option<Reason>) -> Step {
+    /// `candidate` as a step.
+    #[expect(clippy::inline_always, reason = "a step is made where it stays instead of being copied there")]
+    #[inline(always)]
+    fn step(&self, candidate: &Candidate<'_>, reason: Reason, compared: Compared) -> Step {
         let Candidate { index, model, score, .. } = candidate;
         let request = self.request;
-        Step {
-            index: *index,
-            backend: self.view.backends[*index].spec.id.clone(),
-            model: Arc::clone(&model.name),
+        let place = Place {
             reason,
-            predicted_cost: score.cost.map(Money::from),
-            marginal_cost: candidate.marginal_cost.map(Money::from),
+            compared,
             cost_per_1k: score::cost_per_1k(self.view.ready(*index), model, score.cost, request),
-            predicted_ttft: score.ttft.map(|micros| Duration::from_micros(micros.into())),
-            fact_age: candidate.fact_age,
-            via: candidate.via.cloned(),
-            terms: Terms {
-                ttft: score.ttft,
-                ttft_late: score.ttft_upper,
-                egress: score.egress.into(),
-                rtt: score.rtt,
-                own_ttft: score.own_ttft,
-                wait: score.ttft.map(|ttft| ttft - score.unloaded()),
-                tpot: score.tpot,
-                completion: score.completion(request.output_tokens),
-                load: score.load,
-                places: score.places,
-                meets_slo: score.meets(&self.policy.slo),
-                meets_deadline: request.hints.deadline.map(|_| !candidate.late),
-                sticky: bound == Some(Reason::Sticky),
-                prefix: bound == Some(Reason::PrefixAffinity),
-            },
-            ejected_for: None,
-        }
+            meets_slo: score.meets(&self.policy.slo),
+            meets_deadline: request.hints.deadline.map(|_| !candidate.late),
+            output_tokens: request.output_tokens,
+        };
+        Step::new(candidate, &self.view.backends[*index].spec.id, place)
     }
 
     /// Judges backend `index`; where it is a candidate it is written to `place`, otherwise that is left as

@@ -138,6 +138,11 @@ impl Score {
         needed.is_none_or(|needed| Duration::from_micros(needed.into()) <= deadline)
     }
 
+    /// What the load of now adds to the time to first token.
+    pub(crate) fn wait(&self) -> Option<u32> {
+        self.ttft.map(|ttft| ttft.saturating_sub(self.unloaded()))
+    }
+
     /// The latency to order by: predicted or, where never measured, the round trip alone.
     pub(crate) fn ttft_or_optimistic(&self) -> u32 {
         self.ttft.unwrap_or_else(|| self.unloaded())
@@ -158,13 +163,13 @@ pub(crate) fn cost_per_1k(
     model: &ServedModel,
     cost: Option<Amount>,
     request: &Request,
-) -> Option<Money> {
-    if ready.cost_per_1k.is_some() {
-        return ready.cost_per_1k;
+) -> Option<Amount> {
+    if let Some(cost) = ready.cost_per_1k {
+        return Some(cost.into());
     }
     match u64::from(request.input_tokens) + u64::from(request.output_tokens) {
-        0 => Some(model.price.as_ref()?.mixed_per_1k()),
-        tokens => Some(Money::from(cost?).share(1000, tokens)),
+        0 => Some(model.price.as_ref()?.mixed_per_1k().into()),
+        tokens => Some(Money::from(cost?).share(1000, tokens).into()),
     }
 }
 

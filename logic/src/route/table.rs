@@ -6,14 +6,16 @@
 use crate::money::Money;
 use crate::route::explain::{CandidateNote, Explanation};
 use crate::route::strategy::{CostBasis, Strategy};
+use crate::route::total::Total;
 use crate::time::told;
 use std::fmt;
 use std::time::Duration;
 
 /// The columns, in the order in which a person asks for them.
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 14] = [
     "#",
     "backend",
+    "score",
     "cost",
     "adds",
     "egress",
@@ -33,7 +35,7 @@ pub(crate) fn write(explanation: &Explanation, f: &mut fmt::Formatter<'_>) -> fm
     if candidates.is_empty() {
         return Ok(());
     }
-    let rows: Vec<[String; 13]> =
+    let rows: Vec<[String; 14]> =
         candidates.iter().enumerate().map(|(place, note)| cells(place + 1, note)).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
@@ -52,10 +54,22 @@ pub(crate) fn write(explanation: &Explanation, f: &mut fmt::Formatter<'_>) -> fm
         line(&row.each_ref().map(String::as_str))?;
     }
     writeln!(f, "  order: {}", ordered_by(explanation.strategy, explanation.cost_basis))?;
+    for note in candidates {
+        let terms: Vec<String> = note
+            .score
+            .terms()
+            .map(|term| format!("{} {}", term.name, amount(term.value, term.unit)))
+            .collect();
+        let terms = if terms.is_empty() { "nothing counts against it".to_owned() } else { terms.join(" + ") };
+        writeln!(f, "  score of {}: {} = {terms}", note.backend, score(&note.score))?;
+    }
     f.write_str(LEGEND)
 }
 
 const LEGEND: &str = "\
+  score: all that the strategy compares, as one number, the lowest first; each class behind the best (what makes one:
+    see order) weighs $1000 or 10000000 ms, a missed deadline 64 classes, a second of a late first token $1; who is
+    within 5 % of the first goes by load, so that not all routers choose the same
   cost: this request there, average for a cluster (its hour spread over all it makes); adds: what it adds to the bill
   first token: from now, of which reading this prompt, waiting (for a place, and for prompts ahead of it) and the way
     there and back; late: hardly one in fifty comes later; whole: the last token; load: running and waiting of places
@@ -64,7 +78,7 @@ const LEGEND: &str = "\
   !: expected to miss the latency targets of strategy slo (late, or time per token); !!: to miss the client's deadline
 ";
 
-fn cells(place: usize, note: &CandidateNote) -> [String; 13] {
+fn cells(place: usize, note: &CandidateNote) -> [String; 14] {
     let terms = &note.terms;
     let time = |micros: Option<u32>| {
         micros.map_or_else(|| "?".to_owned(), |micros| told(Duration::from_micros(micros.into())))
@@ -86,6 +100,7 @@ fn cells(place: usize, note: &CandidateNote) -> [String; 13] {
     [
         place.to_string(),
         backend,
+        score(&note.score),
         usd(note.predicted_cost_usd),
         usd(note.marginal_cost_usd),
         usd(Some(terms.egress)),
@@ -98,6 +113,17 @@ fn cells(place: usize, note: &CandidateNote) -> [String; 13] {
         format!("{} of {}", terms.load, terms.places),
         age,
     ]
+}
+
+fn score(total: &Total) -> String {
+    amount(total.value, total.unit)
+}
+
+fn amount(value: f64, unit: &str) -> String {
+    match unit {
+        "USD" => format!("${value:.6}"),
+        unit => format!("{value:.1} {unit}"),
+    }
 }
 
 /// What the order of candidates goes by.

@@ -78,7 +78,7 @@ pub fn wanted(
     let (step, _) = first?;
     let want = match chosen {
         None => Want::Unserved,
-        Some(chosen) => Want::Elsewhere(saving(chosen.predicted_cost, step.predicted_cost)),
+        Some(chosen) => Want::Elsewhere(saving(chosen.predicted_cost(), step.predicted_cost())),
     };
     Some((step.backend.clone(), want))
 }

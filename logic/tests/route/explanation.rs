@@ -63,6 +63,17 @@ fn an_explanation_has_candidates_refusals_ages_and_what_else_it_would_have_cost(
     );
 
     let json = serde_json::to_value(&explanation).unwrap();
+    let scores: Vec<f64> = explanation.candidates.iter().map(|note| note.score.value).collect();
+    assert!(scores.is_sorted() && scores[2] > 1_000.0, "an unknown price is a class of its own: {scores:?}");
+    for note in &explanation.candidates {
+        let sum: f64 = note.score.terms().map(|term| term.value).sum();
+        assert!((sum - note.score.value).abs() < 1e-12, "{:?}", note.score);
+    }
+    let record = serde_json::to_value(&plan.steps[0]).unwrap();
+    assert_eq!(record["fact_age_ms"], json!(700.0));
+    assert_eq!(record["predicted_cost_usd"], json["candidates"][0]["predicted_cost_usd"]);
+    assert_eq!(record["score"], json["candidates"][0]["score"]);
+    assert_eq!(record["predicted_ttft_ms"], json!(null), "never measured");
     assert_eq!(json["candidates"][0]["terms"][0]["name"], "egress", "what is not known is left out");
     assert_eq!(json["strategy"], "hybrid");
     assert_eq!(json["candidates"][0]["reason"], "hybrid_cluster");

@@ -188,7 +188,7 @@ proptest! {
                 }
             }
             if let Some(max) = request.hints.max_cost {
-                prop_assert!(step.predicted_cost.is_some_and(|cost| cost <= max));
+                prop_assert!(step.predicted_cost().is_some_and(|cost| cost <= max));
             }
             if let Some(pinned) = &request.hints.backend {
                 prop_assert_eq!(&step.backend, pinned);
@@ -202,7 +202,7 @@ proptest! {
         let mut request = chat();
         request.hints.strategy = Some(Strategy::Cost);
         let plan = planned(&parts, &request, &Policy::default(), draw);
-        let costs: Vec<Option<Money>> = plan.steps.iter().map(|step| step.predicted_cost).collect();
+        let costs: Vec<Option<Money>> = plan.steps.iter().map(|step| step.predicted_cost()).collect();
         let priced = costs.iter().take_while(|cost| cost.is_some()).count();
         prop_assert!(costs[priced..].iter().all(Option::is_none));
         for (place, cost) in costs[..priced].iter().flatten().enumerate() {
@@ -235,7 +235,7 @@ proptest! {
                 Reason::ExternalFirst | Reason::ExternalFallback => prop_assert!(!cluster),
                 Reason::Sticky => prop_assert!(place == 0 && request.sticky.as_ref() == Some(&step.backend)),
                 Reason::LowestCost | Reason::HybridCheapest | Reason::SloCheapest => {
-                    prop_assert!(step.predicted_cost.is_some());
+                    prop_assert!(step.predicted_cost().is_some());
                 }
                 Reason::PrefixAffinity => prop_assert!(place == 0 && cluster),
                 Reason::SloFastest | Reason::LowestLatency | Reason::Pinned | Reason::LeastBad => {}
@@ -262,16 +262,16 @@ proptest! {
         let plan = planned(&parts, &request, &Policy::default(), draw);
         for step in &plan.steps {
             let part = &parts[step.index];
-            prop_assert!(step.fact_age <= Duration::from_secs(5));
+            prop_assert!(step.fact_age() <= Duration::from_secs(5));
             if !part.spec.is_cluster() {
-                prop_assert_eq!(step.predicted_cost.is_some(), part.spec.models[0].price.is_some());
+                prop_assert_eq!(step.predicted_cost().is_some(), part.spec.models[0].price.is_some());
             }
             let measured = |report: &Report| report.tokens_per_second.is_some();
             let known = part.own.as_ref().is_some_and(|own| measured(&own.report))
                 || part.peers.iter().any(|peer| measured(&peer.report));
             if part.spec.is_cluster() && !known {
-                prop_assert_eq!(step.predicted_cost, None);
-                prop_assert_eq!(step.cost_per_1k, None);
+                prop_assert_eq!(step.predicted_cost(), None);
+                prop_assert_eq!(step.cost_per_1k(), None);
             }
         }
     }

@@ -41,7 +41,7 @@ fn hybrid_takes_the_cheapest_of_all_where_no_cluster_is_under_the_threshold() {
 #[test]
 fn hybrid_prefers_at_exactly_the_threshold_and_not_above() {
     let parts = [cluster("a", 0.0928, 10.0), provider("api", 0.01, 0.01)];
-    let cost = planned(&parts, &chat(), &Policy::default(), 0).steps[0].cost_per_1k.unwrap();
+    let cost = planned(&parts, &chat(), &Policy::default(), 0).steps[0].cost_per_1k().unwrap();
     for (threshold, reason) in [(cost, HybridCluster), (cost - Money::from_pico(1), HybridCheapest)] {
         let policy = Policy { cluster_cost_threshold: threshold, ..Policy::default() };
         assert_eq!(planned(&parts, &chat(), &policy, 0).steps[0].reason, reason);
@@ -117,7 +117,7 @@ fn latency_takes_the_lowest_predicted_ttft() {
         timed("busy", 200, 100).load(|load| load.in_flight = 7),
     ];
     let plan = planned(&parts, &chat_by(Strategy::Latency), &Policy::default(), 0);
-    let ttfts: Vec<u128> = plan.steps.iter().map(|step| step.predicted_ttft.unwrap().as_millis()).collect();
+    let ttfts: Vec<u128> = plan.steps.iter().map(|step| step.predicted_ttft().unwrap().as_millis()).collect();
     assert_eq!(ttfts, [390, 450, 500]);
     assert_eq!(
         steps(&parts, &chat_by(Strategy::Latency)),
@@ -136,7 +136,7 @@ fn latency_tries_what_was_never_measured_so_that_it_gets_measured() {
     ];
     let plan = planned(&parts, &chat_by(Strategy::Latency), &Policy::default(), 0);
     assert_eq!(plan.steps[0].backend.as_str(), "unknown");
-    assert_eq!(plan.steps[0].predicted_ttft, None, "unknown stays unknown in the record");
+    assert_eq!(plan.steps[0].predicted_ttft(), None, "unknown stays unknown in the record");
     assert_eq!(plan.steps[1].reason, ExternalFallback);
 }
 
@@ -356,6 +356,6 @@ fn a_step_says_on_how_old_a_fact_it_rests() {
     let mut heard = cluster("heard", 0.0928, 1.0).peer(healthy, 700);
     heard.own = None;
     let plan = planned(&[heard], &chat(), &Policy::default(), 0);
-    assert_eq!(plan.steps[0].fact_age, Duration::from_millis(700));
-    assert_eq!(plan.steps[0].cost_per_1k.map(Money::pico), Some(2_835_555_556));
+    assert_eq!(plan.steps[0].fact_age(), Duration::from_millis(700));
+    assert_eq!(plan.steps[0].cost_per_1k().map(Money::pico), Some(2_835_555_556));
 }

@@ -45,7 +45,7 @@ fn traffic_is_priced_by_where_it_goes() {
     let plan = planned(&parts, &request, &in_aws(), 1);
     let egress = |name: &str| {
         let step = plan.steps.iter().find(|step| step.backend.as_str() == name).unwrap();
-        step.terms.egress.pico()
+        step.terms().egress.pico()
     };
     assert_eq!(egress("here"), 0);
     // 4,000 bytes out and 100,000 back, at 20 pico-dollars a byte each way.
@@ -73,7 +73,7 @@ fn between_equal_machines_the_dearer_way_loses_and_a_link_has_its_own_price() {
     });
     let plan = planned(&parts, &request, &free, 1);
     let far = plan.steps.iter().find(|step| step.backend.as_str() == "far").unwrap();
-    assert_eq!((far.terms.egress, far.terms.rtt), (Money::ZERO, Some(40_000)));
+    assert_eq!((far.terms().egress, far.terms().rtt), (Money::ZERO, Some(40_000)));
 }
 
 #[test]
@@ -85,8 +85,8 @@ fn a_measured_round_trip_goes_before_a_configured_one() {
         egress_per_gb: None,
     });
     let measured = cluster("a", 0.1, 10.0).report(|report| report.rtt_ms = Some(7));
-    assert_eq!(planned(&[measured], &chat(), &policy, 1).steps[0].terms.rtt, Some(7_000));
-    assert_eq!(planned(&[cluster("a", 0.1, 10.0)], &chat(), &policy, 1).steps[0].terms.rtt, Some(40_000));
+    assert_eq!(planned(&[measured], &chat(), &policy, 1).steps[0].terms().rtt, Some(7_000));
+    assert_eq!(planned(&[cluster("a", 0.1, 10.0)], &chat(), &policy, 1).steps[0].terms().rtt, Some(40_000));
 }
 
 #[test]
@@ -101,11 +101,11 @@ fn who_would_miss_the_deadline_comes_behind_who_would_not() {
         request.hints.deadline = Some(Duration::from_secs(3));
         let plan = planned(&parts, &request, &Policy::default(), 5);
         assert_eq!(names(&plan), ["quick", "slow"], "{strategy}");
-        let met: Vec<_> = plan.steps.iter().map(|step| step.terms.meets_deadline).collect();
+        let met: Vec<_> = plan.steps.iter().map(|step| step.terms().meets_deadline).collect();
         assert_eq!(met, [Some(true), Some(false)]);
         let patient = planned(&parts, &chat_by(Strategy::Cost), &Policy::default(), 5);
         assert_eq!(names(&patient), ["slow", "quick"]);
-        assert_eq!(patient.steps[0].terms.meets_deadline, None);
+        assert_eq!(patient.steps[0].terms().meets_deadline, None);
     }
 }
 
@@ -142,7 +142,7 @@ fn prompts_that_begin_alike_meet_at_one_cluster_from_wherever_they_come() {
         let first = |draw, parts: &[Part]| {
             let plan = planned(parts, &request, &Policy::default(), draw);
             assert_eq!(plan.steps[0].reason, Reason::PrefixAffinity);
-            assert!(plan.steps[0].terms.prefix);
+            assert!(plan.steps[0].terms().prefix);
             plan.steps[0].backend.to_string()
         };
         let here = first(1, &fleet());

@@ -141,7 +141,7 @@ impl Tally {
 pub(in crate::relay) fn basis(snapshot: &Snapshot, step: &Step) -> Basis {
     let spec = &snapshot.view.backends[step.index].spec;
     if spec.is_cluster() {
-        return step.cost_per_1k.map_or(Basis::Unpriced, Basis::Machine);
+        return step.cost_per_1k().map_or(Basis::Unpriced, Basis::Machine);
     }
     let price = spec.models.iter().find(|model| model.name == step.model).and_then(|model| model.price);
     price.map_or(Basis::Unpriced, |price| Basis::Listed(Box::new(price)))

@@ -79,7 +79,6 @@ function drawRecord(one) {
 const heading = (text) => make("h3", { class: "sub-head" }, text);
 const words = (label) => String(label).replaceAll("_", " ");
 const totalInput = (usage) => usage.input + usage.cached_read + usage.cache_write + (usage.cache_write_1h ?? 0);
-const inMs = (time) => (time === null || time === undefined ? null : time.secs * 1000 + time.nanos / 1e6);
 
 function attemptLine({ backend, model, waited_ms: waited, fault, via, hedge }) {
   const notes = [waited ? `waited ${duration(waited)}` : "", via ? `by way of ${via}` : "", hedge ? `hedge ${hedge}` : ""].filter(Boolean).join(", ");
@@ -96,9 +95,10 @@ const ofStep = (step) => ({
   backend: step.backend,
   model: step.model,
   reason: step.reason,
-  cost: step.predicted_cost,
-  ttft: inMs(step.predicted_ttft),
-  age: inMs(step.fact_age),
+  cost: step.predicted_cost_usd,
+  ttft: step.predicted_ttft_ms,
+  age: step.fact_age_ms,
+  score: step.score ?? null,
   terms: step.terms ?? [],
 });
 
@@ -110,6 +110,7 @@ export const ofCandidate = (one) => ({
   cost: one.predicted_cost_usd,
   ttft: one.predicted_ttft_ms,
   age: one.facts?.age_ms ?? null,
+  score: one.score ?? null,
   terms: one.terms ?? [],
 });
 
@@ -117,7 +118,7 @@ export const ofCandidate = (one) => ({
 export function candidateTable(candidates, chosen) {
   const base = candidates.find((one) => one.backend === chosen)?.cost ?? candidates[0]?.cost ?? null;
   const withTerms = candidates.some((one) => one.terms.length);
-  const head = ["#", "Backend", "Reason", "Would cost", "Compared", "First token", "Fact age", ...(withTerms ? ["Score terms"] : [])];
+  const head = ["#", "Backend", "Reason", "Score", "Would cost", "Compared", "First token", "Fact age", ...(withTerms ? ["Score terms"] : [])];
   const rows = candidates.map((one, index) => {
     const own = one.backend === (chosen ?? candidates[0]?.backend);
     const more = own ? "chosen" : one.cost === null || !base ? UNKNOWN : `${one.cost >= base ? "+" : "−"}${percent(Math.abs(one.cost - base), base)}`;
@@ -130,6 +131,7 @@ export function candidateTable(candidates, chosen) {
       make("td", { class: "c-num" }, String(index + 1)),
       make("td", {}, make("b", {}, one.backend), make("span", { class: "muted model-of" }, one.model)),
       make("td", { class: "c-reason", title: explain(one.reason) }, one.reason),
+      make("td", { class: "c-num", title: scoreTitle(one.score) }, scoreText(one.score)),
       make("td", { class: "c-num" }, dollars(one.cost)),
       make("td", { class: "c-num" }, more),
       make("td", { class: "c-num" }, duration(one.ttft)),
@@ -137,9 +139,20 @@ export function candidateTable(candidates, chosen) {
       ...(withTerms ? [make("td", {}, terms)] : []),
     );
   });
-  const header = make("thead", {}, make("tr", {}, ...head.map((text, at) => make("th", { scope: "col", class: [0, 3, 4, 5, 6].includes(at) ? "c-num" : "" }, text))));
+  const header = make("thead", {}, make("tr", {}, ...head.map((text, at) => make("th", { scope: "col", class: [0, 3, 4, 5, 6, 7].includes(at) ? "c-num" : "" }, text))));
   const table = make("table", { class: "plain candidates" }, header, make("tbody", {}, ...rows));
   return make("div", { class: "scroll-x", role: "region", "aria-label": "Candidates", tabindex: "0" }, table);
+}
+
+/** What the strategy compared, as one number: the lowest is tried first. */
+function scoreText(score) {
+  return score ? termValue(score) : UNKNOWN;
+}
+
+/** What adds up to it. */
+function scoreTitle(score) {
+  const terms = Object.entries(score?.terms ?? {});
+  return terms.map(([name, value]) => `${words(name)} ${termValue({ value, unit: score.unit })}`).join(" + ");
 }
 
 function termValue({ value, unit }) {
