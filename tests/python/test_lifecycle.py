@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import signal
+import time
 
 import httpx
 import pytest
@@ -42,6 +43,43 @@ def refuses(router) -> bool:
         return httpx.get(f"{router.url}/readyz", timeout=2).status_code == 503
     except httpx.TransportError:
         return True
+
+
+def test_a_lame_duck_is_not_ready_tells_its_peers_and_still_serves_who_comes_and_cuts_no_stream(crew):
+    """As long as DNS leads clients to it, a stopping node serves them; peers and probes know at once."""
+    slow = stage.mock(crew, "openai", tokens_per_second=5)
+    files = [
+        settings.node(name, providers=[settings.provider("paid", slow.url)], gossip=gossip)
+        for name, gossip in zip(("leaving", "staying"), settings.gossiping(2), strict=True)
+    ]
+    files[0]["server"].update(lameDuck="2s", drainTimeout="20s")
+    leaving, staying = stage.routers(crew, files)
+    eventually(lambda: (staying.member("leaving") or {}).get("live"), 10, "they know each other")
+    with leaving.stream("mock-model", max_tokens=TOKENS) as stream:
+        stream.wait_for_text(5)
+        told_at = time.monotonic()
+        leaving.signal(signal.SIGTERM)
+        eventually(lambda: httpx.get(f"{leaving.url}/readyz", timeout=2).status_code == 503, 1, "it is not ready")
+        eventually(lambda: staying.member("leaving")["leaving"], 2, "its peer knows that it leaves")
+        assert leaving.chat("mock-model", max_tokens=2).status_code == 200, "who still comes is served"
+        assert httpx.get(f"{leaving.url}/livez", timeout=2).status_code == 200, "nobody restarts what is leaving"
+        eventually(lambda: not connects(leaving), 6, "no new connection is taken after that")
+        assert time.monotonic() - told_at >= 2, "not before the time that was set"
+        assert not stream.ended, "the running stream goes on"
+        answer = stream.wait_for_end()
+    assert answer.error is None
+    assert answer.events[-1].data == DONE
+    assert leaving.wait(10) == 0
+    eventually(lambda: not (staying.member("leaving") or {}).get("live"), 3, "its peer knows that it is gone")
+    assert slow.books()["cancelled"] == 0
+
+
+def connects(router) -> bool:
+    try:
+        httpx.get(f"{router.url}/livez", timeout=2)
+    except httpx.TransportError:
+        return False
+    return True
 
 
 def test_an_idle_node_stops_at_once(crew):

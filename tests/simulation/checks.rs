@@ -83,11 +83,11 @@ fn one_attempt_per_answer(events: &Recorded) -> Vec<String> {
     broken
 }
 
-/// No new attempt to a backend that is dead and known to be.
+/// No new attempt to a backend that is dead and known to be, be it a breaker's trial.
 fn no_attempt_at_the_dead(events: &Recorded) -> Vec<String> {
     let mut broken = Vec::new();
     for (at, event) in events {
-        if let Event::Attempt { request, node, backend, known_dead_ms: Some(known), trial: false, .. } = event
+        if let Event::Attempt { request, node, backend, known_dead_ms: Some(known), .. } = event
             && *known > KNOWN_DEAD_MS
         {
             broken.push(format!(
@@ -263,10 +263,10 @@ mod sim {
     }
 
     #[test]
-    fn an_attempt_at_a_backend_known_dead_is_found_and_a_trial_is_none() {
+    fn an_attempt_at_a_backend_known_dead_is_found_also_where_it_is_a_trial() {
         assert_eq!(no_attempt_at_the_dead(&[at(1, attempt(Some(1_500), false))]).len(), 1);
         assert_eq!(no_attempt_at_the_dead(&[at(1, attempt(Some(900), false))]).len(), 0);
-        assert_eq!(no_attempt_at_the_dead(&[at(1, attempt(Some(1_500), true))]).len(), 0);
+        assert_eq!(no_attempt_at_the_dead(&[at(1, attempt(Some(1_500), true))]).len(), 1);
     }
 
     #[test]
