@@ -29,8 +29,7 @@ impl Step {
             .ways(backend, now)
             .filter(open)
             .find(|fact| admit(backend, fact, load, policy, now).is_ok())?;
-        let fact_age = now.since(fact.arrived_at);
-        Some(Self { via: Some(fact.node.clone()), fact_age, ..self.clone() })
+        Some(self.through(fact.node.clone(), now.since(fact.arrived_at)))
     }
 }
 

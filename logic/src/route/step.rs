@@ -78,6 +78,11 @@ impl Step {
         }
     }
 
+    /// The same step through the router of `peer`, whose fact has this age.
+    pub(crate) fn through(&self, peer: NodeId, fact_age: Duration) -> Self {
+        Self { via: Some(peer), fact_age, ..self.clone() }
+    }
+
     /// Predicted cost of this request there; `None` = unknown throughput or price.
     pub fn predicted_cost(&self) -> Option<Money> {
         self.score.cost.map(Money::from)

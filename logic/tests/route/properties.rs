@@ -202,7 +202,7 @@ proptest! {
         let mut request = chat();
         request.hints.strategy = Some(Strategy::Cost);
         let plan = planned(&parts, &request, &Policy::default(), draw);
-        let costs: Vec<Option<Money>> = plan.steps.iter().map(|step| step.predicted_cost()).collect();
+        let costs: Vec<Option<Money>> = plan.steps.iter().map(llm_router_logic::route::Step::predicted_cost).collect();
         let priced = costs.iter().take_while(|cost| cost.is_some()).count();
         prop_assert!(costs[priced..].iter().all(Option::is_none));
         for (place, cost) in costs[..priced].iter().flatten().enumerate() {
