@@ -21,7 +21,10 @@ fn order(plan: &Plan) -> Vec<&str> {
 }
 
 fn marginal(plan: &Plan, name: &str) -> Option<Money> {
-    plan.steps.iter().find(|step| step.backend.as_str() == name).and_then(llm_router_logic::route::Step::marginal_cost)
+    plan.steps
+        .iter()
+        .find(|step| step.backend.as_str() == name)
+        .and_then(llm_router_logic::route::Step::marginal_cost)
 }
 
 #[test]
