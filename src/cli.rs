@@ -14,7 +14,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use llm_router_logic::backend::Kind;
 use llm_router_logic::route::Strategy;
-use llm_router_logic::sim::{Choice, UnknownChoice};
+use llm_router_logic::sim::{Choice, Trouble, UnknownChoice};
 use secrecy::SecretString;
 use serde_json::json;
 use std::io::Write;
@@ -215,6 +215,9 @@ pub struct ReplayOptions {
     /// Time to first token that counts as attained; `router.sloTtftMs` otherwise
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
     slo_ttft_ms: Option<u64>,
+    /// What befalls a backend: WHOM=WHAT@FROM..TO, for example `openai=outage@10m..15m`; may be repeated
+    #[arg(long = "trouble", value_name = "TROUBLE", value_parser = crate::replay::trouble)]
+    pub troubles: Vec<Trouble>,
 }
 
 impl ReplayOptions {

@@ -4,6 +4,9 @@
 //! results. Sends nothing anywhere, and needs no secret: those of the configuration may be unset.
 
 mod plot;
+mod trouble;
+
+pub(crate) use trouble::trouble;
 
 use crate::cli::{self, ReplayOptions};
 use crate::config::{self, Config};
@@ -95,6 +98,8 @@ fn scene(config: &Config, options: &ReplayOptions) -> Scene {
         policy,
         staleness: config.simulation.staleness,
         deadline: config.timeouts.total,
+        probe_interval: config.health_check_interval,
+        troubles: options.troubles.clone(),
         seed: options.seed,
     }
 }
@@ -169,15 +174,26 @@ fn table(results: &[Summary], scene: &Scene, trace: &[Arrival], config: &Config)
     let _ = writeln!(text, "{requests} requests in {secs} s, first token due within {target_ms} ms\n");
     let _ = writeln!(
         text,
-        "{:<15} {:>10} {:>10} {:>9} {:>7} {:>9} {:>8} {:>8} {:>8} {:>8}",
-        "strategy", "cost $", "saving $", "captured", "SLO", "p50 ms", "p95 ms", "p99 ms", "own", "refused"
+        "{:<15} {:>10} {:>10} {:>9} {:>7} {:>9} {:>8} {:>8} {:>8} {:>8} {:>7} {:>8}",
+        "strategy",
+        "cost $",
+        "saving $",
+        "captured",
+        "SLO",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "own",
+        "refused",
+        "failed",
+        "retries"
     );
     let millis = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0}"));
     for row in results {
         let captured = row.captured_saving.map_or_else(|| "-".to_owned(), |c| format!("{:.1} %", c * 100.0));
         let _ = writeln!(
             text,
-            "{:<15} {:>10.4} {:>10.4} {:>9} {:>6.2}% {:>9} {:>8} {:>8} {:>7.1}% {:>8}",
+            "{:<15} {:>10.4} {:>10.4} {:>9} {:>6.2}% {:>9} {:>8} {:>8} {:>7.1}% {:>8} {:>7} {:>8}",
             row.strategy,
             row.cost_usd.as_usd(),
             row.saving_vs_external_usd.as_usd(),
@@ -188,6 +204,8 @@ fn table(results: &[Summary], scene: &Scene, trace: &[Arrival], config: &Config)
             millis(row.ttft_ms.p99),
             row.at_clusters as f64 * 100.0 / requests.max(1) as f64,
             row.refused,
+            row.failed_attempts,
+            row.retries,
         );
     }
     if let Some(first) = results.first() {

@@ -12,11 +12,13 @@ mod bound;
 mod choice;
 mod cluster;
 mod door;
+mod guarded;
 mod model;
 mod random;
 mod replay;
 mod summary;
 mod trace;
+mod trouble;
 
 pub use bound::{Bound, clairvoyant_bound};
 pub use choice::{Choice, UnknownChoice};
@@ -24,3 +26,4 @@ pub use model::{Backend, Behaviour, Machine, ModelError, Provider, Scene};
 pub use replay::{Replayed, replay};
 pub use summary::{Millis, Summary};
 pub use trace::{Arrival, TraceError, TraceReader};
+pub use trouble::{Kind as TroubleKind, Trouble, Whom};

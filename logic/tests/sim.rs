@@ -1,6 +1,9 @@
 //! Replays over made-up scenes: nothing is lost, nothing beats the bound, the seed decides everything.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "sim/troubles.rs"]
+mod troubles;
+
 use llm_router_logic::backend::{BackendSpec, Kind, Placement, ServedModel};
 use llm_router_logic::capability::Capabilities;
 use llm_router_logic::cost::price::TokenPrice;
@@ -78,6 +81,8 @@ fn scene(backends: Vec<Backend>, seed: u64) -> Scene {
         staleness: ms(500),
         deadline: Duration::from_secs(60),
         slo_ttft: Duration::from_secs(2),
+        probe_interval: Duration::from_secs(5),
+        troubles: Vec::new(),
         seed,
     }
 }

@@ -20,7 +20,8 @@ pub(crate) const EXPLAIN: &str = r#"Examples:
 pub(crate) const REPLAY: &str = r#"Examples:
   llm-router replay --config config/replay-azure.yaml --trace trace.csv
   llm-router replay --config router.yaml --trace trace.csv --strategy slo --slo-ttft-ms 2000 --json
-  llm-router replay --config router.yaml --trace trace.csv --plot replay.svg"#;
+  llm-router replay --config router.yaml --trace trace.csv --plot replay.svg
+  llm-router replay --config router.yaml --trace trace.csv --trouble openai=outage@10m..15m"#;
 
 pub(crate) const MOCK: &str = r#"Examples:
   llm-router mock --kind llama --listen 127.0.0.1:8081 --slots 2 --tokens-per-second 20

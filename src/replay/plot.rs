@@ -120,6 +120,8 @@ mod tests {
             slo_attainment: 0.9,
             ttft_ms: Millis { p50, p95: p50, p99: p50 },
             refused: 0,
+            failed_attempts: 0,
+            retries: 0,
             at_clusters: 0,
         }
     }

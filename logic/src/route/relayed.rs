@@ -29,7 +29,7 @@ impl Step {
             .ways(backend, now)
             .filter(open)
             .find(|fact| admit(backend, fact, load, policy, now).is_ok())?;
-        Some(self.through(fact.node.clone(), now.since(fact.arrived_at)))
+        Some(self.through(fact, now))
     }
 }
 

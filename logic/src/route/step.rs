@@ -13,7 +13,8 @@ use crate::route::score::Score;
 use crate::route::strategy::Reason;
 use crate::route::terms::Terms;
 use crate::route::total::{Compared, Total};
-use crate::time::millis_f64;
+use crate::time::{Moment, millis_f64};
+use crate::view::PeerFact;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use std::sync::Arc;
@@ -78,9 +79,9 @@ impl Step {
         }
     }
 
-    /// The same step through the router of `peer`, whose fact has this age.
-    pub(crate) fn through(&self, peer: NodeId, fact_age: Duration) -> Self {
-        Self { via: Some(peer), fact_age, ..self.clone() }
+    /// The same by way of the peer that said `fact`.
+    pub(crate) fn through(&self, fact: &PeerFact, now: Moment) -> Self {
+        Self { via: Some(fact.node.clone()), fact_age: now.since(fact.arrived_at), ..self.clone() }
     }
 
     /// Predicted cost of this request there; `None` = unknown throughput or price.

@@ -12,6 +12,8 @@ const DONE: f64 = 1e-6;
 #[derive(Debug)]
 pub(super) struct Cluster {
     machine: Machine,
+    /// How many times as long everything takes.
+    slow: f64,
     /// Who is being read, in order, with the tokens left.
     reading: VecDeque<(usize, f64, u32)>,
     /// Who is being answered, by the credit at which the answer ends.
@@ -55,6 +57,7 @@ impl Cluster {
     pub(super) fn new(machine: Machine) -> Self {
         Self {
             machine,
+            slow: 1.0,
             reading: VecDeque::new(),
             answering: BinaryHeap::new(),
             credit: 0.0,
@@ -67,6 +70,21 @@ impl Cluster {
     pub(super) fn start(&mut self, request: usize, input_tokens: u32, output_tokens: u32, now: Moment) {
         self.advance(now);
         self.reading.push_back((request, f64::from(input_tokens), output_tokens));
+        self.epoch += 1;
+    }
+
+    /// Everybody who was served is gone.
+    pub(super) fn clear(&mut self, now: Moment) {
+        self.advance(now);
+        self.reading.clear();
+        self.answering.clear();
+        self.epoch += 1;
+    }
+
+    /// From now on everything takes `times` as long as by the machine's speeds.
+    pub(super) fn slow_down(&mut self, times: f64, now: Moment) {
+        self.advance(now);
+        self.slow = times;
         self.epoch += 1;
     }
 
@@ -117,7 +135,8 @@ impl Cluster {
         let wanted = (answers * decode_tokens_per_second / aggregate_tokens_per_second).min(1.0);
         let share = if self.reading.is_empty() { wanted } else { wanted.min(0.5) };
         let answer_rate = share * aggregate_tokens_per_second / answers.max(1.0);
-        (prefill_tokens_per_second * (1.0 - share), answer_rate.min(decode_tokens_per_second))
+        let answer_rate = answer_rate.min(decode_tokens_per_second);
+        (prefill_tokens_per_second * (1.0 - share) / self.slow, answer_rate / self.slow)
     }
 
     fn advance(&mut self, now: Moment) {

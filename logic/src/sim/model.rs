@@ -4,6 +4,7 @@ use crate::backend::BackendSpec;
 use crate::ids::Region;
 use crate::money::Money;
 use crate::route::Policy;
+use crate::sim::trouble::{Trouble, Whom};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +71,10 @@ pub struct Scene {
     pub deadline: Duration,
     /// Time to first token that counts as attained.
     pub slo_ttft: Duration,
+    /// Pause between two looks at a backend.
+    pub probe_interval: Duration,
+    /// What befalls backends.
+    pub troubles: Vec<Trouble>,
     /// Seed of all randomness.
     pub seed: u64,
 }
@@ -87,6 +92,11 @@ pub enum ModelError {
         "backend `{0}`: its speeds must be finite numbers above 0, its `ttftP95` at least its `ttftP50`, and its slots at least 1"
     )]
     Senseless(String),
+    /// Something that cannot happen.
+    #[error(
+        "the trouble of `{0}` cannot happen: it must name a backend, or a region with a cluster, begin before it ends, slow down by a factor of at least 1, and end no sooner than a preempted machine is taken"
+    )]
+    Trouble(String),
     /// Staleness of nothing would refresh for ever.
     #[error("`staleness` must be at least 1 ms")]
     Staleness,
@@ -129,6 +139,15 @@ impl Scene {
             };
             if !good {
                 return Err(ModelError::Senseless(backend.spec.id.to_string()));
+            }
+        }
+        for trouble in &self.troubles {
+            let hits_somebody = self.backends.iter().any(|backend| trouble.hits(&backend.spec));
+            if !hits_somebody || !trouble.is_sensible() {
+                return Err(ModelError::Trouble(match &trouble.whom {
+                    Whom::Backend(id) => id.to_string(),
+                    Whom::Region(region) => region.to_string(),
+                }));
             }
         }
         if self.staleness < Duration::from_millis(1) {

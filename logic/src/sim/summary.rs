@@ -32,6 +32,12 @@ pub struct Summary {
     /// Requests nobody served.
     #[serde(skip)]
     pub refused: usize,
+    /// Attempts that failed.
+    #[serde(skip)]
+    pub failed_attempts: u32,
+    /// Second and further attempts.
+    #[serde(skip)]
+    pub retries: u32,
     /// Requests served by clusters.
     #[serde(skip)]
     pub at_clusters: usize,
@@ -73,6 +79,8 @@ impl Summary {
             slo_attainment: if requests == 0 { 1.0 } else { within as f64 / requests as f64 },
             ttft_ms: Millis { p50: percentile(50), p95: percentile(95), p99: percentile(99) },
             refused: replayed.refused,
+            failed_attempts: replayed.failed_attempts.iter().sum(),
+            retries: replayed.retries,
             at_clusters: replayed.at_clusters,
         }
     }
