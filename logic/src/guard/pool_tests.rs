@@ -304,3 +304,70 @@ fn fair_parts_give_everybody_what_it_wants_or_an_equal_part_of_the_rest() {
     assert_eq!(parts(&[0, 0, 500]), [0, 0, 90]);
     assert_eq!(parts(&[500, 500, 500]), [30, 30, 30]);
 }
+
+/// This node and the peers `n1` and `n2`, which it has just heard, each with the own beat it has read.
+fn heard(acknowledged: [u64; 2], now: Moment) -> Beats {
+    let mut beats = Beats::new(name(0), (0..3).map(name).collect(), Moment::ZERO);
+    beats.tell(1, now);
+    for (peer, seen) in [(1, acknowledged[0]), (2, acknowledged[1])] {
+        beats.hear(&name(peer), 1, seen, now);
+    }
+    beats
+}
+
+#[test]
+fn a_claim_that_one_peer_has_not_read_is_no_ground_to_claim_more() {
+    let mut pool = Pool::new(Kind::Lasting, 100);
+    pool.tell(1, 10);
+    pool.tell(5, 70);
+    let beats = heard([5, 1], Moment::ZERO);
+    // `n2` still goes by 10, so that is what all know: a third of the 90 beyond it.
+    assert_eq!(pool.bound(&beats, Moment::ZERO), 10 + 90 / 3);
+    let beats = heard([5, 5], Moment::ZERO);
+    assert_eq!(pool.bound(&beats, Moment::ZERO), 70 + 30 / 3);
+}
+
+#[test]
+fn claims_too_old_to_be_remembered_are_summed_up_by_their_lowest() {
+    let mut pool = Pool::new(Kind::Lasting, 1_000);
+    pool.tell(1, 300);
+    pool.tell(2, 200);
+    // As many that the first goes; all of these are higher.
+    let further = (3..).zip(400..).take(HISTORY_MAX - 1);
+    further.for_each(|(beat, claim)| pool.tell(beat, claim));
+    let beats = heard([2, 2], Moment::ZERO);
+    assert_eq!(pool.bound(&beats, Moment::ZERO), 200 + 800 / 3);
+}
+
+#[test]
+fn a_rate_is_held_to_its_equal_part_from_the_moment_a_peer_is_silent_until_that_peers_claim_lapses() {
+    let after = |seconds| Moment::ZERO + Duration::from_secs_f64(seconds);
+    let counts = Duration::from_secs(1);
+    let bound = |own: i64, others: i64, now: Moment| {
+        let mut pool = Pool::new(Kind::Lapsing(counts), 90);
+        pool.tell(1, own);
+        pool.hear(&name(1), others);
+        pool.bound(&heard([1, 1], Moment::ZERO), now)
+    };
+    // Everybody hears everybody: what is known and a third of what is left.
+    assert_eq!(bound(60, 0, after(1.0)), 60 + 30 / 3);
+    // Cut off, no more than a third, whatever it had.
+    assert_eq!(bound(60, 0, after(2.5)), 30);
+    // The claim of a peer that fell silent counts in full until it must have stopped and its use has faded.
+    assert_eq!(bound(6, 84, after(3.0)), 6);
+    assert_eq!(bound(6, 84, after(4.9)), 6);
+    assert_eq!(bound(6, 84, after(5.1)), 30);
+}
+
+#[test]
+fn the_stated_overshoot_is_what_nodes_that_take_the_last_units_together_come_to() {
+    let (limit, slack) = (100, 10);
+    let mut pool = Pool::new(Kind::Lasting, limit);
+    pool.tell(1, 30);
+    pool.hear(&name(1), 30);
+    pool.hear(&name(2), 30);
+    let beats = heard([1, 1], Moment::ZERO);
+    // Each of the three sees the same.
+    let together = 3 * pool.bound_with_slack(&beats, slack, Moment::ZERO);
+    assert_eq!(together - limit, pool.overshoot(&beats, slack));
+}
