@@ -1,4 +1,5 @@
-//! Usage as providers really state it: figures recorded by others from their APIs, read into our classes.
+//! Usage as providers state it: figures that others recorded from their APIs (Gemini: took for a fixture), read into our
+//! classes.
 //!
 //! What proves the reading is each provider's own sum: the classes of one answer together are its total.
 
