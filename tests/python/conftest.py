@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import canary
 import pytest
 import tiny_gguf
 from process import Process
@@ -37,7 +38,9 @@ class Crew:
                 complaints.append(str(error))
             finally:
                 process.kill()
-        return complaints
+        # What no process of any test may print, in this and every other test.
+        outputs = {f"{process.name} ({process.log})": process.output().encode() for process in self.processes}
+        return complaints + canary.found(outputs)
 
 
 @pytest.fixture(scope="session")
