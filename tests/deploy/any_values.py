@@ -24,6 +24,7 @@ EXAMPLES = {
         "https://example.org/b.gguf",
     ),
     "^https?://[^/?#@]+": ("http://10.0.0.7:8080", "https://llama.example.org"),
+    "^(https?://[^/@": ("", "http://collector:4317", "https://collector.example.org:4318/otlp"),
     "^https?://.+": ("http://prometheus:9090",),
     "^https://": ("https://acme.example.org/directory",),
     "^eipalloc-": ("eipalloc-0a1", "eipalloc-0a2", "eipalloc-0a3"),
