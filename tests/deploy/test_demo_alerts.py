@@ -184,7 +184,8 @@ def test_what_the_demo_s_buttons_break_is_told(on_stage: Stage) -> None:
     assert before == set(), "nothing is broken yet"
 
     with on_stage.broken("outage", "openai"), on_stage.asked(2, backend="openai"):
-        on_stage.fires("LlmBackendBreakerOpen", backend="openai", severity="ticket")
+        on_stage.fires("LlmRouterErrorsHigh", severity="page")
+    on_stage.ends("LlmRouterErrorsHigh")
     on_stage.ends("LlmRouterNothingTried")
     with on_stage.broken("slow", "azure-cpu"), on_stage.asked(4, backend="azure-cpu", strategy="cluster_first"):
         # Who insists on a slow cluster waits too long there, or is refused once it is known to be too slow.
@@ -197,4 +198,3 @@ def test_what_the_demo_s_buttons_break_is_told(on_stage: Stage) -> None:
         on_stage.fires("LlmRouterAlone", pod="azure-router")
         on_stage.fires("LlmRouterSplit", namespace="llm")
     on_stage.ends("LlmRouterAlone")
-    on_stage.ends("LlmBackendBreakerOpen")
