@@ -260,7 +260,8 @@ def router(name: str, binary: str, upstream: int, body: bytes, shape: Shape, pat
         port = free_port()
         file = folder / "router.yaml"
         file.write_text(json.dumps(settings(folder, upstream, port, shape), indent=1))
-        env = {"LOG_LEVEL": "warn"}
+        # Else Linux lets nobody but root read how much memory it has.
+        env = {"LOG_LEVEL": "warn", "LLM_ROUTER_CORE_DUMPS": "on"}
         if shape.trace_share is not None:
             env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
             env |= {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": str(shape.trace_share)}
