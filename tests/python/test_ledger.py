@@ -490,5 +490,9 @@ def test_a_price_changed_by_a_reload_charges_what_comes_after_it_and_each_charge
     assert len(charged) == 3, charged
     assert nothing == 0
     assert unknown >= 1
-    assert "llm_router_unpriced_requests_total" in httpx.get(f"{url}/metrics").text
+    # Counted by an actor of its own, after the row is written.
+    end = time.monotonic() + 10
+    while "llm_router_unpriced_requests_total" not in httpx.get(f"{url}/metrics").text:
+        assert time.monotonic() < end, "an unpriced request is not counted"
+        time.sleep(0.05)
     assert json.loads(ledger_command("verify", "--config", str(config), "--json"))["whole"] is True
